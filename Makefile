@@ -1,0 +1,41 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Both build .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MARK := $(VENV)/.installed
+PIP := $(BIN)/pip --disable-pip-version-check -q -q
+
+.PHONY: setup demo test check format clean
+
+setup: $(MARK)
+
+# torch goes first and alone: pip then takes the build that is at hand (a CPU wheel from find-links or an index that you
+# configured), and nothing that follows replaces it.
+$(MARK): pyproject.toml constraints.txt
+	@started=$$(date +%s); printf 'setting up $(VENV) ... '; \
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12")' && \
+	$(PYTHON) -m venv $(VENV) && \
+	$(PIP) install -c constraints.txt torch && \
+	$(PIP) install -c constraints.txt -e '.[dev]' && \
+	touch $(MARK) && \
+	seconds=$$(( $$(date +%s) - started )); printf 'done (%d min %d s)\n' $$((seconds / 60)) $$((seconds % 60))
+
+# A masked diffusion language model on two local Ray workers; stop it with Ctrl-C, give it again to go on.
+demo: setup
+	@$(BIN)/generative train masked_diffusion/quickstart
+
+test: setup
+	$(BIN)/pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,38 @@
+"""Benchmarks by name. Each is a module with `run(quick) -> figures`, imported when it is asked for.
+
+Figures: {key: {"value": float, "stderr": float | None, "n": int, "goal": "<= 1.03" | ">= 1.6" | None}}; `value` is an
+estimate over `n` repeats, `stderr` its standard error.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+from generative.registry import Registry
+
+BENCHMARKS = Registry(
+    "benchmark",
+    {
+        "trainer": "evaluation.benchmarks.trainer",
+        "masked_diffusion": "evaluation.benchmarks.masked_diffusion",
+        "shakespeare": "evaluation.benchmarks.shakespeare",
+    },
+)
+
+
+class Benchmark(Protocol):
+    """A benchmark's module."""
+
+    def run(self, quick: bool) -> Mapping[str, Mapping[str, Any]]:
+        """Measure; `quick` takes seconds and tells little."""
+
+
+def load(name: str) -> Benchmark:
+    """The benchmark of that name.
+
+    Raises:
+        ConfigError: unknown name; the message lists them.
+    """
+    return cast("Benchmark", importlib.import_module(BENCHMARKS[name]))

@@ -1,0 +1,144 @@
+"""One self-contained page that tells a run: built from the run folder's files only, at any moment of its life.
+
+The page holds its style, script and data; it loads nothing. Its content security policy allows only the style and the
+scripts of this package (by their hash), so that no text of a run, however hostile, can do anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import time
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from evaluation.reporting import sections
+from evaluation.reporting.charts import Chart, learning_charts, machine_charts, noise_charts
+from evaluation.reporting.figures import dot_plot, figure_table, figures, infilling
+from evaluation.reporting.folder import Run, read_run
+from evaluation.reporting.markup import Html, element, embedded_json, join, moment
+from evaluation.reporting.replay import players, samples
+from generative.errors import RunFolderError
+
+STYLES = ("base.css", "chart.css", "content.css")
+NOISE_NOTE = "Where along the way from clean to noise the loss comes from. Bands: two standard errors."
+SCRIPTS = ("scale.js", "chart.js", "player.js", "page.js")
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `report.html` into a run folder and return its path; the old one is replaced in one move.
+
+    Parts that the folder does not hold (yet) are left out, and damaged lines are passed over and counted.
+
+    Raises:
+        RunFolderError: there is no such folder, or the page cannot be written into it.
+    """
+    path = Path(run_dir) / "report.html"
+    page = build_report(read_run(Path(run_dir)))
+    aside = path.with_name(f".report.{os.getpid()}.html")
+    try:
+        # A lone surrogate in somebody's text must not cost the whole report.
+        aside.write_bytes(page.encode("utf-8", errors="replace"))
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise RunFolderError(
+            f"{path}: the report cannot be written: {error.strerror or error}",
+            expected="a run folder that can be written to, with room for a few megabytes",
+            remedy="free some space or correct the permissions, then build the report again",
+        ) from error
+    return path
+
+
+def build_report(run: Run) -> str:
+    """The page as text."""
+    learning, noise, machine = learning_charts(run), noise_charts(run), machine_charts(run)
+    place, replays = players(run)
+    style, guard, script = _read(*STYLES), _read("guard.js"), _read(*SCRIPTS)
+    parts = [
+        _section("learning", "Learning", _learning_note(learning), _charts(learning)),
+        _section("noise", "Noise levels", NOISE_NOTE, _charts(noise)),
+        _section("replay", "Step by step", _replay_note(replays), join([place, _infill_figures(run)])),
+        _section("samples", "Samples", _samples_note(run), samples(run)),
+        _section("machine", "Optimizer and machine", "", _charts(machine)),
+        _section("figures", "Figures", "", _figures(run)),
+        _section("events", "Events", "", sections.events(run)),
+        _section("settings", "Settings", "", join([sections.configuration(run), sections.environment(run)])),
+    ]
+    shown = [part for part in parts if part]
+    return Template(_read("report.html")).substitute(
+        policy=_policy(style, guard, script),
+        title=join(f"{run.name} · run report"),
+        style=style,
+        guard=guard,
+        script=script,
+        navigation=join([element("a", title, href=f"#{name}") for name, title, _ in shown]),
+        header=sections.header(run),
+        sections=join([content for _, _, content in shown]),
+        footer=_footer(run),
+        data=embedded_json({"charts": [*learning, *noise, *machine], "replays": replays}),
+    )
+
+
+def _read(*names: str) -> str:
+    folder = files("evaluation") / "templates"
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
+
+
+def _policy(style: str, *scripts: str) -> str:
+    def allowed(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    return f"default-src 'none'; style-src {allowed(style)}; script-src {' '.join(map(allowed, scripts))}"
+
+
+def _section(name: str, title: str, note: str, content: Html) -> tuple[str, str, Html] | None:
+    """(anchor, title, markup), or None where there is nothing to show."""
+    if not content:
+        return None
+    head = [element("h2", title, id=f"{name}-title"), element("p", note, class_="note") if note else None]
+    return name, title, element("section", head, content, id=name, aria_labelledby=f"{name}-title")
+
+
+def _charts(charts: list[Chart]) -> Html:
+    places = [sections.chart_place(chart) for chart in charts]
+    return element("div", places, class_="charts one" if len(places) == 1 else "charts") if places else Html("")
+
+
+def _learning_note(charts: list[Chart]) -> str:
+    marks = any(chart["marks"] for chart in charts)
+    text = "Loss against completed steps. Band and bars: two standard errors, about 95 %."
+    return f"{text} Dashed lines: where the run was stopped, restarted or resumed." if marks else text
+
+
+def _replay_note(replays: list[dict[str, object]]) -> str:
+    steps = max((len(r["steps"]) for r in replays if isinstance(r["steps"], list)), default=0)
+    return f"From masked to written in {steps} network calls at most. Blocks are still masked." if replays else ""
+
+
+def _samples_note(run: Run) -> str:
+    newest = run.samples[-1] if run.samples else {}
+    facts = [f"Drawn after step {newest.get('step')}" if newest.get("step") else "", f"weights: {newest.get('model')}"]
+    return ", ".join(filter(None, facts)) + "." if newest else ""
+
+
+def _infill_figures(run: Run) -> Html:
+    found = infilling(run)
+    if len(found) < 2:
+        return Html("")
+    unit = found[0].estimate.unit
+    title = f"Loss of a masked span, {unit}" if unit else "Loss of a masked span"
+    note = element("p", found[0].estimate.protocol, class_="quiet")
+    plot = dot_plot(found, title, found[0].key)
+    return element("div", element("p", title, class_="label"), plot, note, class_="against narrow")
+
+
+def _figures(run: Run) -> Html:
+    return element("div", figure_table(run), class_="scroll", tabindex="0", role="region") if figures(run) else Html("")
+
+
+def _footer(run: Run) -> Html:
+    damaged = f" {run.damaged:,} unreadable lines were passed over." if run.damaged else ""
+    return element("p", f"Built {moment(time.time())} from {run.path.name}/. This page loads nothing.{damaged}")

@@ -1,0 +1,225 @@
+"""What each chart of the report shows, as plain JSON values that the page's script draws.
+
+A chart is {"id", "title", "note", "x": {"label", "log", "range"}, "y": {"label", "range", "zero"}, "height", "series",
+"marks"}; a series is {"label", "tone", "kind", "x", "y", "low", "high"} with kind "faint" (raw), "line" (with a band)
+or "points" (with bars).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from evaluation.reporting.curves import Floats, keep_extremes, smooth, spread_indices, stages, value_range
+from evaluation.reporting.folder import Run
+from evaluation.reporting.table import Key, Table
+from evaluation.reporting.values import items, mapping, number
+
+Chart = dict[str, Any]
+Series = dict[str, Any]
+Range = tuple[float, float] | None
+
+MAX_UPDATES = 6
+MAX_MARKS = 40
+MARKED = ("resume", "restart", "anomaly", "stop")
+SMOOTH_POINTS = 500
+
+
+def numbers(values: Floats | list[float]) -> list[float | None]:
+    """Six significant digits; null where a value is not finite."""
+    return [float(f"{v:.6g}") if np.isfinite(v) else None for v in values]
+
+
+def _series(label: str, tone: str, kind: str, x: Floats, y: Floats, low: Any = None, high: Any = None) -> Series:
+    one: Series = {"label": label, "tone": tone, "kind": kind, "x": numbers(x), "y": numbers(y)}
+    if low is not None and high is not None:
+        one |= {"low": numbers(low), "high": numbers(high)}
+    return one
+
+
+def _chart(name: str, title: str, series: list[Series], unit: str, limits: Range = None, **more: Any) -> Chart | None:
+    """A chart, or None where no series has a point. `zero`: the axis begins at 0."""
+    series = [one for one in series if any(v is not None for v in one["y"])]
+    if not series:
+        return None
+    y = {"label": unit, "range": numbers(list(limits)) if limits else None, "zero": more.pop("zero", False)}
+    chart = {"id": name, "title": title, "note": "", "x": {"label": "step"}, "y": y, "marks": [], "height": 190}
+    return {**chart, "series": series, **more}
+
+
+def _raw_and_smooth(label: str, tone: str, x: Floats, y: Floats) -> list[Series]:
+    """Each step faintly, and the moving mean with its band."""
+    if not len(x):
+        return []
+    kept, moving = keep_extremes(y), smooth(y)
+    shown = spread_indices(len(x), SMOOTH_POINTS)
+    return [
+        _series(f"{label}, each step", tone, "faint", x[kept], y[kept]),
+        _series(label, tone, "line", x[shown], moving.mean[shown], moving.low[shown], moving.high[shown]),
+    ]
+
+
+def learning_charts(run: Run) -> list[Chart]:
+    """One learning curve an update: training loss, validation, and where the run was interrupted."""
+    charts = (_learning(run, update, i) for i, update in enumerate(run.updates[:MAX_UPDATES]))
+    return [chart for chart in charts if chart]
+
+
+def _learning(run: Run, update: str, index: int) -> Chart | None:
+    x, y = run.train.series("loss", update)
+    series = _raw_and_smooth("training", "0", x, y)
+    at, value, error = _validation(run.validation, update)
+    if len(at):
+        series.append(_series("validation", "1", "points", at, value, value - 2 * error, value + 2 * error))
+    bars = 2 * np.nan_to_num(error)
+    limits = value_range([smooth(y).mean, value - bars, value + bars], 0.0)
+    if limits and len(y):
+        # Single steps of a heavy-tailed loss may lie far out: the axis follows them for a third of its length.
+        reach = (limits[1] - limits[0]) / 3
+        limits = (max(limits[0] - reach, min(limits[0], y.min())), min(limits[1] + reach, max(limits[1], y.max())))
+    title = "Learning curve" if len(run.updates) == 1 else f"Learning curve: {update}"
+    return _chart(
+        f"learning-{index}",
+        title,
+        series,
+        "loss",
+        limits,
+        x={"label": "step", "log": True},
+        height=340,
+        marks=_marks(run),
+        note=_beyond(y, limits),
+    )
+
+
+def _validation(table: Table, update: str) -> tuple[Floats, Floats, Floats]:
+    """(steps, values, standard errors) of the validation loss, written as {"value", "stderr"} or as a number."""
+    value = table.column("loss", update, "value")
+    value = np.where(np.isfinite(value), value, table.column("loss", update))
+    error = table.column("loss", update, "stderr")
+    known = np.isfinite(value)
+    kept = np.flatnonzero(known)
+    kept = kept[spread_indices(len(kept), 400)] if len(kept) else kept
+    return np.asarray(table.steps, dtype=np.float64)[kept], value[kept], error[kept]
+
+
+def _beyond(y: Floats, limits: tuple[float, float] | None) -> str:
+    outside = int(((y < limits[0]) | (y > limits[1])).sum()) if limits else 0
+    return f"{outside:,} of {len(y):,} single steps lie beyond the axis." if outside else ""
+
+
+def _marks(run: Run) -> list[dict[str, Any]]:
+    """Steps at which the run was interrupted or resumed."""
+    marks = []
+    for event in run.events:
+        step, kind = number(event.get("step")), str(event.get("kind"))
+        if kind in MARKED and np.isfinite(step):
+            marks.append({"x": step, "label": kind})
+    return marks[-MAX_MARKS:]
+
+
+def machine_charts(run: Run) -> list[Chart]:
+    """Small charts of the optimizer and of the machine."""
+    charts = [
+        _by_update(run, "rate", "Learning rate", "lr"),
+        _by_update(run, "gradient", "Gradient norm", "grad_norm"),
+        _throughput(run),
+        _memory(run),
+        *_other_metrics(run),
+    ]
+    return [chart for chart in charts if chart]
+
+
+def _by_update(run: Run, name: str, title: str, column: str) -> Chart | None:
+    updates = run.train.names(column)[:MAX_UPDATES]
+    series: list[Series] = []
+    values = []
+    for index, update in enumerate(updates):
+        x, y = run.train.series(column, update)
+        label = update if len(updates) > 1 else title.lower()
+        if column == "lr":
+            kept = keep_extremes(y, 600)
+            series.append(_series(label, str(index % 6), "line", x[kept], y[kept]))
+        else:
+            series += _raw_and_smooth(label, str(index % 6), x, y)
+        values.append(y)
+    return _chart(name, title, series, "", value_range(values), zero=column == "lr")
+
+
+def _throughput(run: Run) -> Chart | None:
+    for column, unit in (("tokens_per_second", "tokens/s"), ("samples_per_second", "samples/s")):
+        x, y = run.train.series(column)
+        if len(x):
+            series = _raw_and_smooth(unit, "2", x, y)
+            return _chart("speed", "Throughput", series, unit, value_range([y]), zero=True)
+    return None
+
+
+def _memory(run: Run) -> Chart | None:
+    series = []
+    for index, place in enumerate(("host", "device")):
+        x, y = run.train.series(f"{place}_memory_gb")
+        if len(x):
+            kept = keep_extremes(y, 600)
+            series.append(_series(place, str(3 + index), "line", x[kept], y[kept]))
+    return _chart("memory", "Memory", series, "GB", zero=True)
+
+
+def _other_metrics(run: Run) -> Iterator[Chart | None]:
+    """MFU and whatever numbers the method reports with its loss."""
+    x, y = run.train.series("mfu")
+    if len(x):
+        yield _chart("mfu", "Model FLOP utilisation", _raw_and_smooth("MFU", "2", x, y), "", zero=True)
+    for update in run.train.names("metrics")[:MAX_UPDATES]:
+        for name in run.train.names("metrics", update)[:MAX_UPDATES]:
+            x, y = run.train.series("metrics", update, name)
+            title = name.replace("_", " ").capitalize()
+            series = _raw_and_smooth(name.replace("_", " "), "5", x, y)
+            yield _chart(f"metric-{update}-{name}", title, series, "", value_range([y]))
+
+
+def noise_charts(run: Run) -> list[Chart]:
+    """Loss by noise level: as evaluated at the end, and over the training."""
+    charts = [_evaluated_noise(run), *(_noise_over_training(run, key) for key in run.train.curve_keys())]
+    return [chart for chart in charts if chart][: 1 + MAX_UPDATES]
+
+
+NOISE_X = {"label": "noise level (0 clean, 1 all noise)", "range": [0, 1]}
+NOISE_NOTE = "Training batches, averaged over the steps named; the stronger the line, the later."
+
+
+def _evaluated_noise(run: Run) -> Chart | None:
+    data: Mapping[str, Any] = mapping(run.evaluation.get("loss_by_noise"))
+    value = np.array([number(v) for v in items(data.get("value"))])
+    error = np.array([number(v) for v in items(data.get("stderr"))])
+    edges = np.array([number(v) for v in items(data.get("edges"))])
+    if len(edges) != len(value) + 1 or not np.isfinite(edges).all():
+        edges = np.linspace(0, 1, len(value) + 1)
+    error = error if len(error) == len(value) else np.full(len(value), np.nan)
+    error = np.nan_to_num(error)
+    x = (edges[1:] + edges[:-1]) / 2
+    series = [_series("held-out loss", "1", "line", x, value, value - 2 * error, value + 2 * error)]
+    series[0]["dots"] = True
+    title = "By noise level, evaluated"
+    return _chart("noise", title, series, "loss", x=NOISE_X, height=260, note=f"Held-out windows. {_model(run)}")
+
+
+def _model(run: Run) -> str:
+    model = run.evaluation.get("model")
+    return f"Weights: {model}." if isinstance(model, str) and model else ""
+
+
+def _noise_over_training(run: Run, key: Key) -> Chart | None:
+    if key[-1] != "loss_by_noise":
+        return None
+    parts = stages(*run.train.curve(key))
+    series = []
+    for index, part in enumerate(parts):
+        x = (np.arange(len(part.mean)) + 0.5) / len(part.mean)
+        tone = f"s{4 - (len(parts) - 1 - index)}"
+        label = f"{part.first_step:,.0f}–{part.last_step:,.0f}"
+        series.append(_series(label, tone, "line", x, part.mean, part.low, part.high))
+    more = f": {key[1]}" if len(run.updates) > 1 and len(key) > 2 else ""
+    name, title = f"noise-training-{'-'.join(key[1:-1])}", f"By noise level, over training{more}"
+    return _chart(name, title, series, "loss", x=NOISE_X, height=260, note=NOISE_NOTE)

@@ -1,0 +1,77 @@
+"""The facts of a run at a glance: steps, time, speed, data, restarts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from evaluation.reporting.folder import Run
+from evaluation.reporting.markup import Html, compact, duration, element
+from evaluation.reporting.values import number
+
+
+def facts(run: Run) -> Html:
+    """Steps, time, speed, data, restarts as a row of terms and values."""
+    shown = [element("div", element("dt", k), element("dd", v)) for k, v in _facts(run) if v]
+    return element("dl", shown, class_="facts") if shown else Html("")
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    return [
+        ("Steps", _steps(run)),
+        ("Training time", _training_time(run)),
+        ("Speed", _speed(run)),
+        ("Seen", _seen(run)),
+        ("Workers", _whole(run.status, "world")),
+        ("Time left", _eta(run)),
+        ("Restarts", _restarts(run)),
+    ]
+
+
+def _steps(run: Run) -> str:
+    done = max([number(run.status.get("step")), *run.train.steps[-1:]], key=lambda s: -1 if math.isnan(s) else s)
+    planned = number(run.status.get("steps"))
+    if math.isnan(done):
+        return ""
+    return f"{done:,.0f} of {planned:,.0f}" if math.isfinite(planned) else f"{done:,.0f}"
+
+
+def _training_time(run: Run) -> str:
+    seconds = run.train.series("seconds")[1]
+    return duration(float(seconds.sum())) if len(seconds) else ""
+
+
+def _speed(run: Run) -> str:
+    for key, unit in (("tokens_per_second", "tokens/s"), ("samples_per_second", "samples/s")):
+        values = run.train.series(key)[1]
+        if len(values):
+            return f"{compact(float(np.median(values[len(values) // 5 :])))} {unit}"
+    return ""
+
+
+def _seen(run: Run) -> str:
+    for key in ("tokens", "samples"):
+        values = run.train.series(key)[1]
+        if len(values):
+            return f"{compact(float(values[-1]))} {key}"
+    return ""
+
+
+def _whole(source: Mapping[str, Any], key: str) -> str:
+    value = number(source.get(key))
+    return f"{value:,.0f}" if math.isfinite(value) else ""
+
+
+def _eta(run: Run) -> str:
+    seconds = number(run.status.get("eta_seconds"))
+    return duration(seconds) if run.state == "running" and seconds > 0 else ""
+
+
+def _restarts(run: Run) -> str:
+    count, lost = number(run.status.get("restarts")), number(run.status.get("lost_seconds"))
+    if not count > 0:
+        return ""
+    return f"{count:,.0f}, {duration(lost)} lost" if lost > 0 else f"{count:,.0f}"

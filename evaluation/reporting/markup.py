@@ -1,0 +1,98 @@
+"""HTML that cannot be broken by what it shows: everything is escaped unless it was made here."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from evaluation.reporting.values import number
+
+
+class Html(str):
+    """Text that is markup already."""
+
+
+Child = str | None | Iterable["Child"]
+
+_VOID = {"circle", "line", "br", "meta"}
+_NEWLINES = "↵⏎\n"
+
+
+def element(tag: str, *children: Child, **attributes: str | bool | int | None) -> Html:
+    """`<tag attributes>children</tag>`; plain strings are escaped, None is left out.
+
+    Attribute names: a trailing underscore is dropped and others become hyphens (class_, data_chart); True gives an
+    attribute without a value, None and False none at all.
+    """
+    written = "".join(_attribute(name, value) for name, value in attributes.items())
+    if tag in _VOID:
+        return Html(f"<{tag}{written}>" if tag in ("br", "meta") else f"<{tag}{written}/>")
+    return Html(f"<{tag}{written}>{join(children)}</{tag}>")
+
+
+def _attribute(name: str, value: str | bool | int | None) -> str:
+    if value is None or value is False:
+        return ""
+    label = name.rstrip("_").replace("_", "-")
+    return f" {label}" if value is True else f' {label}="{html.escape(str(value))}"'
+
+
+def join(children: Child) -> Html:
+    """Children one after the other, escaped where they are plain strings."""
+    if children is None:
+        return Html("")
+    if isinstance(children, Html):
+        return children
+    if isinstance(children, str):
+        return Html(html.escape(children))
+    return Html("".join(join(child) for child in children))
+
+
+def embedded_json(value: Any) -> Html:
+    """JSON for a script element: no character that could end it or start a comment."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return Html(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def token_text(text: str) -> Html:
+    """Text in display form; the visible sign of a new line is followed by one, masks are drawn as blocks."""
+    parts: list[Html] = []
+    for char in text:
+        if char == "▁":
+            parts.append(element("span", " ", class_="mask"))
+        elif char in _NEWLINES:
+            parts += [element("span", "↵", class_="sign"), element("br")]
+        else:
+            parts.append(join(char))
+    return join(parts)
+
+
+def compact(value: float) -> str:
+    """'41.2k', '1.21M', '3.4e-05': three significant digits."""
+    for scale, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= scale:
+            return f"{value / scale:.3g}{suffix}" if abs(value) < 999.5 * scale else f"{value / scale:.0f}{suffix}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """'48 s', '1 min 12 s', '3 h 05 min', '2 d 4 h'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def moment(timestamp: Any) -> str:
+    """'2026-02-03 14:05:09 UTC' for seconds since 1970, '' for what is no time."""
+    try:
+        return datetime.fromtimestamp(number(timestamp), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return ""

@@ -1,0 +1,45 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from generative.errors import DataError
+
+
+def damaged(path: Path, what: str) -> DataError:
+    """The error for a file that is not what it should be."""
+    return DataError(
+        f"{path}: damaged data ({what})",
+        expected="the file as it was written",
+        remedy="delete the folder and prepare the data again, or copy it again from where it came",
+    )
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON aside, flush it to the disk, and rename it into place."""
+    write_aside(path, json.dumps(values, indent=1, ensure_ascii=False).encode())
+
+
+def write_aside(path: Path, data: bytes | memoryview) -> None:
+    """Write a file under another name, flush it to the disk, and rename it into place."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,99 @@
+"""Hugging Face tokenizers behind the house's protocol. Code that comes with a tokenizer is never run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from generative.data.files import write_json
+from generative.data.tokenizers import EOS, FILE, MASK, UNKNOWN, Ids, id_list, one_character
+from generative.errors import DataError
+
+FOLDER = "huggingface"
+
+
+class HuggingFaceTokenizer:
+    """A tokenizer of the transformers library; special tokens are never added, eos only ends documents."""
+
+    name = "huggingface"
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.vocab_size = max(len(tokenizer), max(tokenizer.get_vocab().values(), default=-1) + 1)
+        self.eos_id: int | None = tokenizer.eos_token_id
+
+    @staticmethod
+    def open(name: str, revision: str | None = None) -> HuggingFaceTokenizer:
+        """From a folder or the hub.
+
+        Raises:
+            DataError: the library is not installed, or there is no such tokenizer.
+        """
+        try:
+            from transformers import AutoTokenizer
+        except ImportError as error:
+            raise DataError(
+                "Hugging Face tokenizers need the transformers library", remedy="pip install 'generative[hub]'"
+            ) from error
+        try:
+            revision = "main" if revision is None or Path(name).is_dir() else revision
+            found = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+        except Exception as error:  # the library raises many kinds; each means that there is no such tokenizer here
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise DataError(
+                f"unknown tokenizer {name!r}: {reason[0]}",
+                expected="a folder with tokenizer.json, or a name on the hub that can be reached",
+                remedy="correct data.tokenizer.id, or use tokenizer.name=bytes",
+            ) from error
+        return HuggingFaceTokenizer(found)
+
+    @staticmethod
+    def load(folder: Path) -> HuggingFaceTokenizer:
+        """From a folder that `save` wrote."""
+        return HuggingFaceTokenizer.open(str(folder / FOLDER))
+
+    def save(self, folder: Path) -> None:
+        """See Tokenizer."""
+        self.tokenizer.save_pretrained(str(folder / FOLDER))
+        write_json(folder / FILE, {"name": self.name, "id": self.tokenizer.name_or_path})
+
+    def encode(self, text: str) -> NDArray[np.int64]:
+        """See Tokenizer."""
+        return self.encode_many([text])[0]
+
+    def encode_many(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """See Tokenizer."""
+        if not texts:
+            return []
+        found = self.tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+        return [np.asarray(ids, dtype=np.int64) for ids in found["input_ids"]]
+
+    def decode(self, ids: Ids) -> str:
+        """See Tokenizer."""
+        known = [i for i in id_list(ids) if 0 <= i < self.vocab_size and i != self.eos_id]
+        return str(self.tokenizer.decode(known, clean_up_tokenization_spaces=False))
+
+    def pieces(self, ids: Ids, mask_id: int | None = None) -> list[str]:
+        """See Tokenizer; each token decoded alone."""
+        return [self._piece(i, mask_id) for i in id_list(ids)]
+
+    def _piece(self, i: int, mask_id: int | None) -> str:
+        if i == mask_id:
+            return MASK
+        if i == self.eos_id:
+            return EOS
+        return str(self.tokenizer.decode([i], clean_up_tokenization_spaces=False)) if i < self.vocab_size else UNKNOWN
+
+    def display(self, ids: Ids, mask_id: int | None = None) -> str:
+        """See Tokenizer; a token of several characters shows its first."""
+        return "".join(map(one_character, self.pieces(ids, mask_id)))

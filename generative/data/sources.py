@@ -1,0 +1,79 @@
+"""What a loader asks of its data: samples by number, or a stream that makes a feed of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from torch import Tensor
+
+from generative.data.order import Indices, Order
+from generative.data.partition import Arrays
+from generative.errors import DataError
+
+State = dict[str, Any]
+
+
+class Source(Protocol):
+    """Samples by number."""
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, indices: Indices) -> Arrays:
+        """Samples of `indices` int64[B], stacked: each tensor has B rows."""
+        ...
+
+
+class Feed(Protocol):
+    """Hands out samples by their global counters, batch after batch. Picklable as long as it was not used."""
+
+    @property
+    def max_workers(self) -> int | None:
+        """How many loader processes may share it (None: any number)."""
+        ...
+
+    def take(self, start: int, first: int, last: int) -> tuple[Arrays, Tensor | None]:
+        """Samples at positions first .. last-1 of the global batch that begins at counter `start`.
+
+        Returns their tensors and the cursor after this global batch: None where the counter says it all, else
+        int64[...] that is zero wherever another rank knows it, so that the sum over ranks is the whole cursor.
+        """
+        ...
+
+    def state(self, cursor: Tensor | None) -> State:
+        """What a checkpoint must hold besides the counter, from a cursor summed over ranks (None: nothing read)."""
+        ...
+
+
+@runtime_checkable
+class StreamingSource(Protocol):
+    """Samples that can only be read in order: it makes a feed of its own."""
+
+    def feed(self, *, batch_size: int, seed: int, first: int, last: int, state: Mapping[str, Any] | None) -> Feed:
+        """The feed of a rank that takes positions first .. last-1 of every global batch."""
+        ...
+
+
+class MapFeed:
+    """Feed of a source with random access: sample g is the one that the keyed permutation of its epoch puts there."""
+
+    max_workers: int | None = None
+
+    def __init__(self, source: Source, seed: int, state: Mapping[str, Any] | None) -> None:
+        self.source, self.order = source, Order(len(source), seed)
+        stored = len(source) if state is None else state.get("length")
+        if stored != len(source):
+            raise DataError(
+                f"the checkpoint's data cursor belongs to data with {stored} samples, but there are {len(source)} now",
+                expected="the same data, sequence length and stride as before",
+                remedy="restore the data settings of the run, or start a new run on the new data",
+            )
+
+    def take(self, start: int, first: int, last: int) -> tuple[Arrays, None]:
+        """See Feed."""
+        return self.source.fetch(self.order[np.arange(start + first, start + last, dtype=np.int64)]), None
+
+    def state(self, cursor: Tensor | None) -> State:
+        """See Feed."""
+        return {"length": self.order.n}

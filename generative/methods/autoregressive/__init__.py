@@ -1,0 +1,1 @@
+"""Next-token prediction, the baseline of masked diffusion."""

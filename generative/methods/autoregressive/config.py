@@ -1,0 +1,38 @@
+"""Configuration of the autoregressive baseline."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from generative.config import Config
+from generative.nets.transformer_config import TransformerConfig
+
+
+class AutoregressiveSamplingConfig(Config):
+    """How text is drawn from the trained model."""
+
+    temperature: float = Field(1.0, ge=0.0)
+    """Softmax temperature of the token draws; 0 takes the most probable token."""
+
+
+class AutoregressiveConfig(Config):
+    """Next-token prediction by the causal form of the same network: the baseline in arXiv 2410.18514."""
+
+    name: Literal["autoregressive"] = "autoregressive"
+    """Picks this method."""
+    network: TransformerConfig = TransformerConfig()
+    """Size and numerics of the network."""
+    sampling: AutoregressiveSamplingConfig = AutoregressiveSamplingConfig()
+    """Default settings of the sampler."""
+    ema: list[float] = []
+    """Decay rates of the weight averages to keep, each in (0, 1)."""
+    init_from: str | None = None
+    """Start from a run folder or checkpoint, optionally followed by "#NAME" of a network in it."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AutoregressiveConfig:
+        if not all(0.0 < decay < 1.0 for decay in self.ema):
+            raise ValueError(f"ema decay rates must lie between 0 and 1, not {self.ema}")
+        return self

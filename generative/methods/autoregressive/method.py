@@ -1,0 +1,91 @@
+"""Next-token prediction as the trainer sees it: one network, one update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from generative.method import Batch, Context, DataFacts, Likelihood, Loss, Networks, NetworkSpec, Update
+from generative.methods.autoregressive.config import AutoregressiveConfig
+from generative.methods.autoregressive.sampler import AutoregressiveSampler
+from generative.nets.accounting import steps_for_flops, training_flops
+from generative.nets.transformer import Transformer
+from generative.nets.transformer_config import TransformerConfig, fit_to_data
+from generative.randomness import Streams
+
+
+@dataclass(frozen=True)
+class Autoregressive:
+    """The baseline of arXiv 2410.18514. Batches hold tokens int64[B, T+1]; each of the last T is predicted."""
+
+    config: AutoregressiveConfig
+    facts: DataFacts
+
+    @property
+    def network(self) -> TransformerConfig:
+        """The network's sizes, completed by what the data says."""
+        return fit_to_data(self.config.network, self.facts.vocab_size, self.facts.sequence_length)
+
+    def networks(self) -> Mapping[str, NetworkSpec]:
+        """One network, "net"."""
+        build = partial(Transformer, self.network, causal=True, mask_row=False)
+        return {"net": NetworkSpec(build, ema=tuple(self.config.ema), init_from=self.config.init_from)}
+
+    def updates(self) -> Sequence[Update]:
+        """One update, "next_token"."""
+        return [Update("next_token", trains="net")]
+
+    def divisor(self, update: Update, batch: Batch, context: Context) -> Tensor:
+        """Predicted tokens of valid samples."""
+        return batch["valid"].sum() * (batch["tokens"].shape[1] - 1)
+
+    def loss(self, update: Update, nets: Networks, batch: Batch, context: Context) -> Loss:
+        """Sum of the cross-entropies of next tokens (nats)."""
+        weights = batch["valid"].float()[:, None].expand(-1, batch["tokens"].shape[1] - 1)
+        value, _ = _next_token(nets, batch["tokens"], weights)
+        return Loss(value)
+
+    def likelihood(self, nets: Networks, draws: int = 1) -> Likelihood:
+        """Exact -log p of the last T tokens of each window given the first; `draws` is not used."""
+
+        @torch.no_grad()
+        def nats(batch: Batch, streams: Streams) -> Tensor:
+            tokens = batch["tokens"]
+            _, nll = _next_token(nets, tokens, torch.ones_like(tokens[:, 1:], dtype=torch.float32))
+            return nll.double().view(len(tokens), -1).sum(1)
+
+        return Likelihood(nats, "nll", None, "exact, left to right", given=1)
+
+    def sampler(self, nets: Networks) -> AutoregressiveSampler:
+        """Continues `condition["prompt"]` int64[B, P] to whole windows; see `AutoregressiveSampler`."""
+        return AutoregressiveSampler(
+            nets["net"],
+            length=self.facts.sequence_length or self.network.max_length,
+            vocab_size=self.network.vocab_size,
+            temperature=self.config.sampling.temperature,
+        )
+
+    def state(self) -> Mapping[str, Tensor]:
+        """None."""
+        return {}
+
+    def flops(self, batch: Batch) -> int:
+        """Forward and backward; the head runs on all tokens."""
+        B, T = batch["tokens"].shape[0], batch["tokens"].shape[1] - 1
+        return B * training_flops(self.network, T, head_rows=T, causal=True)
+
+    def steps_for_flops(self, flops: float, batch_size: int, sequence_length: int) -> int:
+        """Training steps of a budget under C = 6 N D."""
+        return steps_for_flops(self.network, flops, batch_size, sequence_length)
+
+
+def _next_token(nets: Networks, tokens: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted sum and each of the B * T negative log-likelihoods. tokens[B, T+1], weights[B, T]."""
+    targets = tokens[:, 1:].flatten()
+    rows = torch.arange(len(targets), device=tokens.device)
+    result: tuple[Tensor, Tensor] = nets["net"](tokens[:, :-1], rows, targets, weights.flatten())
+    return result

@@ -1,0 +1,59 @@
+"""The methods that a configuration may name. Building one imports it; naming one does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from generative.config import Config
+from generative.registry import Registry
+
+if TYPE_CHECKING:
+    from generative.method import DataFacts, Method
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """One method.
+
+    Args:
+        config: returns the class of its configuration section (imported on the call).
+        build: makes the method from its section and what it must know of the data.
+    """
+
+    config: Callable[[], type[Config]]
+    build: Callable[[Any, DataFacts], Method]
+
+
+def _masked_diffusion_config() -> type[Config]:
+    from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
+
+    return MaskedDiffusionConfig
+
+
+def _masked_diffusion(config: Any, facts: DataFacts) -> Method:
+    from generative.methods.masked_diffusion.method import MaskedDiffusion
+
+    return MaskedDiffusion(config, facts)
+
+
+def _autoregressive_config() -> type[Config]:
+    from generative.methods.autoregressive.config import AutoregressiveConfig
+
+    return AutoregressiveConfig
+
+
+def _autoregressive(config: Any, facts: DataFacts) -> Method:
+    from generative.methods.autoregressive.method import Autoregressive
+
+    return Autoregressive(config, facts)
+
+
+METHODS: Registry[MethodEntry] = Registry(
+    "method",
+    {
+        "masked_diffusion": MethodEntry(_masked_diffusion_config, _masked_diffusion),
+        "autoregressive": MethodEntry(_autoregressive_config, _autoregressive),
+    },
+)

@@ -1,0 +1,155 @@
+"""Masked diffusion as the trainer sees it: one network, one update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from generative.method import Batch, Context, DataFacts, Likelihood, Loss, Networks, NetworkSpec, Update
+from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
+from generative.methods.masked_diffusion.denoiser import Denoiser
+from generative.methods.masked_diffusion.likelihood import Scorer, exact_count, weighted_nll
+from generative.methods.masked_diffusion.losses import draw_lengths, draw_masking, masked_cross_entropy
+from generative.methods.masked_diffusion.noise import SCHEDULES, mask_exactly
+from generative.methods.masked_diffusion.sampler import Observer, Sampled, draw
+from generative.nets.accounting import steps_for_flops, training_flops
+from generative.nets.transformer import Transformer
+from generative.nets.transformer_config import TransformerConfig, fit_to_data
+from generative.randomness import Streams
+
+
+@dataclass(frozen=True)
+class MaskedDiffusion:
+    """The method of arXiv 2410.18514 for token windows.
+
+    Batches hold tokens int64[B, T+1]; the last token is dropped, so that windows are the autoregressive baseline's.
+    """
+
+    config: MaskedDiffusionConfig
+    facts: DataFacts
+
+    @property
+    def network(self) -> TransformerConfig:
+        """The network's sizes, completed by what the data says."""
+        return fit_to_data(self.config.network, self.facts.vocab_size, self.facts.sequence_length)
+
+    @property
+    def mask_id(self) -> int:
+        """Id of the mask token: the first after the padded vocabulary."""
+        return self.network.padded_vocab
+
+    def networks(self) -> Mapping[str, NetworkSpec]:
+        """One network, "net"."""
+        build = partial(Transformer, self.network, causal=False, mask_row=True)
+        return {"net": NetworkSpec(build, ema=tuple(self.config.ema), init_from=self.config.init_from)}
+
+    def updates(self) -> Sequence[Update]:
+        """One update, "denoise"."""
+        return [Update("denoise", trains="net")]
+
+    def divisor(self, update: Update, batch: Batch, context: Context) -> Tensor:
+        """All tokens of valid samples, masked or not (after cutting, where lengths are random)."""
+        lengths = draw_lengths(self.config, batch, context)
+        T = batch["tokens"].shape[1] - 1
+        return (batch["valid"] * (T if lengths is None else lengths)).sum()
+
+    def loss(self, update: Update, nets: Networks, batch: Batch, context: Context) -> Loss:
+        """Sum over masked tokens of weight x cross-entropy (nats)."""
+        lengths = draw_lengths(self.config, batch, context)
+        masking = draw_masking(self.config, batch, context, lengths)
+        ids = batch["tokens"][:, :-1]
+        value, metrics = masked_cross_entropy(nets["net"], ids, masking, self.mask_id, batch["valid"], lengths)
+        return Loss(value, metrics)
+
+    def denoiser(self, nets: Networks) -> Denoiser:
+        """The network as a predictor of masked tokens, with the configured guidance."""
+        return Denoiser(nets["net"], self.mask_id, self.network.vocab_size, self.config.sampling.guidance)
+
+    def sampler(self, nets: Networks) -> MaskedDiffusionSampler:
+        """Fills `condition["canvas"]` int64[B, T] (mask ids anywhere), or all-masked windows where there is none."""
+        return MaskedDiffusionSampler(self, nets)
+
+    def likelihood(self, nets: Networks, draws: int = 16) -> Likelihood:
+        """Bound on -log p of each window by exact-count masks with `draws` levels a window."""
+
+        def nats(batch: Batch, streams: Streams) -> Tensor:
+            everything = torch.ones_like(batch["tokens"][:, :-1], dtype=torch.bool)
+            return self.span_likelihood(nets, draws)(batch, ~everything, everything, streams)
+
+        return Likelihood(nats, "elbo", "upper", f"exact-count masks in {draws} strata")
+
+    def span_likelihood(self, nets: Networks, draws: int = 16) -> Callable[[Batch, Tensor, Tensor, Streams], Tensor]:
+        """Bound on -log p(span | visible tokens) of each window in nats; tokens that are neither are masked throughout.
+
+        The function takes (batch, visible bool[B, T], span bool[B, T], streams) and gives float64[B].
+        """
+        score = Scorer(Denoiser(nets["net"], self.mask_id))
+
+        def nats(batch: Batch, visible: Tensor, span: Tensor, streams: Streams) -> Tensor:
+            ids = batch["tokens"][:, :-1].masked_fill(~(visible | span), self.mask_id)
+            return exact_count(score, ids, span, streams, batch["sample_id"], draws)
+
+        return nats
+
+    def noise_profile(self, nets: Networks, levels: Sequence[float]) -> Callable[[Batch, Streams], Tensor]:
+        """Nats per masked token, float64[B, K], where exactly round(level * T) tokens of a window are masked (>= 1)."""
+        score = Scorer(Denoiser(nets["net"], self.mask_id))
+
+        def nats(batch: Batch, streams: Streams) -> Tensor:
+            ids = batch["tokens"][:, :-1]
+            whole = torch.full_like(batch["sample_id"], ids.shape[1])
+            everything = torch.ones_like(ids, dtype=torch.bool)
+            columns = []
+            for column, level in enumerate(levels):
+                counts = (level * whole).round().long().clamp(min=1)
+                mask = mask_exactly(
+                    streams.at(column).uniform("mask", batch["sample_id"], ids.shape[1:]), counts, whole
+                )
+                columns.append(weighted_nll(score, ids, mask, 1 / counts, everything))
+            return torch.stack(columns, dim=1)
+
+        return nats
+
+    def state(self) -> Mapping[str, Tensor]:
+        """None."""
+        return {}
+
+    def flops(self, batch: Batch) -> int:
+        """Forward and backward; the head runs on the masked half of the tokens."""
+        B, T = batch["tokens"].shape[0], batch["tokens"].shape[1] - 1
+        return B * training_flops(self.network, T, head_rows=T / 2, causal=False)
+
+    def steps_for_flops(self, flops: float, batch_size: int, sequence_length: int) -> int:
+        """Training steps of a budget under C = 6 N D, with the mean length of random-length training."""
+        ratio = self.config.random_length_ratio
+        average = sequence_length * (1 - ratio) + ratio * (1 + sequence_length) / 2
+        return steps_for_flops(self.network, flops, batch_size, average)
+
+
+@dataclass(frozen=True)
+class MaskedDiffusionSampler:
+    """Draws by the method's settings; `draw` tells more than the tokens."""
+
+    method: MaskedDiffusion
+    nets: Networks
+
+    def __call__(self, condition: Batch, streams: Streams) -> Tensor:
+        """Finished canvases int64[B, T]; see `draw`."""
+        return self.draw(condition, streams).tokens
+
+    def draw(self, condition: Batch, streams: Streams, observer: Observer | None = None) -> Sampled:
+        """Fill condition["canvas"] int64[B, T]; without one, draw whole windows for condition["sample_id"] int64[B]."""
+        sample_id, config = condition["sample_id"], self.method.config
+        canvas = condition.get("canvas")
+        if canvas is None:
+            shape = (len(sample_id), self._length())
+            canvas = torch.full(shape, self.method.mask_id, dtype=torch.int64, device=sample_id.device)
+        denoiser = self.method.denoiser(self.nets)
+        return draw(config.sampling, denoiser, canvas, sample_id, streams, SCHEDULES[config.schedule], observer)
+
+    def _length(self) -> int:
+        return self.method.facts.sequence_length or self.method.network.max_length

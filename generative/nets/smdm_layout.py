@@ -1,0 +1,103 @@
+"""Weights of the released SMDM and ARM models (lit-gpt key names) to and from our `Transformer`.
+
+Differences: their attention matrix interleaves groups (for each group its queries, then one key, then one value), ours
+holds all queries, then all keys, then all values; their gate (w1) and up (w2) matrices are one matrix of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from generative.errors import CheckpointError
+from generative.nets.transformer_config import TransformerConfig
+
+_OUTER = {
+    "embedding.weight": "transformer.wte.weight",
+    "norm.weight": "transformer.ln_f.weight",
+    "head.weight": "lm_head.weight",
+}
+_INNER = {
+    "attention_norm.weight": "norm_1.weight",
+    "feed_forward_norm.weight": "norm_2.weight",
+    "attention.out.weight": "attn.proj.weight",
+    "feed_forward.down.weight": "mlp.swiglu.w3.weight",
+}
+
+
+def _names(layers: int) -> dict[str, str]:
+    """Our name -> theirs, for the tensors that are the same in both."""
+    blocks = {
+        f"blocks.{i}.{ours}": f"transformer.h.{i}.{theirs}" for i in range(layers) for ours, theirs in _INNER.items()
+    }
+    return _OUTER | blocks
+
+
+def _split_groups(fused: Tensor, config: TransformerConfig) -> Tensor:
+    """Interleaved by group -> all queries, all keys, all values."""
+    each = config.heads // config.groups
+    grouped = fused.view(config.groups, each + 2, config.head_width, -1)
+    parts = grouped[:, :each], grouped[:, each], grouped[:, each + 1]
+    return torch.cat([part.reshape(-1, fused.shape[1]) for part in parts])
+
+
+def _join_groups(qkv: Tensor, config: TransformerConfig) -> Tensor:
+    """All queries, all keys, all values -> interleaved by group."""
+    sizes = [n * config.head_width for n in (config.heads, config.groups, config.groups)]
+    parts = [part.view(config.groups, -1, config.head_width, qkv.shape[1]) for part in torch.split(qkv, sizes)]
+    return torch.cat(parts, dim=1).reshape(qkv.shape)
+
+
+def from_smdm(state: Mapping[str, Tensor], config: TransformerConfig) -> dict[str, Tensor]:
+    """Their state dict -> ours.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown, or of a shape that `config` does not have.
+    """
+    left = dict(state)
+
+    def take(name: str) -> Tensor:
+        if name not in left:
+            raise CheckpointError(f"no tensor {name!r} in the checkpoint", "weights in the SMDM layout")
+        return left.pop(name)
+
+    def convert() -> dict[str, Tensor]:
+        ours = {name: take(theirs) for name, theirs in _names(config.layers).items()}
+        for i in range(config.layers):
+            block = f"transformer.h.{i}"
+            ours[f"blocks.{i}.attention.qkv.weight"] = _split_groups(take(f"{block}.attn.attn.weight"), config)
+            gate_up = [take(f"{block}.mlp.swiglu.{w}.weight") for w in ("w1", "w2")]
+            ours[f"blocks.{i}.feed_forward.gate_up.weight"] = torch.cat(gate_up)
+        return ours
+
+    ours = _checked(convert, config)
+    if left:
+        raise CheckpointError(
+            f"{len(left)} tensors too many in the checkpoint, for example {next(iter(left))!r}",
+            f"a model of {config.layers} layers",
+            "give the size that the checkpoint was trained with",
+        )
+    return ours
+
+
+def _checked(convert: Callable[[], dict[str, Tensor]], config: TransformerConfig) -> dict[str, Tensor]:
+    try:
+        return convert()
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the checkpoint's tensors do not fit {config.heads} heads and width {config.width}: {error}",
+            remedy="give the size that the checkpoint was trained with",
+        ) from error
+
+
+def to_smdm(state: Mapping[str, Tensor], config: TransformerConfig) -> dict[str, Tensor]:
+    """Our state dict -> theirs."""
+    theirs = {name: state[ours] for ours, name in _names(config.layers).items()}
+    for i in range(config.layers):
+        block = f"transformer.h.{i}"
+        theirs[f"{block}.attn.attn.weight"] = _join_groups(state[f"blocks.{i}.attention.qkv.weight"], config)
+        gate, up = state[f"blocks.{i}.feed_forward.gate_up.weight"].chunk(2)
+        theirs[f"{block}.mlp.swiglu.w1.weight"], theirs[f"{block}.mlp.swiglu.w2.weight"] = gate.clone(), up.clone()
+    return theirs

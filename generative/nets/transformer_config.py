@@ -1,0 +1,95 @@
+"""Sizes and numerics of the transformer. Free of torch, so that configurations load quickly."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from generative.config import Config
+from generative.errors import ConfigError
+
+
+class TransformerConfig(Config):
+    """Size and numerics of the network. `configs/sizes` holds the published sizes (6m ... 2121m)."""
+
+    layers: int = 4
+    """Number of blocks, at least 1."""
+    heads: int = 4
+    """Query heads H; must divide `width` into heads of an even number of features."""
+    width: int = 256
+    """Features d of the residual stream."""
+    ff_width: int = 1024
+    """Hidden features of the SwiGLU feed-forward, 4 x width in most published sizes."""
+    kv_groups: int | None = None
+    """Key/value heads G, a divisor of `heads`; None: one for each query head."""
+    vocab_size: int | None = None
+    """Number of token ids; None: taken from the data."""
+    padding_multiple: int = 64
+    """The vocabulary is padded to a multiple of this; the mask token comes after the padding."""
+    max_length: int = 2048
+    """Longest sequence that the network accepts."""
+    rope_base: float = 1e4
+    """Base of the rotary angles: theta_i = base^(-2i/h)."""
+    rope_table_dtype: Literal["fp32", "bf16"] = "fp32"
+    """bf16 rounds the rotary cos/sin tables as the released code does (bit-closer to published weights)."""
+    norm_eps: float = 1e-5
+    """Added to the mean square in RMSNorm."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TransformerConfig:
+        if min(self.layers, self.heads, self.width, self.ff_width, self.padding_multiple, self.max_length) < 1:
+            raise ValueError("layers, heads, width, ff_width, padding_multiple and max_length must be at least 1")
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} must be a multiple of 2 x heads = {2 * self.heads}")
+        if self.kv_groups is not None and (self.kv_groups < 1 or self.heads % self.kv_groups):
+            raise ValueError(f"kv_groups {self.kv_groups} must divide heads {self.heads}")
+        if self.vocab_size is not None and self.vocab_size < 1:
+            raise ValueError("vocab_size must be at least 1")
+        return self
+
+    @property
+    def groups(self) -> int:
+        """Number of key/value heads G."""
+        return self.kv_groups or self.heads
+
+    @property
+    def head_width(self) -> int:
+        """Features h of one head."""
+        return self.width // self.heads
+
+    @property
+    def padded_vocab(self) -> int:
+        """Rows V of the head; also the id of the mask token where there is one."""
+        if self.vocab_size is None:
+            raise ConfigError(
+                "method.network.vocab_size: not set, and the data does not say it",
+                expected="the number of token ids",
+                remedy="set method.network.vocab_size or use a data source with a tokenizer",
+            )
+        return -(-self.vocab_size // self.padding_multiple) * self.padding_multiple
+
+
+def fit_to_data(config: TransformerConfig, vocab_size: int | None, sequence_length: int | None) -> TransformerConfig:
+    """The configuration with the data's vocabulary where it has none of its own.
+
+    Raises:
+        ConfigError: the data has more token ids, or longer sequences, than the network is configured for.
+    """
+    if sequence_length is not None and sequence_length > config.max_length:
+        raise ConfigError(
+            f"data.sequence_length: {sequence_length} is longer than the network's {config.max_length}",
+            expected=f"at most method.network.max_length = {config.max_length}",
+            remedy="shorten data.sequence_length or raise method.network.max_length",
+        )
+    if vocab_size is None:
+        return config
+    if config.vocab_size is None:
+        return config.model_copy(update={"vocab_size": vocab_size})
+    if vocab_size > config.vocab_size:
+        raise ConfigError(
+            f"method.network.vocab_size: {config.vocab_size} is smaller than the tokenizer's {vocab_size}",
+            expected=f"at least {vocab_size}",
+            remedy="leave method.network.vocab_size out, or set it to the tokenizer's size or more",
+        )
+    return config

@@ -1,0 +1,1 @@
+"""The only training loop, and what makes it distributed, resumable and observable."""

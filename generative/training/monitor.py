@@ -1,0 +1,194 @@
+"""What a run leaves in its folder while it goes on: metrics.jsonl, events.jsonl, status.json, trackers."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from generative.training.hooks import Hook, Record
+from generative.training.runfolder import append_line, atomic_write, read_lines, truncate_lines
+from generative.training.throughput import device_memory_gb, host_memory_gb, peak_flops
+from generative.training.trainer import Trainer
+
+HEARTBEAT_SECONDS = 2.0
+
+
+class Tracker(Protocol):
+    """An experiment tracker besides the files."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class MonitorHook(Hook):
+    """Writes the run folder; only rank 0 does so.
+
+    Args:
+        folder: the run folder.
+        batch_flops: FLOPs of one training step over the global batch (for MFU); None where unknown.
+        tokens_per_sample: for tokens per second; None where samples are not made of tokens.
+        status: further fields of status.json (attempt, restarts, configuration name).
+        trackers: makes the optional trackers, on rank 0.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        batch_flops: float | None = None,
+        tokens_per_sample: int | None = None,
+        status: Mapping[str, Any] | None = None,
+        trackers: Callable[[], list[Tracker]] = list,
+    ) -> None:
+        self.folder, self.batch_flops, self.tokens_per_sample = folder, batch_flops, tokens_per_sample
+        self._status: dict[str, Any] = {"state": "starting", "step": 0, "started": time.time(), **(status or {})}
+        self._make_trackers = trackers
+        self._trackers: list[Tracker] = []
+        self._peak: float | None = None
+        self._last_step = 0
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._speed: float | None = None
+        self.active = False
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Begin to write, on rank 0."""
+        self.active = trainer.backend.rank == 0
+        if not self.active:
+            return
+        self._trackers = self._make_trackers()
+        self._peak = peak_flops(trainer.backend.device, trainer.config.precision)
+        self._last_step = trainer.step
+        self.status(state="running", step=trainer.step, steps=trainer.steps, world=trainer.backend.world)
+        threading.Thread(target=self._beat, daemon=True, name="heartbeat").start()
+        if trainer.step:
+            self.event("resume", trainer.step, f"goes on from step {trainer.step} of {trainer.steps}")
+        else:
+            self.event("start", 0, f"{trainer.steps} steps with {trainer.backend.world} worker(s)")
+
+    def on_step(self, trainer: Trainer, record: Record | None) -> None:
+        """One line of metrics."""
+        if not self.active or record is None:
+            return
+        self._complete(trainer, record)
+        append_line(self.folder / "metrics.jsonl", record)
+        values = {f"{kind}/{u}": v for kind in ("loss", "grad_norm", "lr") for u, v in record[kind].items()}
+        for tracker in self._trackers:
+            tracker.log(trainer.step, values)
+        with self._lock:
+            self._status |= {
+                "step": trainer.step,
+                "loss": next(iter(record["loss"].values()), None),
+                "samples_per_second": self._speed,
+                "tokens_per_second": self._per_token(self._speed),
+                "eta_seconds": self._eta(trainer),
+            }
+
+    def _complete(self, trainer: Trainer, record: Record) -> None:
+        """Add speed in tokens, MFU and memory."""
+        steps, self._last_step = trainer.step - self._last_step, trainer.step
+        speed = record["samples_per_second"]
+        self._speed = speed if self._speed is None else 0.9 * self._speed + 0.1 * speed
+        if self.tokens_per_sample:
+            record["tokens"] = record["samples"] * self.tokens_per_sample
+            record["tokens_per_second"] = self._per_token(speed)
+        record["mfu"] = None
+        if self._peak and self.batch_flops:
+            record["mfu"] = self.batch_flops * steps / record["seconds"] / (self._peak * trainer.backend.world)
+        record["host_memory_gb"] = host_memory_gb()
+        record["device_memory_gb"] = device_memory_gb(trainer.backend.device)
+
+    def _per_token(self, speed: float | None) -> float | None:
+        return speed * self.tokens_per_sample if speed is not None and self.tokens_per_sample else None
+
+    def _eta(self, trainer: Trainer) -> float | None:
+        left = (trainer.steps - trainer.step) * trainer.config.batch_size
+        return left / self._speed if self._speed else None
+
+    def on_validation(self, trainer: Trainer, record: Record) -> None:
+        """One line of metrics."""
+        if self.active:
+            append_line(self.folder / "metrics.jsonl", record)
+            for tracker in self._trackers:
+                tracker.log(trainer.step, {f"validation/{u}": loss["value"] for u, loss in record["loss"].items()})
+
+    def on_checkpoint(self, trainer: Trainer, step: int) -> None:
+        """Say that one is being written."""
+        if self.active:
+            self.status(checkpoint=f"step_{step:06d}")
+
+    def on_rewind(self, trainer: Trainer, step: int) -> None:
+        """Lines beyond the step belong to steps that will be taken again."""
+        if trainer.backend.rank == 0:
+            for name in ("metrics.jsonl",):
+                truncate_lines(self.folder / name, lambda line: int(line.get("step", 0)) <= step)
+            self._last_step = step
+
+    def on_event(self, trainer: Trainer, kind: str, message: str) -> None:
+        """Keep it."""
+        if trainer.backend.rank == 0:
+            self.event(kind, trainer.step, message)
+
+    def on_end(self, trainer: Trainer, state: str) -> None:
+        """The last word on training; evaluation may follow."""
+        if self.active:
+            self.event("complete" if state == "complete" else "stop", trainer.step, f"training {state}")
+            for tracker in self._trackers:
+                tracker.close()
+            self.status(state="evaluating" if state == "complete" else state, step=trainer.step, eta_seconds=0.0)
+
+    def event(self, kind: str, step: int, message: str) -> None:
+        """One line of events.jsonl."""
+        append_line(self.folder / "events.jsonl", {"time": time.time(), "kind": kind, "step": step, "message": message})
+
+    def status(self, **fields: Any) -> None:
+        """Replace status.json."""
+        with self._lock:
+            self._status |= fields
+            self._write_status()
+
+    @property
+    def step(self) -> int:
+        """The step in status.json."""
+        return int(self._status["step"])
+
+    def finish(self, **fields: Any) -> None:
+        """Write the final status and end the heartbeat."""
+        self._closed.set()
+        if self.active:
+            self.status(**fields)
+
+    def _beat(self) -> None:
+        while not self._closed.wait(HEARTBEAT_SECONDS):
+            with self._lock:
+                if not self._closed.is_set():
+                    self._write_status()
+
+    def _write_status(self) -> None:
+        self._status |= {"heartbeat": time.time(), "host": socket.gethostname(), "pid": os.getpid()}
+        atomic_write(self.folder / "status.json", _json(self._status))
+
+
+def lost_work(folder: Path, step: int) -> tuple[int, float]:
+    """Steps and seconds of training in metrics.jsonl beyond `step`: what a restart from it has to do again."""
+    lines = [r for r in read_lines(folder / "metrics.jsonl") if r.get("kind") == "train" and int(r["step"]) > step]
+    return len({r["step"] for r in lines}), float(sum(r["seconds"] for r in lines))
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return json.dumps(value, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

@@ -1,0 +1,1 @@
+"""The command line, local and Ray runs, status."""

@@ -1,0 +1,129 @@
+"""The command line `generative`. It imports what a command needs when that command runs, so that --help is quick."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from generative.errors import GenerativeError
+from launch import bench_cli, configs_cli, data_cli, run_cli
+
+app = typer.Typer(
+    help="Train, sample, edit and evaluate generative models, from one laptop core to many nodes.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(run_cli.train)
+app.command("status")(run_cli.status)
+app.command("sample")(run_cli.sample)
+app.command("evaluate")(run_cli.evaluate)
+app.command("bench")(bench_cli.bench)
+app.add_typer(configs_cli.app, name="config")
+app.add_typer(data_cli.app, name="data")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from generative import __version__
+
+        typer.echo(f"generative {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (anywhere in a command).")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options of all commands."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code.
+
+    0 done, 75 interrupted (the same command goes on), 2 a mistake in configuration or data, 3 run folder, checkpoint or
+    resources, 4 a training anomaly, 1 a fault of this program (its traceback is saved).
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    code = _run([word for word in words if word != "--debug"], debug)
+    from launch.stopping import abandoned
+
+    if abandoned.is_set():
+        # Threads of a half-started cluster must not keep the process; its own processes end with this one.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _run(words: list[str], debug: bool) -> int:
+    try:
+        app(args=words, prog_name="generative")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except GenerativeError as error:
+        if debug:
+            _print_traceback()
+        typer.echo(str(error), err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of a pipe (head) has left; nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except Exception as error:
+        if debug:
+            _print_traceback()
+        typer.echo(_unexpected(error), err=True)
+        return 1
+    return 0
+
+
+def _print_traceback() -> None:
+    import traceback
+
+    traceback.print_exc()
+
+
+def _unexpected(error: Exception) -> str:
+    """The message for a fault of this program; saves the traceback."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return (
+        f"unexpected {type(error).__name__}: {first}\n"
+        "expected: no such thing; this is a fault of the program, not of your input\n"
+        f"to fix: please report it with the traceback in {_save_traceback()} (--debug shows it)"
+    )
+
+
+def _save_traceback() -> str:
+    """Writes the current traceback to the logs of the run that was going on, or to the folder for temporary files."""
+    import tempfile
+    import time
+    import traceback
+
+    from launch.run_cli import current_run
+
+    name = f"traceback-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    folders = [Path(run) / "logs" for run in current_run] + [Path(tempfile.gettempdir())]
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            (folder / name).write_text(traceback.format_exc(), encoding="utf-8")
+            return str(folder / name)
+    return "(it could not be saved)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

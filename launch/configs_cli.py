@@ -1,0 +1,94 @@
+"""`generative config`: what can be configured, and what a configuration comes to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="Look at configurations.", rich_markup_mode=None, no_args_is_help=True)
+
+
+@app.command()
+def show(
+    config: Annotated[str, typer.Argument(metavar="CONFIG")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="a.b=c")] = None,
+) -> None:
+    """Print a configuration with everything that it extends, its overrides and all defaults, checked."""
+    from generative.config import to_yaml
+    from launch.schema import load_run_config
+
+    typer.echo(to_yaml(load_run_config(config, overrides or [])), nl=False)
+
+
+@app.command()
+def schema(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Only the keys of this section, say train.optimizer.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the JSON schema instead.")] = False,
+) -> None:
+    """List all keys with type, default and meaning."""
+    from launch.schema import RunConfig
+
+    if as_json:
+        typer.echo(json.dumps(RunConfig.model_json_schema(), indent=1))
+        return
+    lines = list(dict.fromkeys(_lines(RunConfig, "")))
+    found = [line for line in lines if not key or line[0] == key or line[0].startswith(f"{key}.")]
+    if not found:
+        from generative.config import known_keys
+        from generative.errors import ConfigError, nearest
+
+        raise ConfigError(f"{key}: unknown key.{nearest(key, known_keys(RunConfig))}", "a key of the configuration")
+    for name, kind, meaning in found:
+        typer.echo(f"{name}  ({kind})" + (f"\n    {meaning}" if meaning else ""))
+
+
+@app.command("list")
+def names() -> None:
+    """List the configurations that come with the program."""
+    from generative.config import config_folder, known_names
+
+    known = known_names()
+    width = max(map(len, known), default=0)
+    for name in known:
+        typer.echo(f"{name:<{width}}  {purpose(config_folder() / f'{name}.yaml')}".rstrip())
+
+
+def purpose(path: Path) -> str:
+    """First line of the comment that a configuration begins with."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.lstrip("# ").strip() if first.startswith("#") else ""
+
+
+def _lines(model: Any, prefix: str) -> Iterator[tuple[str, str, str]]:
+    """(key, type and default, meaning) of each key below a model."""
+    from generative.config import _models
+
+    for name, info in model.model_fields.items():
+        below = list(_models(info.annotation))
+        default = "required" if info.is_required() else "" if below else f"default {_default(info)}"
+        kind = "section" if below else _type_name(info.annotation)
+        yield f"{prefix}{name}", ", ".join(filter(None, (kind, default))), " ".join((info.description or "").split())
+        for section in below:
+            yield from _lines(section, f"{prefix}{name}.")
+
+
+def _default(info: Any) -> str:
+    return json.dumps(info.get_default(call_default_factory=True), default=str, ensure_ascii=False)
+
+
+def _type_name(annotation: Any) -> str:
+    from typing import Literal, get_args, get_origin
+
+    if get_origin(annotation) is Literal:
+        return " | ".join(str(value) for value in get_args(annotation))
+    if get_origin(annotation) is Annotated:
+        return _type_name(get_args(annotation)[0])
+    if isinstance(annotation, type) and not get_args(annotation):
+        return "null" if annotation is type(None) else annotation.__name__
+    parts = [_type_name(part) for part in get_args(annotation) if part is not Ellipsis]
+    union = get_origin(annotation) not in (list, tuple, dict)
+    return " | ".join(parts) if union else f"{get_origin(annotation).__name__}[{', '.join(parts)}]"

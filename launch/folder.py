@@ -1,0 +1,127 @@
+"""The driver's side of a run folder: is it ours to use, what is in it, what is left over from before."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from generative.errors import RunFolderError
+
+if TYPE_CHECKING:
+    from launch.schema import RunConfig
+
+OPERATIONAL = (
+    "name",
+    "run.",
+    "launch.",
+    "parallel.",
+    "track.",
+    "evaluate.",
+    "sample.",
+    "train.checkpoint.",
+    "train.validation.",
+    "train.loader.",
+    "train.log_every",
+    "train.sample_every",
+    "train.threads",
+    "train.micro_batch_size",
+    "train.activation_checkpointing",
+    "train.compile",
+    "data.cache",
+)
+"""Keys that may change between two starts of one run: they say how, where and how closely watched it trains."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; {} where there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping of dotted keys."""
+    if not isinstance(values, dict) or not values:
+        return {prefix: values}
+    below = (flatten(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in values.items())
+    return {key: value for part in below for key, value in part.items()}
+
+
+def differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ, with both values."""
+    was, now = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
+    keys = [key for key in (*was, *(k for k in now if k not in was)) if was.get(key) != now.get(key)]
+    return {key: (was.get(key), now.get(key)) for key in keys}
+
+
+def stored_config(folder: Path) -> RunConfig | None:
+    """The configuration that a run folder belongs to; None for a new folder.
+
+    Raises:
+        RunFolderError: its config.yaml cannot be read.
+    """
+    import yaml
+    from pydantic import ValidationError
+
+    from launch.schema import RunConfig
+
+    path = folder / "config.yaml"
+    if not path.exists():
+        return None
+    try:
+        return RunConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError, ValidationError) as error:
+        raise RunFolderError(
+            f"{path}: cannot be read by this version: {str(error).splitlines()[0]}",
+            "the configuration of the run in this folder",
+            "choose another run.dir, or go on with the version that wrote it (environment.json)",
+        ) from error
+
+
+def check_same_run(folder: Path, shown: str, config: RunConfig) -> list[str]:
+    """Make sure that the folder's run is this one; returns the changes that do not matter to the numbers.
+
+    Raises:
+        RunFolderError: the folder holds another run; every differing key is named with both values.
+    """
+    old = stored_config(folder)
+    changed = differences(old, config) if old else {}
+    serious = {key: pair for key, pair in changed.items() if not key.startswith(OPERATIONAL)}
+    if serious:
+        listed = ", ".join(f"{key} ({_show(was)} there, {_show(now)} now)" for key, (was, now) in serious.items())
+        raise RunFolderError(
+            f"{shown} holds a run with another configuration: {listed}",
+            "the same configuration as in its config.yaml",
+            "give run.dir=ANOTHER_FOLDER for the new run, or take these changes back to go on with the old one",
+        )
+    return [f"{key} {_show(was)} -> {_show(now)}" for key, (was, now) in changed.items() if key != "name"]
+
+
+def _show(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def clear_requests(folder: Path) -> None:
+    """Removes what would be mistaken for news of this start: the last outcome, a request to stop."""
+    for name in ("outcome.json", "stop"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def update_status(folder: Path, **fields: Any) -> None:
+    """Changes fields of status.json, with a fresh heartbeat; those of the workers stay."""
+    from generative.training.runfolder import atomic_write
+
+    status = read_json(folder / "status.json") | fields | {"heartbeat": time.time()}
+    atomic_write(folder / "status.json", json.dumps(status), durable=False)
+
+
+def record_event(folder: Path, kind: str, message: str) -> None:
+    """One line of events.jsonl, at the step that status.json shows."""
+    from generative.training.runfolder import append_line
+
+    step = read_json(folder / "status.json").get("step", 0)
+    append_line(folder / "events.jsonl", {"time": time.time(), "kind": kind, "step": step, "message": message})

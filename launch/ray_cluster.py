@@ -1,0 +1,216 @@
+"""A Ray cluster to train on: a local one made for the run (loopback only, gone with the driver), or one by address."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from generative.errors import ResourceError
+from launch.environment import cores
+
+if TYPE_CHECKING:
+    from launch.schema import LaunchConfig
+
+LOG = logging.getLogger("launch.ray")
+"""Goes to logs/ray.log beside Ray's own messages; its times tell where a slow start comes from."""
+
+CONNECT_SECONDS = 5.0
+PREFIX = "gen"
+"""How the folders of local clusters begin, under /tmp."""
+
+OBJECT_STORE_BYTES = 128 << 20
+"""Workers exchange tensors through the process group, so Ray's own store stays almost empty."""
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # How soon the loss or the end of a worker is seen (2 s unless told).
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # Relative paths in a configuration mean the folder of the command.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+LOCAL_ENVIRONMENT = {
+    # Ray binds to the machine's outer address unless it is told that there are no other machines.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+}
+
+
+@functools.cache
+def _token() -> str:
+    """Secret of the local clusters of this process; kept in its environment only. Ray reads it once per process."""
+    return secrets.token_hex(32)
+
+
+@contextlib.contextmanager
+def ray_environment(local: bool) -> Iterator[None]:
+    """Environment variables for Ray and the processes that it starts; what the user has set stays."""
+    wanted = dict(ENVIRONMENT)
+    if local:
+        wanted |= LOCAL_ENVIRONMENT
+        if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+            wanted["RAY_AUTH_TOKEN"] = _token()
+    added = {key: value for key, value in wanted.items() if key not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for key in added:
+            os.environ.pop(key, None)
+
+
+def check_resources(launch: LaunchConfig, nodes: Iterable[Mapping[str, float]], where: str) -> None:
+    """Make sure that all workers can be placed at once.
+
+    Args:
+        launch: what is asked for.
+        nodes: resources of each node, {"CPU": 4.0, "GPU": 1.0}.
+        where: names the machine or cluster in the message.
+
+    Raises:
+        ResourceError: with what there is and what to change.
+    """
+    nodes = list(nodes)
+    places = sum(_places(launch, node) for node in nodes)
+    if places >= launch.workers:
+        return
+    totals = {kind: sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU")}
+    each, have = f"{launch.cpus_per_worker} cores", f"{totals['CPU']:g} cores"
+    if launch.gpus_per_worker:
+        each += f" and {launch.gpus_per_worker:g} GPUs"
+        have += f" and {totals['GPU']:g} GPUs"
+    smaller = f"lower launch.workers to {places} (results stay the same)" if places else "ask for less for each worker"
+    raise ResourceError(
+        f"launch.workers={launch.workers}, each with {each}, do not fit: {where} has {have}",
+        expected=f"at most {places} workers of this size",
+        remedy=f"{smaller}, or name a larger cluster with launch.address",
+    )
+
+
+def _places(launch: LaunchConfig, node: Mapping[str, float]) -> int:
+    """Workers that fit into one node."""
+    fits = int(node.get("CPU", 0) // launch.cpus_per_worker)
+    return min(fits, int(node.get("GPU", 0) / launch.gpus_per_worker + 1e-6)) if launch.gpus_per_worker else fits
+
+
+def precheck(launch: LaunchConfig) -> None:
+    """What can be refused without starting anything.
+
+    Raises:
+        ResourceError: no Ray, too few cores, nobody at the address.
+    """
+    import importlib.util
+
+    if importlib.util.find_spec("ray") is None:
+        raise ResourceError(
+            "launch.backend=ray needs Ray, which is not installed",
+            remedy='pip install "generative[ray]", or give launch.backend=local',
+        )
+    if launch.address is None:
+        if not launch.gpus_per_worker:
+            check_resources(launch, [{"CPU": cores()}], "this machine")
+    elif launch.address != "auto":
+        _check_answer(launch.address)
+
+
+def _check_answer(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise ResourceError(
+            f"no Ray cluster answers at launch.address={address} ({error})",
+            expected="host:port of a cluster's head (port 6379 unless chosen), or auto",
+            remedy="start it with `ray start --head`, correct the address, or give launch.address=null for a local one",
+        ) from error
+
+
+def connect(launch: LaunchConfig, temporary: Path) -> None:
+    """Start the local cluster, or join the one at the address.
+
+    Must run in a thread that lives as long as the cluster: its processes die with the thread that started them.
+
+    Raises:
+        ResourceError: no cluster there, or not enough in it.
+    """
+    import ray
+
+    common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+    if launch.address is None:
+        ray.init(
+            address="local",
+            num_cpus=cores(),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(temporary),
+            # Idle processes that no actor of Ray Train can use (it asks for an environment of its own).
+            _system_config={"prestart_worker_first_driver": False, "enable_worker_prestart": False},
+            **common,
+        )
+    else:
+        try:
+            ray.init(address=launch.address, **common)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ResourceError(
+                f"the Ray cluster at launch.address={launch.address} cannot be joined: {str(error).splitlines()[0]}",
+                expected="a running cluster of the same Ray version (and its token, where it asks for one)",
+                remedy="look at the cluster, or give launch.address=null for a local one",
+            ) from error
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    check_resources(launch, nodes, "this machine" if launch.address is None else f"the cluster at {launch.address}")
+
+
+def temporary_folder() -> Path:
+    """A short path (Ray's sockets must fit into 107 characters) for one run alone, named by its driver."""
+    base = Path("/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir())
+    for folder in base.glob(f"{PREFIX}*-*"):
+        pid = folder.name.removeprefix(PREFIX).partition("-")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base))
+
+
+def remove_temporary(folder: Path, keep_logs_in: Path | None = None) -> None:
+    """Delete what a local cluster left; its logs are kept where something went wrong."""
+    if keep_logs_in is not None:
+        for logs in folder.glob("session_2*/logs"):
+            with contextlib.suppress(OSError, shutil.Error):
+                shutil.copytree(logs, keep_logs_in, dirs_exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def chatter_to(path: Path) -> Iterator[None]:
+    """Send Ray's messages to a file: its loggers, and what C++ and child processes write to descriptors 1 and 2."""
+    logger, handler = logging.getLogger("ray"), logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    kept = logger.handlers, logger.propagate
+    logger.handlers, logger.propagate = [handler], False
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    saved = [(number, os.dup(number)) for number in (1, 2)]
+    for number, _ in saved:
+        os.dup2(log, number)
+    try:
+        yield
+    finally:
+        for number, copy in saved:
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(log)
+        logger.handlers, logger.propagate = kept
+        LOG.removeHandler(handler)
+        handler.close()

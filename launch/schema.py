@@ -1,0 +1,125 @@
+"""The configuration of a whole run, put together from the sections of each room."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from generative.config import Config, load
+from generative.data.config import TextDataConfig
+from generative.methods.autoregressive.config import AutoregressiveConfig
+from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
+from generative.training.config import ParallelConfig, TrainConfig
+
+
+class RunSection(Config):
+    """Where the run's files go."""
+
+    dir: str = ""
+    """Run folder, seen by all workers; empty: runs/<configuration name>."""
+
+
+class LaunchConfig(Config):
+    """What runs the training."""
+
+    backend: Literal["ray", "local"] = "ray"
+    """ray: Ray Train with `workers` workers. local: in this process (or the processes that torchrun started)."""
+    workers: PositiveInt = 1
+    """Number of training workers (ranks)."""
+    address: str | None = None
+    """Ray cluster to use, "auto" or host:port; null starts a local one for the run."""
+    cpus_per_worker: PositiveInt = 1
+    """Cores reserved for each worker."""
+    gpus_per_worker: float = Field(default=0, ge=0)
+    """GPUs reserved for each worker."""
+    max_restarts: int = Field(default=3, ge=0)
+    """How often a group that lost a worker is started again from the newest checkpoint."""
+
+
+class TrackerConfig(Config):
+    """Trackers besides metrics.jsonl, which is always written."""
+
+    tensorboard: bool = False
+    """Write event files into <run.dir>/tensorboard (needs tensorboardX)."""
+    wandb: str | None = None
+    """Project of Weights & Biases to log to (needs wandb)."""
+
+
+class TextEvaluation(Config):
+    """Likelihood of held-out text."""
+
+    at_end: bool = True
+    """Evaluate when training is complete."""
+    windows: PositiveInt = 96
+    """Held-out windows, taken evenly over the held-out text."""
+    draws: PositiveInt = 16
+    """Forward passes a window for bounds that are estimated (strata of the number of masked tokens)."""
+    batch_size: PositiveInt = 32
+    """Sequences in one forward pass; does not change results."""
+    weights: Literal["ema", "trained"] = "trained"
+    """Which weights are evaluated; ema takes the first average."""
+
+
+class TextSampling(Config):
+    """Text drawn from the model."""
+
+    at_end: bool = True
+    """Draw samples when training is complete."""
+    count: PositiveInt = 4
+    """Number of samples."""
+    infill: int = Field(default=2, ge=0)
+    """Number of infillings of held-out text (methods that can)."""
+    length: PositiveInt | None = None
+    """Tokens of a sample; null: the training length."""
+    seed: int = 0
+    """Seed of the samples' noise; how they are drawn is in `method.sampling`."""
+    weights: Literal["ema", "trained"] = "trained"
+    """Which weights are sampled; ema takes the first average."""
+
+
+class RunConfig(Config):
+    """A text model: data, method, training, evaluation, and where it runs."""
+
+    name: str = ""
+    """Name of the run; set from the configuration's name."""
+    method: Annotated[MaskedDiffusionConfig | AutoregressiveConfig, Field(discriminator="name")]
+    data: TextDataConfig
+    train: TrainConfig
+    evaluate: TextEvaluation = TextEvaluation()
+    sample: TextSampling = TextSampling()
+    run: RunSection = RunSection()
+    launch: LaunchConfig = LaunchConfig()
+    parallel: ParallelConfig = ParallelConfig()
+    track: TrackerConfig = TrackerConfig()
+
+    @model_validator(mode="after")
+    def _batch_fits_workers(self) -> RunConfig:
+        if self.train.batch_size < self.launch.workers:
+            raise ValueError(
+                f"train.batch_size={self.train.batch_size} is smaller than launch.workers={self.launch.workers}: "
+                "every worker needs at least one sample of each batch. Raise the first or lower the second"
+            )
+        return self
+
+    @property
+    def folder(self) -> str:
+        """The run folder."""
+        return self.run.dir or f"runs/{self.name}"
+
+
+def schema_for(values: Mapping[str, Any]) -> type[RunConfig]:
+    """The model that checks a configuration; all methods of today are text models."""
+    return RunConfig
+
+
+def load_run_config(name: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Load, check and name a run's configuration.
+
+    Raises:
+        ConfigError: with file, line and remedy.
+    """
+    config = load(name, overrides, schema_for)
+    stem = name.removesuffix(".yaml").split("/configs/")[-1].removeprefix("configs/").lstrip("./")
+    return config if config.name else config.model_copy(update={"name": stem})

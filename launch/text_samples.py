@@ -1,0 +1,130 @@
+"""Samples and infillings of a text model as items of a samples file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from generative.data.text import TextData
+from generative.errors import ConfigError
+from generative.randomness import Streams
+from launch.schema import TextSampling
+
+Item = dict[str, Any]
+BLANK = re.compile("▁")
+
+
+def draw_samples(
+    settings: TextSampling,
+    data: TextData,
+    method: Any,
+    nets: Mapping[str, nn.Module],
+    device: torch.device,
+    prompt: str | None,
+) -> list[Item]:
+    """`settings.count` texts that begin with the prompt, or with the start of a document."""
+    start = [] if data.tokenizer.eos_id is None else [data.tokenizer.eos_id]
+    given = list(data.tokenizer.encode(prompt)) if prompt else start
+    length = settings.length or data.facts.sequence_length or 0
+    if len(given) >= length:
+        raise ConfigError(
+            f"a prompt of {len(given)} tokens leaves no room in a sample of {length}",
+            expected=f"fewer than {length} tokens",
+            remedy="shorten the prompt, or raise sample.length",
+        )
+    ids = torch.arange(settings.count, device=device)
+    tokens = torch.tensor(given, dtype=torch.int64, device=device).expand(settings.count, -1)
+    if hasattr(method, "mask_id"):
+        canvas = tokens.new_full((settings.count, length), method.mask_id)
+        canvas[:, : tokens.shape[1]] = tokens
+        return _fill("sample", canvas, ids, settings, data, method, nets, [None] * settings.count)
+    condition = {"sample_id": ids} | ({"prompt": tokens} if given else {})
+    drawn = method.sampler(nets)(condition, _streams(settings))
+    shown = data.tokenizer.display(given) if given else ""
+    return [_item("sample", shown, data.tokenizer.display(row), None, []) for row in drawn.tolist()]
+
+
+def draw_infills(
+    settings: TextSampling,
+    data: TextData,
+    method: Any,
+    nets: Mapping[str, nn.Module],
+    device: torch.device,
+    text: str | None,
+) -> list[Item]:
+    """Fill the blanks ("▁", one a token) of `text`; without a text, the middle quarters of held-out windows."""
+    truths: Sequence[str | None] = [None]
+    if text is not None:
+        canvas = _canvas_of(text, data, method.mask_id)[None]
+    else:
+        canvas, truths = _held_out(settings.infill, data, method.mask_id)
+    ids = torch.arange(len(canvas), device=device)
+    return _fill("infill", canvas.to(device), ids, settings, data, method, nets, truths)
+
+
+def _canvas_of(text: str, data: TextData, mask_id: int) -> Tensor:
+    pieces: list[int] = []
+    for index, part in enumerate(BLANK.split(text)):
+        pieces += ([mask_id] if index else []) + (list(data.tokenizer.encode(part)) if part else [])
+    longest = data.facts.sequence_length or 0
+    if mask_id not in pieces or len(pieces) > longest:
+        raise ConfigError(
+            f"a text to fill in with {pieces.count(mask_id)} blanks and {len(pieces)} tokens",
+            expected=f'one "▁" for each token to fill in, and at most {longest} tokens',
+            remedy="write a ▁ where a token is wanted",
+        )
+    return torch.tensor(pieces, dtype=torch.int64)
+
+
+def _held_out(count: int, data: TextData, mask_id: int) -> tuple[Tensor, list[str | None]]:
+    places = np.linspace(0, len(data.validation) - 1, count + 2).round().astype(np.int64)[1:-1]
+    tokens = data.validation.fetch(places)["tokens"][:, :-1].clone()
+    truths: list[str | None] = [data.tokenizer.display(row) for row in tokens.tolist()]
+    length = tokens.shape[1]
+    tokens[:, length * 3 // 8 : length * 5 // 8] = mask_id
+    return tokens, truths
+
+
+def _streams(settings: TextSampling) -> Streams:
+    return Streams(settings.seed).within("samples")
+
+
+def _fill(
+    kind: str,
+    canvas: Tensor,
+    ids: Tensor,
+    settings: TextSampling,
+    data: TextData,
+    method: Any,
+    nets: Mapping[str, nn.Module],
+    truths: Sequence[str | None],
+) -> list[Item]:
+    """Fill canvases, keeping what each looked like after each step that changed it."""
+    states: list[list[dict[str, Any]]] = [[] for _ in canvas]
+
+    def observe(step: Any) -> None:
+        for row in step.new.any(1).nonzero()[:, 0].tolist():
+            states[row].append(
+                {
+                    "call": int(step.calls[row]),
+                    "text": data.tokenizer.display(step.canvas[row].tolist(), method.mask_id),
+                    "new": step.new[row].nonzero()[:, 0].tolist(),
+                    "masked": step.masked[row].nonzero()[:, 0].tolist(),
+                }
+            )
+
+    condition = {"sample_id": ids, "canvas": canvas}
+    drawn = method.sampler(nets).draw(condition, _streams(settings).within(kind), observe)
+    return [
+        _item(kind, data.tokenizer.display(before, method.mask_id), data.tokenizer.display(after), truth, steps)
+        for before, after, truth, steps in zip(canvas.tolist(), drawn.tokens.tolist(), truths, states, strict=True)
+    ]
+
+
+def _item(kind: str, prompt: str, text: str, truth: str | None, states: list[dict[str, Any]]) -> Item:
+    return {"kind": kind, "prompt": prompt, "text": text, "truth": truth, "states": states}

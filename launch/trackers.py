@@ -1,0 +1,69 @@
+"""TensorBoard and Weights & Biases, imported only where they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from generative.errors import ConfigError
+from generative.training.monitor import Tracker
+from launch.schema import RunConfig
+
+
+class TensorBoard:
+    """Event files in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder))
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """One point for each value."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush."""
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """A run of a W&B project; the run folder's name identifies it, so that a resumed run goes on in it."""
+
+    def __init__(self, project: str, config: RunConfig, folder: Path) -> None:
+        import wandb
+
+        name = folder.as_posix().replace("/", "-")
+        self._run = wandb.init(
+            project=project, name=name, id=name, resume="allow", config=config.model_dump(mode="json")
+        )
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """One point for each value."""
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()
+
+
+def make_trackers(config: RunConfig, folder: Path) -> list[Tracker]:
+    """Those that the configuration asks for.
+
+    Raises:
+        ConfigError: a package is missing.
+    """
+    trackers: list[Tracker] = []
+    try:
+        if config.track.tensorboard:
+            trackers.append(TensorBoard(folder / "tensorboard"))
+        if config.track.wandb:
+            trackers.append(WeightsAndBiases(config.track.wandb, config, folder))
+    except ImportError as error:
+        raise ConfigError(
+            f"track: {error}",
+            expected="the tracker's package",
+            remedy="pip install 'generative[tensorboard]' or 'generative[wandb]', or remove it from `track`",
+        ) from error
+    return trackers

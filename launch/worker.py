@@ -1,0 +1,264 @@
+"""One rank of a run: train (resuming by itself), then evaluate and sample. Writes only into the run folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from generative.data.loader import Loader
+from generative.errors import AnomalyError, CheckpointError, ConfigError, GenerativeError, PeerError
+from generative.method import Method
+from generative.training.backend import Backend
+from generative.training.checkpoint import CheckpointStore
+from generative.training.checkpoint.rotation import complete_steps
+from generative.training.hooks import Hook
+from generative.training.monitor import MonitorHook, lost_work
+from generative.training.runfolder import atomic_write, read_lines
+from generative.training.runlock import RunLock
+from generative.training.trainer import Trainer
+from generative.training.validation import ValidationHook
+from launch import text_task
+from launch.schema import RunConfig
+from launch.trackers import make_trackers
+
+AGREED = (ConfigError, CheckpointError, AnomalyError)
+"""Errors that all ranks raise together."""
+
+ORPHAN_SECONDS = 60.0
+"""How long a new group waits for a worker of a killed one to let go of the run folder."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is about to be done, for the line before the start.
+
+    Args:
+        parameters: trainable parameters of all networks.
+        steps: training steps.
+        flops: FLOPs of all steps by the method's own count.
+        tokens: tokens of all steps.
+        memory_bytes: weights, gradients, optimizer and averages of one worker (activations come on top).
+        description: the data in a few words.
+    """
+
+    parameters: int
+    steps: int
+    flops: float | None
+    tokens: int | None
+    memory_bytes: int | None
+    description: str
+
+
+def prepare(config: RunConfig, run_dir: Path, progress: Callable[[int, int], None] | None = None) -> Plan:
+    """Prepare the data and work out the plan; called once by the driver, before any worker starts.
+
+    Raises:
+        GenerativeError: whatever can be known to be wrong beforehand.
+    """
+    data = text_task.open_data(config, progress)
+    method = text_task.build_method(config, data.facts)
+    steps = text_task.steps(config, method, data.facts)
+    text_task.check_lengths(config, data)
+    with torch.device("meta"):
+        sizes = {
+            name: (sum(p.numel() for p in spec.build().parameters()), spec) for name, spec in method.networks().items()
+        }
+    trainable = sum(count for count, spec in sizes.values() if spec.trainable)
+    floats = sum(count * ((4 + len(spec.ema)) if spec.trainable else 1) for count, spec in sizes.values())
+    length = data.facts.sequence_length or 0
+    return Plan(
+        parameters=trainable,
+        steps=steps,
+        flops=float(step_flops(config, method, length)) * steps,
+        tokens=steps * config.train.batch_size * length,
+        memory_bytes=4 * floats,
+        description=data.description,
+    )
+
+
+def step_flops(config: RunConfig, method: Method, length: int) -> int:
+    """FLOPs of one training step over the global batch."""
+    tokens = torch.zeros(1, 1, dtype=torch.int64).expand(config.train.batch_size, length + 1)
+    return method.flops({"tokens": tokens})
+
+
+def run_worker(config: RunConfig, run_dir: Path, *, rank: int, world: int, attempt: int) -> None:
+    """Run this rank to the end. How it ended is in outcome.json; only crashes raise.
+
+    Args:
+        config: the resolved configuration.
+        run_dir: the run folder, seen by all ranks.
+        rank: this process among `world`.
+        attempt: number of this group of workers, from 1.
+    """
+    if attempt > 1 and _outcome(run_dir).get("state") == "failed":
+        return  # A user's mistake met by one rank alone: the group was started again, and must not be a third time.
+    with _stop_requests(run_dir) as stop:
+        try:
+            state = _run(config, run_dir, rank, attempt, stop)
+        except PeerError:
+            return
+        except GenerativeError as error:
+            _write_outcome(run_dir, "failed", error)
+            _final_status(run_dir, "failed", error.problem)
+            if world > 1 and not isinstance(error, AGREED):
+                # The other ranks may be waiting for this one in a collective: dying is what frees them.
+                raise
+            return
+        if rank == 0:
+            _write_outcome(run_dir, state)
+
+
+def _run(config: RunConfig, run_dir: Path, rank: int, attempt: int, stop: Callable[[], bool]) -> str:
+    lock = RunLock(run_dir, "trainer")
+    if rank == 0:
+        lock.acquire(wait_seconds=ORPHAN_SECONDS)
+    try:
+        backend = Backend(
+            config.parallel, config.train.precision, config.train.threads or config.launch.cpus_per_worker
+        )
+        return _train(config, run_dir, backend, attempt, stop)
+    finally:
+        if rank == 0:
+            lock.release()
+
+
+def _train(config: RunConfig, run_dir: Path, backend: Backend, attempt: int, stop: Callable[[], bool]) -> str:
+    data = text_task.open_data(config)
+    method = text_task.build_method(config, data.facts)
+    steps = text_task.steps(config, method, data.facts)
+    length = data.facts.sequence_length
+    keeping = config.train.checkpoint
+    monitor = MonitorHook(
+        run_dir,
+        batch_flops=float(step_flops(config, method, length or 0)),
+        tokens_per_sample=length,
+        status={"config": config.name, "attempt": attempt, **_losses_so_far(run_dir, attempt, backend.rank)},
+        trackers=lambda: make_trackers(config, run_dir),
+    )
+    store = CheckpointStore(
+        run_dir / "checkpoints",
+        rank=backend.rank,
+        world=backend.world,
+        attempt=f"{backend.agree(secrets.randbits(40)):x}",
+        keep_last=keeping.keep_last,
+        keep_every=keeping.keep_every,
+        on_event=monitor.event if backend.rank == 0 else None,
+    )
+
+    def batches(state: Mapping[str, Any] | None) -> Loader:
+        return Loader(
+            data.train,
+            batch_size=config.train.batch_size,
+            micro_batch_size=config.train.micro_batch_size,
+            seed=config.train.seed,
+            rank=backend.rank,
+            world=backend.world,
+            state=state,
+            workers=config.train.loader.workers,
+            prefetch=config.train.loader.prefetch,
+        )
+
+    hooks: list[Hook] = [monitor, ValidationHook(config.train.validation, data.validation)]
+    hooks.append(text_task.SampleHook(config, data, run_dir))
+    facts = {"config": config.name, "facts": text_task.facts_json(data.facts)}
+    trainer = Trainer(method, config.train, steps, batches, backend, store, hooks, stop, facts)
+    state = trainer.train()
+    if state == "complete":
+        text_task.finish(config, data, trainer, run_dir)
+    monitor.finish(state=state, eta_seconds=0.0)
+    return state
+
+
+def _losses_so_far(run_dir: Path, attempt: int, rank: int) -> dict[str, Any]:
+    """Restarts and lost work for status.json, from what earlier attempts left."""
+    if rank != 0:
+        return {}
+    earlier = _read_json(run_dir / "status.json")
+    restarts = int(earlier.get("restarts") or 0) + (attempt > 1)
+    newest = max(complete_steps(run_dir / "checkpoints"), default=0)
+    steps, seconds = lost_work(run_dir, newest)
+    return {
+        "restarts": restarts,
+        "lost_seconds": float(earlier.get("lost_seconds") or 0.0) + seconds,
+        "lost_steps": steps,
+    }
+
+
+@contextmanager
+def _stop_requests(run_dir: Path) -> Iterator[Callable[[], bool]]:
+    """Asks whether the run was told to stop: by the file `stop`, or (in a main thread) by SIGTERM or SIGINT.
+
+    A second signal ends the process at once.
+    """
+    told = threading.Event()
+    previous: dict[int, Any] = {}
+
+    def handle(number: int, frame: Any) -> None:
+        told.set()
+        for signal_number, handler in previous.items():
+            signal.signal(signal_number, handler)
+
+    if threading.current_thread() is threading.main_thread():
+        previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    path, checked = os.fspath(run_dir / "stop"), 0.0
+
+    def stop() -> bool:
+        nonlocal checked
+        now = time.monotonic()
+        if now - checked > 0.2:
+            checked = now
+            if os.path.exists(path):
+                told.set()
+        return told.is_set()
+
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _outcome(run_dir: Path) -> dict[str, Any]:
+    return _read_json(run_dir / "outcome.json")
+
+
+def _write_outcome(run_dir: Path, state: str, error: GenerativeError | None = None) -> None:
+    fields: dict[str, Any] = {"state": state, "exit_code": 75 if state == "interrupted" else 0}
+    if error is not None:
+        fields |= {
+            "problem": error.problem,
+            "expected": error.expected,
+            "remedy": error.remedy,
+            "exit_code": error.exit_code,
+        }
+    atomic_write(run_dir / "outcome.json", json.dumps(fields, indent=1))
+
+
+def _final_status(run_dir: Path, state: str, message: str) -> None:
+    status = _read_json(run_dir / "status.json") | {"state": state, "message": message, "heartbeat": time.time()}
+    atomic_write(run_dir / "status.json", json.dumps(status))
+
+
+def attempts(run_dir: Path) -> int:
+    """Groups of workers that have begun on this run."""
+    return sum(1 for line in read_lines(run_dir / "events.jsonl") if line.get("kind") in ("start", "resume"))

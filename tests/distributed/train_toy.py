@@ -1,0 +1,82 @@
+"""One rank that trains a toy method; prints its curve and a digest of the weights as one JSON line."""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+
+import torch
+
+from generative.training.backend import Backend
+from generative.training.checkpoint import CheckpointStore
+from generative.training.config import TrainConfig
+from generative.training.hooks import Hook
+from generative.training.trainer import Trainer
+from generative.training.validation import ValidationHook
+from tests.support.toys import Duel, Points, Regression, loaders
+
+METHODS = {"regression": Regression, "duel": Duel}
+
+
+class Curve(Hook):
+    def __init__(self, kill_after: int | None) -> None:
+        self.losses, self.validation, self.kill_after = [], [], kill_after
+
+    def on_step(self, trainer, record):
+        self.losses.append(record["loss"])
+        if self.kill_after == trainer.step and trainer.backend.rank == trainer.backend.world - 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_validation(self, trainer, record):
+        self.validation.append(record["loss"])
+
+
+def main(arguments: dict) -> None:
+    torch.set_num_threads(1)
+    backend = Backend()
+    settings = TrainConfig.model_validate(
+        {
+            "steps": arguments.get("steps", 8),
+            "batch_size": arguments.get("batch_size", 10),
+            "precision": arguments.get("precision", "fp32"),
+            "optimizer": {"lr": 0.05, "clip_norm": 0.7},
+            "schedule": {"name": "cosine", "warmup_steps": 2},
+            "checkpoint": {"every_steps": arguments.get("every"), "keep_last": 5},
+            "validation": {"every_steps": 4, "samples": 30},
+        }
+    )
+    store = None
+    if arguments.get("store"):
+        attempt = f"{backend.agree(int.from_bytes(os.urandom(5), 'little')):x}"
+        store = CheckpointStore(arguments["store"], backend.rank, backend.world, attempt, keep_last=5)
+    curve = Curve(arguments.get("kill_after"))
+    trainer = Trainer(
+        METHODS[arguments["method"]](),
+        settings,
+        settings.steps,
+        loaders(backend.rank, backend.world, settings.batch_size, arguments.get("micro")),
+        backend,
+        store,
+        [curve, ValidationHook(settings.validation, Points(31))],
+    )
+    stop_at = arguments.get("stop_at")
+    trainer._stop = lambda: stop_at is not None and trainer.step >= stop_at and backend.rank == 0
+    state = trainer.train()
+    parts = [p.detach().numpy().tobytes() for m in trainer.networks().values() for p in m.parameters()]
+    print(
+        json.dumps(
+            {
+                "state": state,
+                "step": trainer.step,
+                "losses": curve.losses,
+                "validation": curve.validation,
+                "weights": hashlib.sha256(b"".join(parts)).hexdigest(),
+                "mean": float(trainer.state.get("mean", torch.zeros(()))),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

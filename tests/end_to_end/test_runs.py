@@ -1,0 +1,167 @@
+"""Whole runs through the command line: two Ray workers, and every way to kill them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+
+import pytest
+
+from tests.end_to_end.runs import Run, write_text
+
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
+
+LOCAL = ("launch.backend=local", "launch.workers=1")
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
+    write_text(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def straight(texts, tmp_path_factory):
+    """The uninterrupted run with two Ray workers."""
+    run = Run(texts, tmp_path_factory.mktemp("straight") / "run")
+    run.output = run.finish()
+    return run
+
+
+@pytest.fixture
+def run(texts, tmp_path):
+    return Run(texts, tmp_path / "run")
+
+
+def test_one_command_leaves_a_whole_run(straight):
+    assert straight.read("status.json")["state"] == "complete"
+    assert straight.read("evaluation.json")["figures"]["elbo"]["stderr"] > 0
+    assert {"config.yaml", "environment.json", "metrics.jsonl", "events.jsonl", "report.html"} <= {
+        path.name for path in straight.folder.iterdir()
+    }
+    losses = straight.losses()
+    assert len(losses) == 120
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+    kinds = {item["kind"] for path in (straight.folder / "samples").iterdir() for item in straight.read(path)["items"]}
+    assert kinds == {"sample", "infill"}
+    for word in ("plan", "train", "evaluate", "sample", "report"):
+        assert f"\n{word}" in f"\n{straight.output}"
+    again = straight.finish()
+    assert "complete" in again
+    assert straight.losses() == losses
+
+
+def test_one_process_gives_the_same_curve(straight, run):
+    run.finish(*LOCAL, "train.micro_batch_size=5")
+    assert run.losses() == pytest.approx(straight.losses(), rel=1e-5)
+
+
+def test_killed_worker_is_replaced_and_nothing_changes(straight, run):
+    process = run.start()
+    run.wait_for(lambda: run.step() >= 25, process)
+    os.kill(run.read("status.json")["pid"], signal.SIGKILL)
+    run.end(process)
+    assert run.curve() == straight.curve()
+    assert run.read("status.json")["restarts"] == 1
+    assert "resume" in {event["kind"] for event in run.lines("events.jsonl")}
+
+
+def test_killed_driver_leaves_no_writer_and_goes_on(straight, run):
+    process = run.start()
+    run.wait_for(lambda: run.step() >= 25, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    run.finish()
+    assert run.curve() == straight.curve()
+
+
+def test_killed_while_a_checkpoint_is_written(texts, tmp_path):
+    bigger = (*LOCAL, "method.network.width=512", "method.network.layers=3", "train.steps=20", "train.batch_size=2")
+    checkpoints = "train.checkpoint.every_steps=4"
+    reference = Run(texts, tmp_path / "reference")
+    reference.finish(*bigger, checkpoints)
+    run = Run(texts, tmp_path / "run")
+    process = run.start(*bigger, checkpoints)
+
+    def writing():
+        found = list(run.folder.glob("checkpoints/step_000008.tmp-*/*"))
+        return run.folder.glob("checkpoints/step_000004/index.json") and found
+
+    run.wait_for(writing, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (run.folder / "checkpoints/step_000008").exists()
+    run.finish(*bigger, checkpoints)
+    assert run.curve() == reference.curve()
+    resumed = [event for event in run.lines("events.jsonl") if event["kind"] == "resume"]
+    assert [event["step"] for event in resumed] == [4]
+
+
+def test_interrupt_saves_and_any_number_of_workers_goes_on(straight, run, texts, tmp_path):
+    process = run.start()
+    run.wait_for(lambda: run.step() >= 15, process)
+    process.send_signal(signal.SIGINT)
+    output = run.end(process, code=75)
+    assert "again" in output
+    stopped_at = run.step()
+    assert stopped_at < 120
+    assert (run.folder / f"checkpoints/step_{stopped_at:06d}").is_dir()
+    for workers in (1, 3):
+        other = Run(texts, tmp_path / str(workers))
+        shutil.copytree(run.folder, other.folder)
+        other.finish(f"launch.workers={workers}", *(LOCAL[:1] if workers == 1 else ()))
+        assert other.losses() == pytest.approx(straight.losses(), rel=1e-5)
+        assert [line["samples"] for line in other.lines("metrics.jsonl") if line["kind"] == "train"] == [
+            12 * (i + 1) for i in range(120)
+        ]
+
+
+def test_damaged_newest_checkpoint_is_passed_over(texts, tmp_path):
+    reference = Run(texts, tmp_path / "reference")
+    reference.finish(*LOCAL, "train.steps=40")
+    run = Run(texts, tmp_path / "run")
+    process = run.start(*LOCAL, "train.steps=40")
+    run.wait_for(lambda: run.folder.glob("checkpoints/step_000020/index.json"), process)
+    run.wait_for(lambda: run.step() >= 25, process)
+    process.send_signal(signal.SIGTERM)
+    run.end(process, code=75)
+    newest = max(run.folder.glob("checkpoints/step_*[0-9]"))
+    victim = next(newest.glob("*.safetensors"))
+    data = bytearray(victim.read_bytes())
+    data[-5] ^= 0xFF
+    victim.write_bytes(data)
+    run.finish(*LOCAL, "train.steps=40")
+    assert run.curve() == reference.curve()
+    assert any(newest.name in event["message"] for event in run.lines("events.jsonl") if event["kind"] == "warning")
+
+
+def test_two_trainers_on_one_run_folder(run):
+    process = run.start(*LOCAL, "train.steps=100000")
+    run.wait_for(lambda: run.step() >= 2, process)
+    started = time.monotonic()
+    output = run.finish(*LOCAL, "train.steps=100000", code=3)
+    assert time.monotonic() - started < 60
+    assert str(process.pid) in output
+    process.send_signal(signal.SIGINT)
+    run.end(process, code=75)
+
+
+def test_full_disk_stops_the_run_cleanly(texts, tmp_path):
+    """A file system of 6 MB: the first checkpoint does not fit."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if os.system(f"mount -t tmpfs -o size=6m tmpfs {mount} 2>/dev/null"):
+        pytest.skip("no right to mount a small file system")
+    try:
+        run = Run(texts, mount / "run")
+        wide = ("method.network.width=256", "method.network.ff_width=1024", "method.network.layers=2")
+        output = run.finish(*LOCAL, *wide, "train.steps=30", code=3)
+        assert "space" in output
+        assert "expected" in output
+        assert not list(run.folder.glob("checkpoints/step_*[0-9]"))
+        assert not list(run.folder.glob("checkpoints/*.tmp-*/*.safetensors"))
+    finally:
+        os.system(f"umount -l {mount}")

@@ -1,0 +1,131 @@
+"""Opens the report in headless Chromium: no script error, no empty chart, controls that work."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from evaluation.report import write_report
+
+pytestmark = pytest.mark.browser
+
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking --disable-sync "
+    "--disable-extensions --no-first-run --hide-scrollbars --virtual-time-budget={budget} --dump-dom"
+)
+
+DRIVER = """<script>
+(async () => {
+  const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+  const press = (node, key) => node.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+  const seen = { readouts: {}, log: {}, player: [] };
+  for (const figure of document.querySelectorAll("[data-chart]")) {
+    const plot = figure.querySelector(".plot");
+    press(plot, "End"); press(plot, "ArrowLeft");
+    seen.readouts[figure.dataset.chart] = [...figure.querySelectorAll(".read")].map((n) => n.textContent);
+    const button = figure.querySelector(".switch");
+    if (button) {
+      button.click();
+      seen.log[figure.dataset.chart] = JSON.parse(document.body.dataset.charts)[figure.dataset.chart];
+    }
+    const { left, top, width } = plot.getBoundingClientRect();
+    plot.dispatchEvent(new PointerEvent("pointermove", { clientX: left + width / 2, clientY: top, bubbles: true }));
+  }
+  const text = () => document.querySelector("#player .tokens").textContent;
+  const status = () => document.querySelector("#player .status").textContent;
+  const button = (label) => document.querySelector(`#player button[aria-label="${label}"]`);
+  seen.player.push([status(), text()]);
+  button("One step on").click();
+  seen.player.push([status(), document.querySelectorAll("#player .fresh").length]);
+  button("To the start").click();
+  button("Play").click();
+  await wait(15000);
+  seen.player.push([status(), text()]);
+  document.getElementById("theme").click();
+  document.body.dataset.driven = JSON.stringify(seen);
+})();
+</script></body>"""
+
+
+class Body(HTMLParser):
+    """Attributes of <body>."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = {}
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "body":
+            self.found = dict(attrs)
+
+
+@pytest.fixture(scope="module")
+def browse(tmp_path_factory):
+    """Open a page and return the attributes that its script left on <body>."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    program = next((path for name in names if (path := shutil.which(name))), None)
+    if program is None:
+        pytest.skip(f"no headless browser: none of {', '.join(names)} is on PATH")
+    profile = tmp_path_factory.mktemp("profile")
+
+    def open_page(path, width=1280, budget=3000):
+        flags = [*FLAGS.format(budget=budget).split(), f"--user-data-dir={profile}", f"--window-size={width},2000"]
+        done = subprocess.run([program, *flags, path.as_uri()], capture_output=True, text=True, timeout=90, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return Body(done.stdout).found
+
+    return open_page
+
+
+def assert_sound(body):
+    assert body.get("data-errors") == "0", body.get("data-error-text", "the script did not run")
+    charts = json.loads(body["data-charts"])
+    assert all(points > 0 for points in charts.values()), charts
+    return charts
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_whole_run_draws_every_chart_without_an_error(tmp_path, fake, browse, width):
+    charts = assert_sound(browse(write_report(fake.write_run(tmp_path)), width))
+    assert {"learning-0", "noise", "noise-training-denoise", "rate", "gradient", "speed", "memory"} <= set(charts)
+    assert charts["learning-0"] > 400
+
+
+def test_controls_work(tmp_path, fake, browse):
+    path = write_report(fake.write_run(tmp_path))
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", path.read_text(encoding="utf-8"))
+    path.write_text(page.replace("</body>", DRIVER), encoding="utf-8")
+    body = browse(path, budget=20_000)
+    assert_sound(body)
+    seen = json.loads(body["data-driven"])
+    assert all(any(texts) for texts in seen["readouts"].values())
+    assert seen["log"]["learning-0"] > 400
+    start, stepped, played = seen["player"]
+    text = fake.text
+    assert start[0] == f"Start: {len(text) // 3} masked" or start[0].endswith("masked")
+    assert start[1].count("\u00a0") == int(start[0].split()[1])
+    assert f"{stepped[1]} committed" in stepped[0]
+    assert played[1] == text
+    assert "as in the original" in played[0]
+
+
+@pytest.mark.parametrize("kind", ["empty", "one step", "hostile", "two updates"])
+def test_unusual_runs_draw_without_an_error(tmp_path, fake, browse, kind):
+    hostile = "</script><script>throw 1</script><b onclick=x>`${1}`\\"
+    if kind == "one step":
+        fake.write_run(tmp_path, steps=1)
+    elif kind != "empty":
+        fake.write_run(tmp_path, steps=30, updates=(hostile,) if kind == "hostile" else ("critic", "student"))
+    assert_sound(browse(write_report(tmp_path)))
+
+
+def test_a_script_error_would_be_seen(tmp_path, fake, browse):
+    path = write_report(fake.write_run(tmp_path, steps=20))
+    path.write_text(path.read_text(encoding="utf-8").replace('"charts":[', '"charts":[{"id":"x"},'), encoding="utf-8")
+    page = path.read_text(encoding="utf-8").replace('data-chart="learning-0"', 'data-chart="x"')
+    path.write_text(page, encoding="utf-8")
+    assert int(browse(path)["data-errors"]) > 0

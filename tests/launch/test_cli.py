@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from generative.config import known_keys
+from launch import cli
+from launch.schema import RunConfig
+
+QUICKSTART = "masked_diffusion/quickstart"
+
+
+def test_help_names_all_commands_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from launch import cli; cli.main(['--help']);"
+        "heavy = {'torch', 'ray', 'numpy', 'pydantic', 'rich', 'yaml', 'transformers'} & set(sys.modules);"
+        "sys.exit(','.join(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for command in ("train", "status", "sample", "evaluate", "bench", "config", "data"):
+        assert f"  {command} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train", QUICKSTART, "train.optimzer.lr=3"], "Did you mean train.optimizer"),
+        (["config", "show", QUICKSTART, "train.steps=many"], "train.steps: 'many' is not valid (command line)"),
+        (["config", "show", QUICKSTART, "train.batch_size=0"], "train.batch_size: 0 is not valid"),
+        (["config", "show", QUICKSTART, "launch.workers=64"], "train.batch_size=32 is smaller than launch.workers=64"),
+        (["train", "masked_diffusion/quickstrt"], f"Did you mean {QUICKSTART}?"),
+        (["config", "schema", "train.optimzer"], "Did you mean train.optimizer"),
+        (["bench", "trainr"], "Did you mean trainer?"),
+    ],
+)
+def test_users_mistakes_are_told_without_traceback(
+    words: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words) == 2
+    shown = capsys.readouterr()
+    assert expected in shown.err
+    assert "Traceback" not in shown.err
+    assert shown.out == ""
+
+
+def test_unknown_key_names_file_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"extends: {QUICKSTART}\ntrain:\n  optimzer: {{lr: 1}}\n")
+    assert cli.main(["train", str(mine)]) == 2
+    assert f"train.optimzer: unknown key ({mine} line 3)" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "nothing/here", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_fault_of_the_program_is_short_and_its_traceback_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: Any, on_folder: Any, **settings: Any) -> int:
+        (tmp_path / "logs").mkdir()
+        on_folder(str(tmp_path))
+        raise ZeroDivisionError("nobody thought of this")
+
+    monkeypatch.setattr("launch.run.train", fail)
+    monkeypatch.setattr("launch.run_cli.current_run", [])
+    assert cli.main(["train", QUICKSTART]) == 1
+    shown = capsys.readouterr().err
+    assert "ZeroDivisionError: nobody thought of this" in shown
+    assert "Traceback" not in shown
+    (saved,) = (tmp_path / "logs").iterdir()
+    assert str(saved) in shown
+    assert "ZeroDivisionError" in saved.read_text()
+
+
+def test_show_prints_what_loads_back_to_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "show", QUICKSTART, "train.steps=7", "launch.workers=3"]) == 0
+    first = capsys.readouterr().out
+    again = tmp_path / "again.yaml"
+    again.write_text(first)
+    assert cli.main(["config", "show", str(again)]) == 0
+    assert capsys.readouterr().out == first
+    assert yaml.safe_load(first)["train"]["steps"] == 7
+
+
+def test_schema_lists_every_key_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "schema"]) == 0
+    listed = {line.split("  ")[0] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")}
+    assert listed == set(known_keys(RunConfig))
+    assert cli.main(["config", "schema", "launch.max_restarts"]) == 0
+    assert "How often a group that lost a worker" in capsys.readouterr().out
+
+
+def test_schema_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "schema", "--json"]) == 0
+    assert "train" in json.loads(capsys.readouterr().out)["properties"]
+
+
+def test_list_shows_the_purpose(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "list"]) == 0
+    (line,) = [text for text in capsys.readouterr().out.splitlines() if text.startswith(f"{QUICKSTART} ")]
+    assert "masked diffusion language model" in line
+
+
+def test_bench_prints_goals_and_writes_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = {
+        "overhead_ratio": {"value": 1.05, "stderr": 0.02, "n": 200, "goal": "<= 1.03"},
+        "speedup": {"value": 1.2, "stderr": 0.01, "n": 200, "goal": ">= 1.6"},
+        "seconds": {"value": 3.0, "stderr": None, "n": 1, "goal": None},
+    }
+    asked = []
+    module = SimpleNamespace(run=lambda quick: asked.append(quick) or figures)
+    monkeypatch.setattr("evaluation.benchmarks.load", lambda name: module)
+    file = tmp_path / "bench.json"
+    assert cli.main(["bench", "trainer", "--quick", "--json", str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith(" met")
+    assert lines[2].endswith("NOT MET")
+    assert "met" not in lines[3]
+    written = json.loads(file.read_text())
+    assert asked == [True]
+    assert written["name"] == "trainer"
+    assert written["figures"] == figures
+    assert written["environment"]["versions"]["python"].startswith("3.")

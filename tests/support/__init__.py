@@ -1,0 +1,1 @@
+"""Small methods and helpers that several tests share."""
