@@ -276,8 +276,21 @@ def _explain(layers: Layers, schema: type[Config], error: Any) -> str:
         return f"{key}: unknown key{where}.{nearest(key, (k for k in known_keys(schema) if k != key))}"
     if error["type"] == "missing":
         return f"{key}: missing{where}\nto fix: set {key} in the configuration or give {key}=VALUE"
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return _explain_choice(key, where, error)
     message = error["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if error["type"] in ("value_error", "assertion_error"):
         return f"{key or 'configuration'}: {message}{where}"
     return f"{key}: {error['input']!r} is not valid{where}\nexpected: {message}\nto fix: correct {key}"
+
+
+def _explain_choice(key: str, where: str, error: Any) -> str:
+    """A section whose `name` is missing or unknown."""
+    context = error.get("ctx", {})
+    known = [name.strip(" '") for name in context.get("expected_tags", "").split(",") if name]
+    expected = f"expected: one of {', '.join(known)}" if known else "expected: a `name` that picks the choice"
+    if error["type"] == "union_tag_not_found":
+        return f"{key}.name: missing{where}\n{expected}\nto fix: set {key}.name"
+    tag = context["tag"]
+    return f"{key}.name: unknown name {tag!r}{where}.{nearest(tag, known)}\n{expected}\nto fix: correct {key}.name"

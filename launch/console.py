@@ -142,8 +142,9 @@ class Follower:
         self._folder, self._shown, self._console, self._clock = folder, shown, console, clock
         self._events, self._metrics = Tail(folder / "events.jsonl"), Tail(folder / "metrics.jsonl")
         self._last_line = -PLAIN_SECONDS
-        self._printed: tuple[int, str] = (-1, "")
+        self._printed = -1
         self._live: dict[str, Any] = {}
+        self._evaluating = False
         self.started = False
         """Whether a worker has taken up the run."""
 
@@ -159,14 +160,14 @@ class Follower:
     def close(self) -> None:
         """Shows the rest."""
         self.poll()
-        if self.started:
+        if self.started and not self._evaluating:
             self._show_progress(last=True)
         self._console.end_progress()
 
     def _show_event(self, event: dict[str, Any]) -> None:
         kind, message = str(event.get("kind")), str(event.get("message", ""))
         if kind in ("start", "resume"):
-            self.started, self._live = True, {}
+            self.started, self._evaluating, self._live = True, False, {}
         if kind in ("resume", "restart", "anomaly", "warning", "evaluate"):
             self._console.line(kind, message)
 
@@ -182,6 +183,8 @@ class Follower:
             self._console.line("held-out", f"step {record.get('step')} · loss {held_out}")
 
     def _show_progress(self, last: bool = False) -> None:
+        if self._evaluating:
+            return
         status = read_json(self._folder / "status.json") | self._live
         step, steps = status.get("step"), status.get("steps")
         if not isinstance(step, int) or not isinstance(steps, int):
@@ -189,11 +192,19 @@ class Follower:
         text = self._describe(status)
         if self._console.terminal:
             self._console.progress("train", step, steps, text)
-            return
+        else:
+            self._show_line(step, steps, text, last)
+        if status.get("state") == "evaluating":
+            self._evaluating = True
+            self._console.end_progress()
+            self._console.line("evaluate", "measuring on held-out data, drawing samples")
+
+    def _show_line(self, step: int, steps: int, text: str, last: bool) -> None:
+        """Progress without a terminal."""
         due = self._clock() - self._last_line >= PLAIN_SECONDS or step == steps or last
-        if due and self._printed[0] != step:
-            self._last_line, self._printed = self._clock(), (step, text)
-            self._console.line("train", f"step {step}/{steps} · {text}")
+        if due and self._printed != step:
+            self._last_line, self._printed = self._clock(), step
+            self._console.line("train", " · ".join(filter(None, (f"step {step}/{steps}", text))))
 
     def _describe(self, status: dict[str, Any]) -> str:
         parts = []

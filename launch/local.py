@@ -34,10 +34,15 @@ class LocalBackend:
         shower = threading.Thread(target=_show, args=(follower, done), name="progress", daemon=True)
         shower.start()
         try:
-            self._work(self._config, self._folder, rank=0, world=self._world, attempt=1)
+            self._work(self._config, self._folder, rank=0, world=self._world, attempt=attempt())
         finally:
             done.set()
             shower.join()
+
+
+def attempt() -> int:
+    """Number of this group of workers, from 1: torchrun counts how often it has started them again."""
+    return 1 + int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 
 def _show(follower: Follower, done: threading.Event) -> None:

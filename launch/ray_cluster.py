@@ -10,6 +10,7 @@ import secrets
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ LOG = logging.getLogger("launch.ray")
 """Goes to logs/ray.log beside Ray's own messages; its times tell where a slow start comes from."""
 
 CONNECT_SECONDS = 5.0
+BUSY_SECONDS = 20.0
 PREFIX = "gen"
 """How the folders of local clusters begin, under /tmp."""
 
@@ -85,7 +87,7 @@ def check_resources(launch: LaunchConfig, nodes: Iterable[Mapping[str, float]], 
     if places >= launch.workers:
         return
     totals = {kind: sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU")}
-    each, have = f"{launch.cpus_per_worker} cores", f"{totals['CPU']:g} cores"
+    each, have = f"{launch.cpus_per_worker} core(s)", f"{totals['CPU']:g} cores"
     if launch.gpus_per_worker:
         each += f" and {launch.gpus_per_worker:g} GPUs"
         have += f" and {totals['GPU']:g} GPUs"
@@ -169,6 +171,26 @@ def connect(launch: LaunchConfig, temporary: Path) -> None:
             ) from error
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     check_resources(launch, nodes, "this machine" if launch.address is None else f"the cluster at {launch.address}")
+    if launch.address is not None:
+        _wait_until_free(launch)
+
+
+def _wait_until_free(launch: LaunchConfig) -> None:
+    """Give others (an earlier driver of this run, say) a moment to leave; never wait for longer.
+
+    Raises:
+        ResourceError: too much of the cluster is in use.
+    """
+    import ray
+
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return check_resources(launch, [ray.available_resources()], f"the free part of {launch.address}")
+        except ResourceError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1.0)
 
 
 def temporary_folder() -> Path:

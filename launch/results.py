@@ -9,7 +9,10 @@ from typing import Any
 
 from launch.folder import read_json
 
-LONGEST = 70
+MASK = "▁"
+"""Stands for a masked token in displayed text."""
+
+LONGEST = 60
 """Characters of a text that are shown in one line."""
 
 
@@ -45,17 +48,19 @@ def with_error(figure: dict[str, Any]) -> str:
         return "not finite"
     if not isinstance(error, int | float) or error <= 0:
         return f"{value:.4g}"
-    digits = max(0, 1 - int(f"{error:.0e}".split("e")[1]))
+    digits = max(0, -int(f"{error:.0e}".split("e")[1]))
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def figures_table(evaluation: dict[str, Any]) -> str:
     """All figures of an evaluation, one a line, with what they were measured on."""
     lines = [f"step {evaluation.get('step')}, {evaluation.get('model')} weights"]
-    for key, figure in evaluation.get("figures", {}).items():
+    figures = evaluation.get("figures", {})
+    width = max((len(figure_name(key)) for key in figures), default=0)
+    for key, figure in figures.items():
         n = f", n={figure['n']}" if figure.get("n") else ""
         protocol = f"  ({figure.get('protocol', '')}{n})"
-        lines.append(f"  {figure_name(key):<18} {with_error(figure)} {figure.get('unit', '')}{protocol}")
+        lines.append(f"  {figure_name(key):<{width}}  {with_error(figure)} {figure.get('unit', '')}{protocol}")
     return "\n".join(lines)
 
 
@@ -65,9 +70,16 @@ def sample_line(samples: dict[str, Any]) -> str:
     item = next((i for i in items if i.get("kind") == "infill"), items[0] if items else None)
     if item is None:
         return ""
-    text = _quote(str(item.get("text", "")))
-    return f"{_quote(str(item['prompt']))} -> {text}" if item.get("kind") == "infill" else text
+    text = str(item.get("text", ""))
+    if item.get("kind") != "infill":
+        return _quote(text, 0)
+    prompt = str(item["prompt"])
+    begin = max(0, prompt.find(MASK) - LONGEST // 3)
+    return f"{_quote(prompt, begin)} -> {_quote(text, begin)}"
 
 
-def _quote(text: str) -> str:
-    return json.dumps(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…", ensure_ascii=False)
+def _quote(text: str, begin: int) -> str:
+    """A part of a text; "…" where something is left out."""
+    part = text[begin : begin + LONGEST]
+    before, after = "…" if begin else "", "…" if len(text) > begin + LONGEST else ""
+    return json.dumps(f"{before}{part}{after}", ensure_ascii=False)

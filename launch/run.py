@@ -229,6 +229,8 @@ def _finish(config: RunConfig, folder: Path, task: Task, console: Console) -> in
 
 def _follow_rank_0(config: RunConfig, task: Task, rank: int) -> int:
     """Ranks above 0 of torchrun: train along; files, messages and checks are rank 0's."""
+    from launch.local import attempt
+
     folder = Path(config.folder).absolute()
-    task.work(config, folder, rank=rank, world=int(os.environ["WORLD_SIZE"]), attempt=1)
+    task.work(config, folder, rank=rank, world=int(os.environ["WORLD_SIZE"]), attempt=attempt())
     return int(read_json(folder / "outcome.json").get("exit_code") or 0)

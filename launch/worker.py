@@ -24,11 +24,12 @@ from generative.training.checkpoint import CheckpointStore
 from generative.training.checkpoint.rotation import complete_steps
 from generative.training.hooks import Hook
 from generative.training.monitor import MonitorHook, lost_work
-from generative.training.runfolder import atomic_write, read_lines
+from generative.training.runfolder import atomic_write
 from generative.training.runlock import RunLock
 from generative.training.trainer import Trainer
 from generative.training.validation import ValidationHook
 from launch import text_task
+from launch.ray_worker import restarts
 from launch.schema import RunConfig
 from launch.trackers import make_trackers
 
@@ -144,7 +145,7 @@ def _train(config: RunConfig, run_dir: Path, backend: Backend, attempt: int, sto
         run_dir,
         batch_flops=float(step_flops(config, method, length or 0)),
         tokens_per_sample=length,
-        status={"config": config.name, "attempt": attempt, **_losses_so_far(run_dir, attempt, backend.rank)},
+        status={"config": config.name, "attempt": attempt, **_losses_so_far(run_dir, backend.rank)},
         trackers=lambda: make_trackers(config, run_dir),
     )
     store = CheckpointStore(
@@ -181,16 +182,15 @@ def _train(config: RunConfig, run_dir: Path, backend: Backend, attempt: int, sto
     return state
 
 
-def _losses_so_far(run_dir: Path, attempt: int, rank: int) -> dict[str, Any]:
+def _losses_so_far(run_dir: Path, rank: int) -> dict[str, Any]:
     """Restarts and lost work for status.json, from what earlier attempts left."""
     if rank != 0:
         return {}
     earlier = _read_json(run_dir / "status.json")
-    restarts = int(earlier.get("restarts") or 0) + (attempt > 1)
     newest = max(complete_steps(run_dir / "checkpoints"), default=0)
     steps, seconds = lost_work(run_dir, newest)
     return {
-        "restarts": restarts,
+        "restarts": restarts(run_dir),
         "lost_seconds": float(earlier.get("lost_seconds") or 0.0) + seconds,
         "lost_steps": steps,
     }
@@ -257,8 +257,3 @@ def _write_outcome(run_dir: Path, state: str, error: GenerativeError | None = No
 def _final_status(run_dir: Path, state: str, message: str) -> None:
     status = _read_json(run_dir / "status.json") | {"state": state, "message": message, "heartbeat": time.time()}
     atomic_write(run_dir / "status.json", json.dumps(status))
-
-
-def attempts(run_dir: Path) -> int:
-    """Groups of workers that have begun on this run."""
-    return sum(1 for line in read_lines(run_dir / "events.jsonl") if line.get("kind") in ("start", "resume"))

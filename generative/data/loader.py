@@ -99,7 +99,7 @@ class Loader(Iterator[Share]):
         workers: int = 0,
         prefetch: int = 2,
     ) -> None:
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.world = batch_size, seed, world
         self.cut = Cut.of(batch_size, micro_batch_size, rank, world)
         _check_seed(state, seed)
         self.samples = 0 if state is None else int(state["samples"])
@@ -128,7 +128,11 @@ class Loader(Iterator[Share]):
         """
         if self._state is not None:
             return dict(self._state)
-        cursor = self._cursor if self._cursor is None else (collectives or Alone()).sum(self._cursor)
+        cursor = self._cursor
+        if cursor is not None:
+            if self.world > 1 and collectives is None:
+                raise RuntimeError("each rank knows a part of a stream's cursor: give the collectives of all ranks")
+            cursor = (collectives or Alone()).sum(cursor)
         return {"samples": self.samples, "seed": self.seed, **self.feed.state(cursor)}
 
     def close(self) -> None:

@@ -16,7 +16,8 @@ import numpy as np
 from generative.data.config import ShardsTextConfig
 from generative.data.documents import digest
 from generative.data.files import damaged
-from generative.data.shards import MANIFEST, TokenFile, TokenSequence
+from generative.data.manifest import MANIFEST
+from generative.data.shards import TokenFile, TokenSequence
 from generative.data.text_data import TextData, describe, text_data
 from generative.data.tokenizers import Tokenizer, open_tokenizer
 from generative.errors import ConfigError, DataError

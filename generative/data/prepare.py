@@ -21,7 +21,7 @@ from generative.data.documents import Corpus, Span, builtin_corpus, open_files
 from generative.data.files import write_json
 from generative.data.hub import open_hub, resolve_revision
 from generative.data.lock import locked
-from generative.data.shards import MANIFEST, Manifest, Shard
+from generative.data.manifest import MANIFEST, Manifest, Shard
 from generative.data.split import cut_into_shards, split, whole
 from generative.data.tokenise import Task, Work, run_tasks, scan_characters, tokenise_shard
 from generative.data.tokenizers import UNKNOWN, CharacterTokenizer, Tokenizer, open_tokenizer
@@ -75,7 +75,7 @@ def prepare_text(
                 if not _complete(folder, verify):
                     partial = cache / (f"{job.key}.partial" if alone else f"{job.key}.{os.getpid()}.partial")
                     job.build(partial, workers, progress or (lambda done, total: None), shard_bytes)
-                    _commit(partial, folder)
+                    _commit(partial, folder, verify)
     return folder
 
 
@@ -89,9 +89,9 @@ def _complete(folder: Path, verify: bool) -> bool:
     return True
 
 
-def _commit(partial: Path, folder: Path) -> None:
+def _commit(partial: Path, folder: Path, verify: bool) -> None:
     """Rename into place. What is there already is damaged, or was made meanwhile where locks do not work."""
-    if _complete(folder, verify=False):
+    if _complete(folder, verify):
         shutil.rmtree(partial)
         return
     if folder.exists():

@@ -68,6 +68,10 @@ class Packing:
     block: int
     seed: int
 
+    def facts(self) -> dict[str, int]:
+        """What a cursor is only right for."""
+        return {"shards": len(self.shards), "length": self.length, "stride": self.stride, "block": self.block}
+
 
 class _Piece(NamedTuple):
     """Tokens of one document, from `cursor.token` on."""
@@ -198,7 +202,7 @@ class StreamFeed:
     def state(self, cursor: Tensor | None) -> dict[str, Any]:
         """See Feed."""
         lanes = [list(astuple(c)) for c in self.cursors] if cursor is None else cursor.tolist()
-        return {"lanes": lanes, "shards": len(self.packing.shards)}
+        return {"lanes": lanes, "stream": self.packing.facts()}
 
 
 class TextStream:
@@ -222,11 +226,10 @@ class TextStream:
         if state is None:
             count = min(self.lanes or 64, len(self.shards), batch_size)
             return StreamFeed(packing, [Cursor()] * count, batch_size, first, last)
-        if state.get("shards") != len(self.shards):
+        if state.get("stream") != packing.facts():
             raise DataError(
-                f"the checkpoint's data cursor belongs to {state.get('shards')} shards, but there are "
-                f"{len(self.shards)} now",
-                expected="the same data as before",
+                f"the checkpoint's data cursor belongs to other data: {state.get('stream')}, now {packing.facts()}",
+                expected="the same shards, sequence length, stride and shuffle_windows as before",
                 remedy="restore the data settings of the run, or start a new run",
             )
         return StreamFeed(packing, [Cursor(*lane) for lane in state["lanes"]], batch_size, first, last)

@@ -8,9 +8,10 @@ import numpy as np
 
 from generative.data.config import HubTextConfig, ShardsTextConfig, TextDataConfig
 from generative.data.hub import open_stream
+from generative.data.manifest import Manifest
 from generative.data.packed import is_packed, open_packed
 from generative.data.prepare import Progress, prepare_text
-from generative.data.shards import Manifest, TokenFile, TokenSequence
+from generative.data.shards import TokenFile, TokenSequence
 from generative.data.text_data import TextData, describe, text_data
 from generative.data.tokenizers import load_tokenizer
 from generative.errors import DataError

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from generative.data.documents import Corpus, Span
 from generative.data.files import damaged, file_hash, write_json
-from generative.data.shards import Shard, check_shard
+from generative.data.manifest import Shard, check_shard
 from generative.data.split import batches
 from generative.data.tokenizers import Tokenizer, load_tokenizer
 from generative.errors import DataError, ResourceError

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from generative.data.config import HuggingFaceTokenizerConfig, TokenizerConfig
 from generative.data.files import damaged, write_json
 from generative.errors import ConfigError, DataError, nearest
 
-Ids = Sequence[int] | NDArray[Any] | Tensor
+if TYPE_CHECKING:  # torch is slow to import, and the processes that tokenise do without it
+    from torch import Tensor
+
+Ids: TypeAlias = "Sequence[int] | NDArray[Any] | Tensor"
 """Token ids [T] in any form."""
 
 FILE = "generative_tokenizer.json"
@@ -72,7 +74,7 @@ class Tokenizer(Protocol):
 
 def id_list(ids: Ids) -> list[int]:
     """Ids [T] as plain integers."""
-    return [int(i) for i in (ids.tolist() if isinstance(ids, np.ndarray | Tensor) else ids)]
+    return [int(i) for i in (ids if isinstance(ids, Sequence) else ids.tolist())]
 
 
 def one_character(piece: str) -> str:

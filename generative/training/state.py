@@ -10,7 +10,7 @@ from torch import Tensor
 
 from generative.errors import CheckpointError
 from generative.training.backend import Engine
-from generative.training.checkpoint import Checkpoint, Entry, replicated
+from generative.training.checkpoint import Checkpoint, Entry, shares
 from generative.training.optimizers import MOMENTS
 
 Place = tuple[str, Tensor]
@@ -65,7 +65,7 @@ def places(engines: Mapping[str, Engine], state: Mapping[str, Tensor]) -> Iterat
 
 def entries(engines: Mapping[str, Engine], state: Mapping[str, Tensor], rank: int, world: int) -> dict[str, Entry]:
     """This rank's share of everything."""
-    return {name: replicated(tensor, rank, world) for name, tensor in places(engines, state)}
+    return shares(dict(places(engines, state)), rank, world)
 
 
 def restore(checkpoint: Checkpoint, engines: Mapping[str, Engine], state: Mapping[str, Tensor]) -> None:

@@ -385,13 +385,37 @@ class Trainer:
         for hook in self.hooks:
             hook.on_checkpoint(self, self.step)
 
+    def _newest(self, store: CheckpointStore) -> int:
+        """Step of the newest whole checkpoint, agreed on by all ranks; -1 where there is none."""
+        step, error = -1, None
+        if self.backend.rank == 0:
+            try:
+                newest = store.newest()
+                step = -1 if newest is None else newest.step
+            except CheckpointError as raised:
+                step, error = -2, raised
+        step = self.backend.agree(step)
+        if step == -2:
+            raise error or PeerError("rank 0 could not read the checkpoints")
+        return step
+
     def _resume(self) -> Mapping[str, Any] | None:
-        """Load the newest complete checkpoint that rank 0 finds; returns the data cursor, None for a fresh start."""
+        """Load the newest whole checkpoint that rank 0 finds; returns the data cursor, None for a fresh start.
+
+        Raises:
+            CheckpointError: there are checkpoints, but all are damaged: starting again would throw their work away.
+        """
         if self.store is None:
             return None
-        newest = self.store.newest() if self.backend.rank == 0 else None
-        step = self.backend.agree(newest.step if newest else -1)
+        step = self._newest(self.store)
         if step < 0:
+            damaged = self.store.complete_steps()
+            if damaged:
+                raise CheckpointError(
+                    f"all checkpoints in {self.store.folder} are damaged (steps {', '.join(map(str, damaged))})",
+                    expected="at least one whole checkpoint, or none at all",
+                    remedy="restore one from a copy, or remove the folder to start from the beginning",
+                )
             return None
         checkpoint = self.store.open(step)
         restore(checkpoint, self.engines, self.state)

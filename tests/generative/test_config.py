@@ -118,7 +118,8 @@ def test_unknown_key_of_a_choice(write):
     [
         ("steps=fast", "steps: 'fast' is not valid (command line)"),
         ("optimizer.lr=-1", "optimizer.lr: -1 is not valid"),
-        ("colour.name=green", "colour"),
+        ("colour.name=blu", "colour.name: unknown name 'blu' (command line). Did you mean blue?"),
+        ("colour.name=green", "expected: one of red, blue"),
         ("steps", "override 'steps' is not understood"),
         ("=3", "is not understood"),
         ("steps=[1", "override 'steps=[1'"),

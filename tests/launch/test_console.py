@@ -66,6 +66,14 @@ def test_the_last_step_is_always_shown_and_once(run: Run) -> None:
     assert run.lines() == []
 
 
+def test_evaluation_is_told_once_and_ends_the_progress(run: Run) -> None:
+    run.event("start", 0, "")
+    run.status(step=400, state="evaluating")
+    assert run.lines() == ["train   step 400/400", "evaluate measuring on held-out data, drawing samples"]
+    run.follower.close()
+    assert run.lines() == []
+
+
 def test_what_matters_is_told_what_does_not_is_not(run: Run) -> None:
     run.event("checkpoint", 100, "written")
     run.event("restart", 120, "1 of 3: worker 1 died")

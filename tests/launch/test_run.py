@@ -195,7 +195,7 @@ def test_states_larger_than_memory_are_refused_before_training(driver: Driver) -
         return plan
 
     driver.task = Task(prepare, fake_task.work, fake_task.report)
-    with pytest.raises(ResourceError, match="1000000000.0 GB"):
+    with pytest.raises(ResourceError, match="1000000000"):
         driver()
     assert not (driver.folder / "pids.jsonl").exists()
 
@@ -215,7 +215,7 @@ def test_more_workers_than_cores_are_refused_at_once(driver: Driver, monkeypatch
 
 
 def test_a_cluster_that_does_not_answer(driver: Driver) -> None:
-    with pytest.raises(ResourceError, match="no Ray cluster answers at launch.address=127.0.0.1:1 "):
+    with pytest.raises(ResourceError, match=r"no Ray cluster answers at launch\.address"):
         driver("launch.backend=ray", "launch.address=127.0.0.1:1")
 
 

@@ -54,7 +54,9 @@ def draw_lengths(config: MaskedDiffusionConfig, batch: Batch, context: Context) 
     ids, T = batch["sample_id"], batch["tokens"].shape[1] - 1
     chance, place = context.streams.uniform("length", ids, (2,)).unbind(1)
     drawn = (1 + (place * T).long()).clamp(max=T)
-    return torch.where(chance < config.random_length_ratio, drawn, T)
+    lengths = torch.where(chance < config.random_length_ratio, drawn, T)
+    # Without a mask of keys attention takes its fastest kernel, so whole samples pass none.
+    return lengths if bool((lengths < T).any()) else None
 
 
 def draw_masking(config: MaskedDiffusionConfig, batch: Batch, context: Context, lengths: Tensor | None) -> Masking:

@@ -150,7 +150,7 @@ def test_state_is_the_given_one_until_a_batch_was_handed_out():
 def test_workers_change_nothing_and_read_ahead_uncounted():
     expected, end = run(30, 7, 2, 1, 9)
     before, state = run(30, 7, 2, 1, 4, workers=2, prefetch=3)
-    after, resumed_end = run(30, 7, 2, 1, 5, state, workers=1)
+    after, resumed_end = run(30, 7, 2, 1, 5, state)
     assert before + after == expected
     assert resumed_end == end
 

@@ -15,8 +15,8 @@ import pytest
 
 from generative.data import prepare
 from generative.data.config import FilesTextConfig, HuggingFaceTokenizerConfig, ShardsTextConfig
+from generative.data.manifest import Manifest
 from generative.data.prepare import prepare_text
-from generative.data.shards import Manifest
 from generative.data.tokenizers import load_tokenizer
 from generative.errors import ConfigError, DataError
 

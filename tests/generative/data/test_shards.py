@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from generative.data.files import file_hash
-from generative.data.shards import Manifest, Shard, TokenFile, TokenSequence, WindowSource
+from generative.data.manifest import Manifest, Shard
+from generative.data.shards import TokenFile, TokenSequence, WindowSource
 from generative.errors import DataError
 
 

@@ -123,7 +123,7 @@ def test_one_shard_is_one_endless_sequence_of_windows(sizes, length, stride):
     assert windows == [endless[i * stride : i * stride + length + 1].tolist() for i in range(3 * steps)]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(sizes=corpora, block=st.integers(1, 6), lanes=st.none() | st.integers(1, 7))
 def test_an_epoch_has_every_token_once(sizes, block, lanes):
     # Windows of one token and its successor at stride 1: each window stands for its first token.
@@ -201,8 +201,17 @@ def test_states_that_do_not_fit_are_refused():
     _, state = run(source, 4, 1, 1)
     with pytest.raises(ConfigError, match="smaller than the 2 lanes"):
         Loader(source, batch_size=1, seed=1, state=state)
-    with pytest.raises(DataError, match="belongs to 2 shards"):
-        Loader(TextStream(Shards([[3]]), Numbered(), 1, 1, 1, None), batch_size=4, seed=1, state=state)
+    for other in ((Shards([[3]]), 1, 1, 1), (Shards([[3], [3]]), 2, 1, 1), (Shards([[3], [3]]), 1, 1, 2)):
+        with pytest.raises(DataError, match="belongs to other data"):
+            Loader(TextStream(other[0], Numbered(), *other[1:], None), batch_size=4, seed=1, state=state)
+
+
+def test_a_rank_alone_does_not_pass_for_all():
+    source = TextStream(Shards([[3], [3]]), Numbered(), 1, 1, 1, None)
+    loader = Loader(source, batch_size=4, seed=1, rank=1, world=2)
+    next(loader)
+    with pytest.raises(RuntimeError, match="collectives"):
+        loader.state()
 
 
 def test_first_windows_are_the_beginning_of_the_text():

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from generative.errors import AnomalyError, ConfigError
+from generative.errors import AnomalyError, CheckpointError, ConfigError
 from generative.randomness import Streams
 from generative.training.backend import Backend
 from generative.training.checkpoint import CheckpointStore
@@ -193,6 +193,14 @@ def test_training_on_from_a_complete_run_does_nothing(tmp_path):
     assert state == "complete"
     assert keep.records == []
     assert_same(weights(first), weights(again))
+
+
+def test_only_damaged_checkpoints_stop_the_run_instead_of_starting_again(tmp_path):
+    run(Regression(), config(), CheckpointStore(tmp_path))
+    for file in tmp_path.glob("step_*/*.safetensors"):
+        file.write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="all checkpoints"):
+        run(Regression(), config(), CheckpointStore(tmp_path))
 
 
 def test_warm_start_from_another_run(tmp_path):

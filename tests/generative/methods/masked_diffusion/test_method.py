@@ -139,6 +139,22 @@ def test_the_last_token_of_a_window_is_not_used(make_batch, context):
     assert torch.equal(*(room.loss(update, nets, b, context(4)).value for b in (batch, changed)))
 
 
+def test_likelihood_of_a_span_sees_what_is_visible_and_nothing_else(make_batch):
+    room = method()
+    nets, batch = built(room), make_batch(size=3, vocab=60)
+    span = torch.zeros(3, 12, dtype=torch.bool)
+    span[:, 4] = True
+    visible = torch.arange(12).expand(3, 12) < 8
+    nats = room.span_likelihood(nets, 1)(batch, visible & ~span, span, Streams(0))
+    canvas = batch["tokens"][:, :12].masked_fill(~visible | span, room.mask_id)
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(nets["net"](canvas)[:, 4], batch["tokens"][:, 4], reduction="none")
+    torch.testing.assert_close(nats.float(), expected)
+    everything = torch.ones_like(span)
+    whole = room.span_likelihood(nets, 6)(batch, ~everything, everything, Streams(0))
+    assert torch.equal(whole, room.likelihood(nets, 6).nats(batch, Streams(0)))
+
+
 def test_through_the_catalogue():
     entry = METHODS["masked_diffusion"]
     room = entry.build(entry.config()(network=NETWORK, ema=[0.9]), DataFacts(60, 12))

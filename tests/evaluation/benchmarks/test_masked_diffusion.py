@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from evaluation.benchmarks import masked_diffusion as bench
+
+TINY = bench.Settings(pairs=2, vocab=96, width=8, samples=2, length=16, train_steps=3, windows=3, draws=4, repeats=6)
+
+
+def test_both_heads_compute_the_same_loss_and_gradients():
+    heads = bench.Heads(TINY)
+    results = []
+    for way in (heads.masked_rows, heads.all_positions):
+        total = way()
+        results.append((total, heads.hidden.grad.clone(), heads.weight.grad.clone()))
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_new_masks_are_drawn_and_hide_about_half():
+    heads = bench.Heads(bench.Settings(vocab=4, width=2, length=2048))
+    before = heads.masked
+    heads.draw()
+    assert not torch.equal(before, heads.masked)
+    assert abs(len(heads.masked) / 4096 - 0.5) < 0.05
+
+
+def test_peak_counts_what_lives_at_the_same_time():
+    def one_after_the_other() -> None:
+        for _ in range(3):
+            torch.zeros(2**18)
+
+    def together() -> list[torch.Tensor]:
+        return [torch.zeros(2**18) for _ in range(3)]
+
+    assert bench.peak_bytes(one_after_the_other, lambda: None) == pytest.approx(2**20, rel=0.01)
+    assert bench.peak_bytes(together, lambda: None) == pytest.approx(3 * 2**20, rel=0.01)
+
+
+def test_ratio_of_spreads_ignores_the_windows_own_differences():
+    noise = np.random.default_rng(0).normal(size=(50, 4))
+    between_windows = np.array([0.0, 100.0, -7.0, 3.0])
+    ratio = bench.ratio_of_spreads(3.0 * noise + between_windows, noise - between_windows, resamples=200)
+    assert ratio.estimate.value == pytest.approx(3.0)
+    assert ratio.low < 3.0 < ratio.high
+
+
+def test_a_tiny_run_gives_all_figures(tmp_path):
+    figures = bench.measure_head(TINY) | bench.measure_estimators(TINY, tmp_path)
+    assert {key: entry["goal"] for key, entry in figures.items()} == {
+        "head_speedup": ">= 1.6",
+        "head_memory_ratio": "<= 0.25",
+        "elbo_stderr_ratio": ">= 2",
+        "elbo_difference": None,
+    }
+    assert figures["elbo_stderr_ratio"]["n"] == TINY.repeats
+    # Both estimators are unbiased, so their means agree within their errors (noise is fixed by its seed).
+    difference = figures["elbo_difference"]
+    assert abs(difference["value"]) < 4 * difference["stderr"]

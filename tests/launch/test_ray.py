@@ -1,0 +1,139 @@
+"""Real Ray, real signals, a fake task: each test starts `generative train` as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from generative.training.runfolder import read_lines
+
+pytest.importorskip("ray")
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(240)]
+
+HERE = Path(__file__).parent
+PATIENCE = 150.0
+
+
+class Train:
+    """A running `generative train` with two Ray workers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self, *overrides: str, steps: int = 60, **environment: str) -> None:
+        words = [f"run.dir={self.folder}", f"train.steps={steps}", *overrides]
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "drive.py"), "masked_diffusion/quickstart", *words],
+            env=os.environ | {"PYTHONPATH": str(HERE)} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def until(self, happened: Callable[[], Any]) -> None:
+        assert self.process is not None
+        deadline = time.monotonic() + PATIENCE
+        while not happened():
+            assert time.monotonic() < deadline, self.lines("events")
+            assert self.process.poll() is None, self.process.communicate()
+            time.sleep(0.05)
+
+    def end(self) -> tuple[int, str, str]:
+        assert self.process is not None
+        out, err = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, out, err
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        return read_lines(self.folder / f"{name}.jsonl")
+
+    def step(self) -> int:
+        return int(max((line["step"] for line in self.lines("metrics")), default=0))
+
+    def workers(self, attempt: int = 1) -> list[int]:
+        return [line["pid"] for line in self.lines("pids") if line["attempt"] == attempt]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Train]:
+    run = Train(tmp_path / "run")
+    yield run
+    if run.process is not None and run.process.poll() is None:
+        run.process.kill()
+        run.process.communicate()
+
+
+def gone(pids: list[int]) -> bool:
+    return not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_a_killed_worker_is_replaced_and_the_run_goes_on(run: Train) -> None:
+    run.start()
+    run.until(lambda: run.step() >= 15 and len(run.workers()) == 2)
+    os.kill(run.workers()[0], signal.SIGKILL)
+    code, out, err = run.end()
+    assert code == 0, err
+    assert sorted(line["rank"] for line in run.lines("pids") if line["attempt"] == 2) == [0, 1]
+    assert {line["world"] for line in run.lines("pids")} == {2}
+    (restart,) = [line for line in run.lines("events") if line["kind"] == "restart"]
+    assert restart["message"].startswith("1 of 3: worker ")
+    assert "died" in restart["message"]
+    assert json.loads((run.folder / "status.json").read_text())["restarts"] == 1
+    shown = out.splitlines()
+    assert [line.split()[0] for line in shown if not line.startswith("train ")] == [
+        "plan",
+        "restart",
+        "resume",
+        "report",
+    ]
+    assert err == ""
+    assert (run.folder / "logs" / "worker_1.log").exists()
+    assert "died" in (run.folder / "logs" / "worker_errors.log").read_text()
+
+
+def test_ctrl_c_saves_leaves_with_75_and_nothing_stays_behind(run: Train) -> None:
+    run.start(steps=2000)
+    run.until(lambda: run.step() >= 5)
+    assert run.process is not None
+    family = psutil.Process(run.process.pid).children(recursive=True)
+    os.killpg(run.process.pid, signal.SIGINT)
+    code, out, err = run.end()
+    assert (code, err) == (75, "")
+    assert out.splitlines()[-1].startswith("stop    interrupted at step ")
+    status = json.loads((run.folder / "status.json").read_text())
+    assert status["state"] == "interrupted"
+    assert (run.folder / "checkpoints" / f"step_{status['step']:06d}").exists()
+    assert psutil.wait_procs(family, timeout=30)[1] == []
+
+
+def test_kill_9_of_the_driver_leaves_no_worker(run: Train) -> None:
+    run.start(steps=2000)
+    run.until(lambda: run.step() >= 5 and len(run.workers()) == 2)
+    assert run.process is not None
+    run.process.kill()
+    run.process.communicate()
+    deadline = time.monotonic() + 60
+    while not gone(run.workers()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert gone(run.workers())
+
+
+def test_a_crash_that_repeats_ends_with_its_cause(run: Train) -> None:
+    run.start("launch.max_restarts=0", FAKE_CRASH_AT="3")
+    code, _, err = run.end()
+    assert code == 1
+    assert "the workers failed 1 time(s); the last time worker 1 failed: the fake worker met its fate" in err
+    assert "Traceback" not in err
+    assert "RuntimeError" in (run.folder / "logs" / "worker_errors.log").read_text()
+    assert json.loads((run.folder / "status.json").read_text())["state"] == "failed"

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.results import result_lines, sample_line, with_error
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "text"),
+    [
+        (3.2734, 0.0213, "3.27 ± 0.02"),
+        (3.2734, 0.00213, "3.273 ± 0.002"),
+        (127.34, 12.0, "127 ± 12"),
+        (4.02, None, "4.02"),
+        (4.02, 0.0, "4.02"),
+        (None, None, "not finite"),
+    ],
+)
+def test_a_value_has_the_digits_that_its_error_leaves(value: float | None, stderr: float | None, text: str) -> None:
+    assert with_error({"value": value, "stderr": stderr}) == text
+
+
+def test_lines_of_a_complete_run(tmp_path: Path) -> None:
+    figures: dict[str, Any] = {
+        "elbo": {"value": 3.27, "stderr": 0.02, "n": 96, "unit": "bits/byte", "protocol": "held-out files"},
+        "bigram": {"value": 4.021, "stderr": 0.01, "n": 96, "unit": "bits/byte", "protocol": "held-out files"},
+    }
+    (tmp_path / "evaluation.json").write_text(json.dumps({"figures": figures}))
+    (tmp_path / "samples").mkdir()
+    item = {"kind": "infill", "prompt": "return self.▁▁▁", "text": "return self.abc"}
+    for step, items in ((100, []), (400, [{"kind": "sample", "prompt": "", "text": "x"}, item])):
+        (tmp_path / "samples" / f"step_{step:06d}.json").write_text(json.dumps({"items": items}))
+    (tmp_path / "report.html").touch()
+    assert dict(result_lines(tmp_path, "runs/a")) == {
+        "evaluate": "ELBO 3.27 ± 0.02 bits/byte (held-out files) · bigram baseline 4.02",
+        "sample": '"return self.▁▁▁" -> "return self.abc"',
+        "report": "runs/a/report.html",
+    }
+
+
+def test_a_folder_without_results_has_no_lines(tmp_path: Path) -> None:
+    assert list(result_lines(tmp_path, "runs/a")) == []
+
+
+def test_a_long_infilling_is_cut_around_its_first_mask() -> None:
+    prompt, text = "a" * 200 + "▁" * 5 + "b" * 200, "a" * 200 + "12345" + "b" * 200
+    line = sample_line({"items": [{"kind": "infill", "prompt": prompt, "text": text}]})
+    assert "a▁▁▁▁▁b" in line
+    assert "a12345b" in line
+    assert len(line) < 150
