@@ -27,10 +27,8 @@ def inverse_cdf(logits_mv: Tensor, uniform_m: Tensor, temperature: float = 1.0) 
 
 def _inverse_cdf(logits_mv: Tensor, uniform_m: Tensor, temperature: float) -> Tensor:
     cdf = (logits_mv.double() / temperature).softmax(-1).cumsum(-1)
-    total = cdf[:, -1:]
-    # Below the total even after rounding, so that some category's share is always passed.
-    threshold = torch.minimum(uniform_m[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    return (cdf <= threshold).sum(-1)
+    # u <= 1 - 2^-53 keeps the product below the total in float64, so that some category's share is always passed.
+    return (cdf <= uniform_m[:, None] * cdf[:, -1:]).sum(-1)
 
 
 def gumbel_scores(logits_mv: Tensor, uniform_mv: Tensor, temperature: float = 1.0) -> Tensor:

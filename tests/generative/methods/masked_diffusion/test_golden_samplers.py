@@ -79,3 +79,15 @@ def test_each_sequence_alone_takes_the_same_path_in_a_batch(golden, tiny):
 @pytest.mark.parametrize("guidance", [0.0, 0.6])
 def test_ancestral(golden, tiny, guidance):
     replay(golden, tiny(), f"origin_T1_s5_cfg{guidance or 0}", ancestral, 5, 1.0, guidance)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 0.6])
+def test_greedy_continuation(golden, tiny, guidance):
+    """The harness commits one token a call; our grid of 11 steps commits none in the first and two in the last."""
+    expected, steps = golden("tiny_likelihood"), []
+    canvas = torch.cat([expected["prefix"], torch.full((11,), MASK)])[None]
+    noise = StreamNoise(Streams(0), torch.arange(1), 20)
+    result = confidence(Denoiser(tiny(), MASK, guidance=guidance), canvas, noise, steps=11, observer=steps.append)
+    assert torch.equal(result.tokens[0, 9:], expected[f"greedy_suffix_cfg{guidance}"])
+    order = [int(step.new[0].nonzero()) for step in steps[1:-1]]
+    assert order == expected[f"greedy_order_cfg{guidance}"].tolist()[:9]

@@ -79,6 +79,7 @@ def test_exact_counts_are_uniform_over_1_to_length(length, per_count):
 
 def test_exact_masks_have_their_count_inside_the_length_even_with_ties():
     uniform = torch.zeros(3, 8)
+    uniform[2] = torch.linspace(0.9, 0.1, 8)  # the smallest lie beyond the length
     mask = mask_exactly(uniform, torch.tensor([1, 5, 3]), torch.tensor([8, 5, 4]))
     assert mask.sum(1).tolist() == [1, 5, 3]
     assert not mask[1, 5:].any()
