@@ -224,17 +224,18 @@ def to_yaml(config: Config) -> str:
 
 def known_keys(schema: Any, prefix: str = "") -> Iterator[str]:
     """All dotted keys of a model, those of each choice included."""
-    for model in _models(schema):
+    for model in models_in(schema):
         for name, info in model.model_fields.items():
             yield f"{prefix}{name}"
             yield from known_keys(info.annotation, f"{prefix}{name}.")
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in a type annotation, those of each choice included."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):
-        yield from _models(argument)
+        yield from models_in(argument)
 
 
 def _is_unknown(error: Any) -> bool:

@@ -65,10 +65,10 @@ def purpose(path: Path) -> str:
 
 def _lines(model: Any, prefix: str) -> Iterator[tuple[str, str, str]]:
     """(key, type and default, meaning) of each key below a model."""
-    from generative.config import _models
+    from generative.config import models_in
 
     for name, info in model.model_fields.items():
-        below = list(_models(info.annotation))
+        below = list(models_in(info.annotation))
         default = "required" if info.is_required() else "" if below else f"default {_default(info)}"
         kind = "section" if below else _type_name(info.annotation)
         yield f"{prefix}{name}", ", ".join(filter(None, (kind, default))), " ".join((info.description or "").split())

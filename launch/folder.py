@@ -59,7 +59,7 @@ def differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
 
 
 def stored_config(folder: Path) -> RunConfig | None:
-    """The configuration that a run folder belongs to; None for a new folder.
+    """The configuration that a run folder belongs to; None for a new folder, or one where training never began.
 
     Raises:
         RunFolderError: its config.yaml cannot be read.
@@ -70,7 +70,7 @@ def stored_config(folder: Path) -> RunConfig | None:
     from launch.schema import RunConfig
 
     path = folder / "config.yaml"
-    if not path.exists():
+    if not path.exists() or not _has_begun(folder):
         return None
     try:
         return RunConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -80,6 +80,12 @@ def stored_config(folder: Path) -> RunConfig | None:
             "the configuration of the run in this folder",
             "choose another run.dir, or go on with the version that wrote it (environment.json)",
         ) from error
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether there is any training in the folder that another configuration would spoil."""
+    metrics = folder / "metrics.jsonl"
+    return (metrics.exists() and metrics.stat().st_size > 0) or any(folder.glob("checkpoints/step_*"))
 
 
 def check_same_run(folder: Path, shown: str, config: RunConfig) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from generative.errors import GenerativeError, ResourceError
 from launch.console import Console, Follower, bar_progress
 from launch.folder import check_same_run, clear_requests, read_json, record_event, update_status
-from launch.formats import gigabytes, short
+from launch.formats import duration, gigabytes, short
 from launch.stopping import INTERRUPTED, StopRequest, stop_on_signals
 
 if TYPE_CHECKING:
@@ -177,6 +177,8 @@ def _show_plan(config: RunConfig, plan: Plan, console: Console) -> None:
         parts.append(f"{plan.flops:.2g} FLOP".replace("e+", "e"))
     if plan.tokens is not None:
         parts.append(f"{short(plan.tokens, ' ')} tokens")
+    if plan.seconds is not None:
+        parts.append(f"about {duration(plan.seconds)}")
     parts.append(plan.description)
     if plan.memory_bytes is not None and config.launch.gpus_per_worker == 0 and config.launch.address is None:
         parts.append(_memory(plan.memory_bytes, workers))
@@ -207,6 +209,8 @@ def _finish(config: RunConfig, folder: Path, task: Task, console: Console) -> in
     state = outcome.get("state")
     if state == "interrupted":
         step = read_json(folder / "status.json").get("step", 0)
+        with contextlib.suppress(Exception):
+            task.report(folder)
         console.line("stop", f"interrupted at step {step}, which is saved; give the same command again to go on")
         return INTERRUPTED
     if state == "failed":

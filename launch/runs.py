@@ -137,6 +137,7 @@ def sample_run(
         path,
         {
             "sample.count": count,
+            "sample.infill": 0,
             "sample.length": length,
             "sample.seed": seed,
             "method.sampling.steps": steps,

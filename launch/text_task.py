@@ -90,7 +90,7 @@ def samples(
     from launch.text_samples import draw_infills, draw_samples
 
     items = draw_samples(settings, data, method, nets, device, prompt) if infill is None else []
-    if hasattr(method, "mask_id") and (infill is not None or (prompt is None and settings.infill)):
+    if hasattr(method, "mask_id") and (infill is not None or settings.infill):
         items += draw_infills(settings, data, method, nets, device, infill)
     return {"time": time.time(), "step": step, "model": model, "items": items}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -96,15 +97,11 @@ class Backend:
         # accelerate keeps process-wide state from an earlier run in this process; a new run starts from nothing.
         AcceleratorState._reset_state()
         PartialState._reset_state()
-        self.accelerator = Accelerator(
-            cpu=not cuda,
-            mixed_precision="bf16" if precision == "bf16" else "no",
-            kwargs_handlers=[
-                # Buffers (batch statistics) are the network's own affair: broadcasting rank 0's over the others in
-                # the middle of a step breaks losses that run a network twice.
-                DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False),
-            ],
-        )
+        # Buffers (batch statistics) are the network's own affair: broadcasting rank 0's over the others in the middle
+        # of a step breaks losses that run a network twice.
+        ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)
+        mixed = "bf16" if precision == "bf16" else "no"
+        self.accelerator = Accelerator(cpu=not cuda, mixed_precision=mixed, kwargs_handlers=[ddp])
         if threads is not None:
             torch.set_num_threads(threads)
         if self.accelerator.num_processes != asked:
@@ -124,7 +121,10 @@ class Backend:
         if not trainable:
             module.requires_grad_(False)
             module.eval()
-        wrapped = self.accelerator.prepare_model(module, evaluation_mode=not trainable)
+        with warnings.catch_warnings():
+            # torch is renaming the option that accelerate passes on; nothing that a user could change.
+            warnings.filterwarnings("ignore", category=FutureWarning, message=".*broadcast_buffers.*")
+            wrapped = self.accelerator.prepare_model(module, evaluation_mode=not trainable)
         return Engine(name, module, wrapped)
 
     def backward(self, loss: Tensor) -> None:

@@ -35,6 +35,8 @@ class ScheduleConfig(Config):
     """Linear warm-up from 0; null takes `warmup_fraction`."""
     warmup_fraction: float = Field(default=0.01, ge=0, lt=1)
     """Part of all updates spent on warm-up, if `warmup_steps` is null."""
+    warmup_at_least: int = Field(default=0, ge=0)
+    """Warm-up updates that `warmup_fraction` may not fall below."""
     min_ratio: float = Field(default=0.1, ge=0, le=1)
     """Final learning rate over the peak."""
     decay_fraction: float = Field(default=0.2, gt=0, le=1)

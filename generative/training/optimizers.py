@@ -42,7 +42,7 @@ def warmup_updates(schedule: ScheduleConfig, updates: int) -> int:
     """Number of warm-up updates."""
     if schedule.warmup_steps is not None:
         return schedule.warmup_steps
-    return int(schedule.warmup_fraction * updates)
+    return max(int(schedule.warmup_fraction * updates), schedule.warmup_at_least)
 
 
 def decays(name: str, parameter: nn.Parameter, no_decay: Iterable[str]) -> bool:

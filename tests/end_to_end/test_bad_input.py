@@ -133,6 +133,11 @@ def test_another_configuration_in_the_run_folder(train, tmp_path):
         assert word in error
 
 
+def test_a_start_that_failed_does_not_claim_the_folder(train):
+    assert train("data.path=/no/such/place")[0] == 2
+    assert train("train.steps=4", "evaluate.at_end=false", "sample.at_end=false")[0] == 0
+
+
 @pytest.mark.distributed
 def test_more_workers_than_cores_are_refused_at_once(train, tmp_path):
     started = time.monotonic()

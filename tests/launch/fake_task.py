@@ -18,7 +18,12 @@ STEP_SECONDS = float(os.environ.get("FAKE_STEP_SECONDS", "0.05"))
 
 def prepare(config: RunConfig, run_dir: Path, progress: Any) -> Any:
     return SimpleNamespace(
-        parameters=1_300_000, flops=9.4e12, tokens=52_000, memory_bytes=400_000_000, description="fake text"
+        parameters=1_300_000,
+        flops=9.4e12,
+        tokens=52_000,
+        seconds=70.0,
+        memory_bytes=400_000_000,
+        description="fake text",
     )
 
 

@@ -35,7 +35,7 @@ def test_help_names_all_commands_and_imports_nothing_heavy() -> None:
         (["train", QUICKSTART, "train.optimzer.lr=3"], "Did you mean train.optimizer"),
         (["config", "show", QUICKSTART, "train.steps=many"], "train.steps: 'many' is not valid (command line)"),
         (["config", "show", QUICKSTART, "train.batch_size=0"], "train.batch_size: 0 is not valid"),
-        (["config", "show", QUICKSTART, "launch.workers=64"], "train.batch_size=32 is smaller than launch.workers=64"),
+        (["config", "show", QUICKSTART, "launch.workers=64"], "train.batch_size=16 is smaller than launch.workers=64"),
         (["train", "masked_diffusion/quickstrt"], f"Did you mean {QUICKSTART}?"),
         (["config", "schema", "train.optimzer"], "Did you mean train.optimizer"),
         (["bench", "trainr"], "Did you mean trainer?"),

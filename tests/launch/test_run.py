@@ -121,10 +121,10 @@ def test_interrupted_and_given_again(driver: Driver) -> None:
             time.sleep(0.02)
         (driver.folder / "stop").touch()
 
-    helper = threading.Thread(target=stop_soon)
+    helper = threading.Thread(target=stop_soon, daemon=True)
     helper.start()
     assert driver(steps=60) == 75
-    helper.join()
+    helper.join(timeout=10)
     assert "give the same command again" in driver.shown
     stopped = driver.json("status.json")["step"]
     assert 0 < stopped < 60

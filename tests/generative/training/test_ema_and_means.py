@@ -1,0 +1,71 @@
+"""Averages of weights, and means over micro-batches and ranks."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+from torch import nn
+
+from generative.method import Alone, Mean
+from generative.training import means
+from generative.training.ema import Ema
+
+
+def test_ema_is_the_closed_form():
+    """After weights w1 .. wn: rate^n w0 + (1 - rate) sum rate^(n-i) wi."""
+    net = nn.Linear(1, 1, bias=False)
+    values = [3.0, -1.0, 4.0, 0.5]
+    net.weight.data.fill_(values[0])
+    ema = Ema(net, 0.75)
+    for value in values[1:]:
+        net.weight.data.fill_(value)
+        ema.update()
+    expected = 0.75**3 * 3.0 + 0.25 * sum(0.75 ** (3 - i) * v for i, v in enumerate(values[1:], start=1))
+    assert ema.average["weight"].item() == pytest.approx(expected)
+
+
+def test_applied_swaps_and_swaps_back_even_after_an_error():
+    net = nn.Linear(1, 1, bias=False)
+    net.weight.data.fill_(1.0)
+    ema = Ema(net, 0.5)
+    net.weight.data.fill_(2.0)
+    parameter = net.weight
+    with contextlib.suppress(RuntimeError), ema.applied():
+        assert net.weight.item() == 1.0
+        assert net.weight is parameter
+        raise RuntimeError
+    assert net.weight.item() == 2.0
+    assert ema.average["weight"].item() == 1.0
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, 1.5])
+def test_rates_outside_are_refused(rate):
+    with pytest.raises(ValueError, match="EMA rate"):
+        Ema(nn.Linear(1, 1), rate)
+
+
+def test_means_add_up_before_they_are_divided():
+    total: dict[str, Mean] = {}
+    means.add(total, {"a": Mean.of(torch.tensor([1.0, 2.0]))})
+    means.add(total, {"a": Mean.of(torch.tensor([9.0]))})
+    assert means.value(total["a"]) == 4.0
+    reduced = means.reduce(total, Alone())
+    assert means.value(reduced["a"]) == 4.0
+
+
+def test_curves_have_gaps_where_nothing_was_counted():
+    curve = Mean(torch.tensor([2.0, 0.0]), torch.tensor([4.0, 0.0]))
+    assert means.value(curve) == [0.5, None]
+    assert means.value(Mean(torch.tensor(0.0), torch.tensor(0.0))) is None
+
+
+def test_weighted_mean():
+    mean = Mean.of(torch.tensor([1.0, 5.0, 9.0]), torch.tensor([True, True, False]))
+    assert means.value(mean) == 3.0
+
+
+def test_standard_error():
+    assert means.standard_error([1.0]) is None
+    assert means.standard_error([1.0, 3.0]) == pytest.approx(1.0)
