@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def draw_samples(
         canvas[:, : tokens.shape[1]] = tokens
         return _fill("sample", canvas, ids, settings, data, method, nets, [None] * settings.count)
     condition = {"sample_id": ids} | ({"prompt": tokens} if given else {})
-    drawn = method.sampler(nets)(condition, _streams(settings))
+    drawn = replace(method.sampler(nets), length=length)(condition, _streams(settings))
     shown = data.tokenizer.display(given) if given else ""
     return [_item("sample", shown, data.tokenizer.display(row), None, []) for row in drawn.tolist()]
 

@@ -89,6 +89,12 @@ def samples(
     """
     from launch.text_samples import draw_infills, draw_samples
 
+    if infill is not None and not hasattr(method, "mask_id"):
+        raise ConfigError(
+            f"the method of this run ({type(method).__name__}) writes from left to right and cannot fill gaps",
+            expected="a masked diffusion model",
+            remedy="leave out --infill and give the beginning with --prompt",
+        )
     items = draw_samples(settings, data, method, nets, device, prompt) if infill is None else []
     if hasattr(method, "mask_id") and (infill is not None or settings.infill):
         items += draw_infills(settings, data, method, nets, device, infill)

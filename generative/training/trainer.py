@@ -254,7 +254,11 @@ class Trainer:
     def _seed_global_generators(self, update: Update, repeat: int, sample: int) -> None:
         """What still draws from torch's global generators repeats itself exactly after a resume."""
         address = f"{self.config.seed}/{self.step}/{update.name}/{repeat}/{sample}"
-        torch.manual_seed(int.from_bytes(hashlib.blake2b(address.encode(), digest_size=7).digest(), "little"))
+        seed = int.from_bytes(hashlib.blake2b(address.encode(), digest_size=7).digest(), "little")
+        # Not torch.manual_seed: without a GPU that queues a call, with its traceback, at every step.
+        torch.default_generator.manual_seed(seed)
+        if self.backend.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     # ------------------------------------------------------------------ when something is wrong
 
