@@ -23,6 +23,7 @@ OPERATIONAL = (
     "train.checkpoint.",
     "train.validation.",
     "train.loader.",
+    "train.anomaly.",
     "train.log_every",
     "train.sample_every",
     "train.threads",

@@ -32,6 +32,7 @@ from generative.training.validation import ValidationHook
 from launch import text_task
 from launch.ray_worker import restarts
 from launch.schema import RunConfig
+from launch.status import command
 from launch.trackers import make_trackers
 
 AGREED = (ConfigError, CheckpointError, AnomalyError)
@@ -129,6 +130,8 @@ def run_worker(config: RunConfig, run_dir: Path, *, rank: int, world: int, attem
         except PeerError:
             return
         except GenerativeError as error:
+            if isinstance(error, AnomalyError):
+                error.remedy += f". To replay: {command(run_dir)}"
             _write_outcome(run_dir, "failed", error)
             _final_status(run_dir, "failed", error.problem)
             if world > 1 and not isinstance(error, AGREED):

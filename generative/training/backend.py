@@ -91,6 +91,7 @@ class Backend:
         from accelerate.utils import DistributedDataParallelKwargs
 
         parallel = parallel or ParallelConfig()
+        self.precision = precision
         cuda = torch.cuda.is_available()
         asked = int(os.environ.get("WORLD_SIZE", "1"))
         join_group(asked, "nccl" if cuda else "gloo", timedelta(seconds=parallel.timeout_seconds))

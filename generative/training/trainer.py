@@ -71,6 +71,8 @@ class Trainer:
         stop: Callable[[], bool] = lambda: False,
         meta: Mapping[str, Any] | None = None,
     ) -> None:
+        if backend.precision != config.precision:
+            raise ValueError(f"the backend runs in {backend.precision}, the configuration asks for {config.precision}")
         self.method, self.config, self.steps, self.backend = method, config, steps, backend
         self.store, self.hooks, self._stop, self._meta = store, list(hooks), stop, dict(meta or {})
         self.updates = list(method.updates())
@@ -275,8 +277,8 @@ class Trainer:
             raise AnomalyError(
                 f"{problem} at {where}",
                 expected="finite losses and gradients" if "sigma" not in problem else "a loss near its recent mean",
-                remedy="give the same command again to replay exactly this step (the state before it is saved); lower "
-                "train.optimizer.lr, or set train.anomaly.policy to skip or rollback",
+                remedy="give the same command again to replay exactly this step (the state before it is saved); add "
+                "train.anomaly.policy=skip (or rollback) to get past it; for another learning rate start a new run",
             )
         if policy == "skip":
             return True

@@ -43,6 +43,7 @@ def test_bf16_agrees_more_loosely(alone):
     results = run_group(SCRIPT, 2, {"method": "regression", "precision": "bf16"})
     one = run_group(SCRIPT, 1, {"method": "regression", "precision": "bf16"})
     assert curve(results) == pytest.approx(curve(one), rel=5e-3)
+    assert curve(one) != pytest.approx(curve(alone["regression"]), rel=1e-6)  # it is not fp32
 
 
 def test_two_ranks_resume_bit_identically_and_on_one_and_three(tmp_path, alone):

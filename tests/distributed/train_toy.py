@@ -34,7 +34,7 @@ class Curve(Hook):
 
 def main(arguments: dict) -> None:
     torch.set_num_threads(1)
-    backend = Backend()
+    backend = Backend(precision=arguments.get("precision", "fp32"))
     settings = TrainConfig.model_validate(
         {
             "steps": arguments.get("steps", 8),

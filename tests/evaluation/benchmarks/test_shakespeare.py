@@ -63,9 +63,9 @@ def test_figures_of_a_tiny_run(text, tmp_path):
     assert figures["mdm_minus_ar_bits"]["value"] == pytest.approx((sum(mdm) - sum(ar)) / 2)
     gain = figures["infill_left_only_bits"]["value"] - figures["infill_both_sides_bits"]["value"]
     assert figures["infill_gain_bits"]["value"] == pytest.approx(gain)
-    # After three steps the models are near the uniform distribution over the text's characters.
+    # A few steps lead below the uniform distribution over the characters, but not far.
     uniform = math.log2(len(set(text.read_text())))
-    assert all(abs(bits - uniform) < 1.5 for bits in ar + mdm)
+    assert all(uniform / 2 < bits < uniform + 1 for bits in ar + mdm)
     assert figures["trigram_bits"]["value"] < figures["bigram_bits"]["value"] < figures["unigram_bits"]["value"]
     # Thresholds and rows of the reference are for its text and its steps; a shorter run has no goal to meet.
     assert figures["ar_bits"]["goal"] is None

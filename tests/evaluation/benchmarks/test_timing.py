@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.benchmarks.figure import figure
@@ -40,6 +40,7 @@ def test_grouped_ratio_of_equal_groups_is_certain():
     assert (ratio.low, ratio.high, ratio.estimate.stderr) == pytest.approx((1.2, 1.2, 0.0))
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(PARTS, PARTS), min_size=2, max_size=5), st.floats(0.1, 10.0))
 def test_grouped_ratio_follows_the_unit_of_its_first_part(groups, factor):
     ratio = grouped_ratio_of_medians(groups, resamples=50)

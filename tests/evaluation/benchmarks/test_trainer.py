@@ -8,6 +8,7 @@ import torch
 
 from evaluation.benchmarks import trainer as bench
 from generative.nets.transformer_config import TransformerConfig
+from generative.training.config import ScheduleConfig
 from generative.training.trainer import Trainer
 
 TINY = bench.Settings(
@@ -27,8 +28,8 @@ def prepared(tmp_path_factory):
 
 def test_the_bare_loop_takes_the_trainers_steps(prepared, monkeypatch):
     """Given the trainer's noise, the loop written by hand ends with the same weights: both do the same work."""
-    config = prepared.config(4).model_copy(update={"schedule": {"name": "constant", "warmup_steps": 0}})
-    config = type(config).model_validate(config.model_dump())
+    constant = ScheduleConfig(name="constant", warmup_steps=0)
+    config = prepared.config(4).model_copy(update={"schedule": constant})
     trainer = Trainer(prepared.method, config, 4, prepared.loader, prepared.backend)
     bare = bench.BareLoop(
         copy.deepcopy(trainer.networks()["net"]), prepared.windows(4), prepared.method.mask_id, config
