@@ -130,7 +130,8 @@ def _infill_figures(run: Run) -> Html:
         return Html("")
     unit = found[0].estimate.unit
     title = f"Loss of a masked span, {unit}" if unit else "Loss of a masked span"
-    note = element("p", found[0].estimate.protocol, class_="quiet")
+    told = [found[0].estimate.protocol, "Lower is better; bars: two standard errors"]
+    note = element("p", f"{'. '.join(filter(None, told))}.", class_="quiet")
     plot = dot_plot(found, title, found[0].key)
     return element("div", element("p", title, class_="label"), plot, note, class_="against narrow")
 

@@ -13,16 +13,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from generative.config_messages import UNKNOWN_KEY, explain, plain_path
+from generative.config_text import KeyPath, parse_override, read_file, write_text
 from generative.errors import ConfigError, nearest
 
-KeyPath = tuple[str, ...]
+TOLD_AT_ONCE = 5
+"""Mistakes that one error lists."""
 
 
 class Config(BaseModel):
-    """Base of all configuration sections: frozen, no unknown keys, a docstring under each field."""
+    """Base of all configuration sections: frozen, no unknown keys, a docstring under each field.
+
+    Validators raise `config_messages.combination` for settings that do not go together.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -112,51 +117,33 @@ def find_config(name: str, beside: Path | None = None) -> Path:
         for candidate in (folder / name, folder / f"{name}.yaml"):
             if candidate.is_file():
                 return candidate
+    guess = nearest(name, known_names())
     raise ConfigError(
-        f"no configuration named {name!r}.{nearest(name, known_names())}",
+        f"no configuration named {name!r}" + (f".{guess}" if guess else ""),
         expected="a YAML file, or a name that `generative config list` prints",
         remedy="give a path that exists or one of the known names",
     )
-
-
-def _key_lines(text: str) -> dict[KeyPath, int]:
-    """Line of each key in a YAML text, 1-based."""
-    lines: dict[KeyPath, int] = {}
-
-    def walk(node: yaml.Node | None, path: KeyPath) -> None:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                here = (*path, str(key.value))
-                lines[here] = key.start_mark.line + 1
-                walk(value, here)
-
-    walk(yaml.compose(text, Loader=yaml.SafeLoader), ())
-    return lines
-
-
-def _parse_yaml(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        lines = _key_lines(text)
-        values = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {error}", remedy="correct the YAML syntax") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: holds a {type(values).__name__}", expected="a mapping of sections to settings")
-    return values, lines  # type: ignore[return-value]
 
 
 def _stack(layers: Layers, path: Path, below: tuple[Path, ...]) -> None:
     """Merge a file on top of what it extends."""
     if path.resolve() in below:
         chain = " -> ".join(str(p) for p in (*below, path))
-        raise ConfigError(f"{path}: extends itself: {chain}", remedy="remove one `extends` from the circle")
-    values, lines = _parse_yaml(path)
-    extends = values.pop("extends", [])
-    for name in [extends] if isinstance(extends, str) else extends:
+        raise ConfigError(
+            f"{path}: extends itself: {chain}",
+            expected="configurations that extend others without coming back to themselves",
+            remedy="remove one `extends` from the circle",
+        )
+    values, lines = read_file(path)
+    extends = values.pop("extends", None) or []
+    names = [extends] if isinstance(extends, str) else extends
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"extends: {extends!r} is not valid ({path} line {lines[('extends',)]})",
+            expected="the name of a configuration, or a list of names",
+            remedy="correct extends",
+        )
+    for name in names:
         _stack(layers, find_config(name, beside=path.parent), (*below, path.resolve()))
     layers.merge(values, str(path), lines)
 
@@ -165,18 +152,15 @@ def _apply_override(layers: Layers, text: str) -> None:
     """One `a.b=c` (c in YAML syntax) or `~a.b` (delete) from the command line."""
     if text.startswith("~"):
         if not layers.remove(tuple(text[1:].split("."))):
-            raise ConfigError(f"override {text!r}: there is no such key to delete", expected="a key that is set")
+            raise ConfigError(
+                f"override {text!r}: there is no such key to delete",
+                expected="a key that the configuration sets",
+                remedy="leave the override out, or correct the key",
+            )
         layers.count += 1
         return
-    key, equals, value = text.partition("=")
-    if not equals or not all(key.split(".")):
-        raise ConfigError(f"override {text!r} is not understood", expected="section.key=value, or ~section.key")
-    try:
-        parsed = yaml.safe_load(value) if value.strip() else None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {text!r}: {error}", expected="a value in YAML syntax") from error
-    nested: Any = parsed
-    for part in reversed(key.split(".")):
+    path, nested = parse_override(text)
+    for part in reversed(path):
         nested = {part: nested}
     layers.merge(nested, "command line", {})
 
@@ -202,13 +186,27 @@ def validate(layers: Layers, schema: type[ConfigT]) -> ConfigT:
             return schema.model_validate(layers.values)
         except ValidationError as error:
             errors = error.errors()
-        stale = [
-            path for path in (_plain_path(layers, e["loc"]) for e in errors if _is_unknown(e)) if _stale(layers, path)
-        ]
+        unknown = [plain_path(layers.values, e["loc"]) for e in errors if e["type"] == UNKNOWN_KEY]
+        stale = [path for path in unknown if _stale(layers, path)]
         if not stale:
-            raise ConfigError("\n".join(_explain(layers, schema, e) for e in errors[:5]))
+            raise _all_told(layers, schema, errors)
         for path in stale:
             layers.remove(path)
+
+
+def _all_told(layers: Layers, schema: type[Config], errors: Sequence[Any]) -> ConfigError:
+    """One error for the first mistakes, so that several can be corrected at once."""
+
+    def where(path: KeyPath) -> str:
+        origin = layers.origin(path)
+        return f" ({origin})" if origin else ""
+
+    known = list(known_keys(schema))
+    told = [explain(error, layers.values, where, known) for error in errors[:TOLD_AT_ONCE]]
+    if len(errors) == 1:
+        return told[0]
+    more = [f"... and {len(errors) - TOLD_AT_ONCE} more"] if len(errors) > TOLD_AT_ONCE else []
+    return ConfigError("\n".join([*map(str, told), *more]))
 
 
 def load(name: str, overrides: Sequence[str], schema: Callable[[Mapping[str, Any]], type[ConfigT]]) -> ConfigT:
@@ -219,7 +217,7 @@ def load(name: str, overrides: Sequence[str], schema: Callable[[Mapping[str, Any
 
 def to_yaml(config: Config) -> str:
     """The resolved configuration as YAML that `load` reads back to an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return write_text(config.model_dump(mode="json"))
 
 
 def known_keys(schema: Any, prefix: str = "") -> Iterator[str]:
@@ -238,60 +236,8 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from models_in(argument)
 
 
-def _is_unknown(error: Any) -> bool:
-    return bool(error["type"] == "extra_forbidden")
-
-
-def _plain_path(layers: Layers, loc: Sequence[str | int]) -> KeyPath:
-    """pydantic's location without the tags that it adds for choices."""
-    path: list[str] = []
-    section: Any = layers.values
-    for part in loc:
-        if (
-            isinstance(section, dict)
-            and part not in section
-            and part in (section.get("name"), "name")
-            and part != loc[-1]
-        ):
-            continue
-        path.append(str(part))
-        if isinstance(section, dict):
-            section = section.get(part)
-        elif isinstance(section, list) and isinstance(part, int) and part < len(section):
-            section = section[part]
-    return tuple(path)
-
-
 def _stale(layers: Layers, path: KeyPath) -> bool:
     """Whether an unknown key was set before the `name` of a section around it was last changed."""
     key = layers.origins.get(path)
     names = [layers.origins.get((*path[:depth], "name")) for depth in range(len(path))]
     return key is not None and any(name is not None and key.layer < name.layer for name in names)
-
-
-def _explain(layers: Layers, schema: type[Config], error: Any) -> str:
-    path = _plain_path(layers, error["loc"])
-    key, origin = ".".join(path), layers.origin(path)
-    where = f" ({origin})" if origin else ""
-    if _is_unknown(error):
-        return f"{key}: unknown key{where}.{nearest(key, (k for k in known_keys(schema) if k != key))}"
-    if error["type"] == "missing":
-        return f"{key}: missing{where}\nto fix: set {key} in the configuration or give {key}=VALUE"
-    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        return _explain_choice(key, where, error)
-    message = error["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    if error["type"] in ("value_error", "assertion_error"):
-        return f"{key or 'configuration'}: {message}{where}"
-    return f"{key}: {error['input']!r} is not valid{where}\nexpected: {message}\nto fix: correct {key}"
-
-
-def _explain_choice(key: str, where: str, error: Any) -> str:
-    """A section whose `name` is missing or unknown."""
-    context = error.get("ctx", {})
-    known = [name.strip(" '") for name in context.get("expected_tags", "").split(",") if name]
-    expected = f"expected: one of {', '.join(known)}" if known else "expected: a `name` that picks the choice"
-    if error["type"] == "union_tag_not_found":
-        return f"{key}.name: missing{where}\n{expected}\nto fix: set {key}.name"
-    tag = context["tag"]
-    return f"{key}.name: unknown name {tag!r}{where}.{nearest(tag, known)}\n{expected}\nto fix: correct {key}.name"

@@ -10,8 +10,10 @@ import typer
 
 Figure = Mapping[str, Any]
 
-INTERVAL = 1.96
-"""Standard errors either side of a value that make its 95 % interval."""
+STANDARD_ERRORS = 1.96
+"""Either side of a value that has no interval of its own: its 95 % interval if it is normal."""
+
+HEADER = ("figure", "value", "unit", "95 % interval", "n", "goal", "")
 
 
 def bench(
@@ -22,20 +24,24 @@ def bench(
     """Run a benchmark and compare its figures with their goals."""
     from evaluation.benchmarks import load
     from launch.environment import describe
+    from launch.folder import check_output, write_output
 
-    figures = load(name).run(quick)
+    benchmark = load(name)
+    check_output(json, "--json")
+    figures = benchmark.run(quick)
     typer.echo(table(figures))
-    if json is not None:
-        write(json, {"name": name, "environment": describe(), "figures": figures})
+    write_output(json, {"name": name, "environment": describe(), "figures": figures})
 
 
-def write(path: Path, result: dict[str, Any]) -> None:
-    """Write a result as JSON."""
-    import json
-
-    from generative.training.runfolder import atomic_write
-
-    atomic_write(path, json.dumps(result, indent=1))
+def interval(figure: Figure) -> tuple[float, float] | None:
+    """The figure's own interval (bootstrap), or else 1.96 standard errors either side; None where no error is known."""
+    low, high = figure.get("low"), figure.get("high")
+    if low is not None and high is not None:
+        return float(low), float(high)
+    if figure.get("stderr") is None:
+        return None
+    slack = STANDARD_ERRORS * float(figure["stderr"])
+    return figure["value"] - slack, figure["value"] + slack
 
 
 def met(figure: Figure) -> bool | None:
@@ -44,21 +50,21 @@ def met(figure: Figure) -> bool | None:
     if not goal:
         return None
     sign, bound = str(goal).split()
-    slack = INTERVAL * float(figure.get("stderr") or 0.0)
-    if sign in ("<", "<="):
-        return bool(figure["value"] - slack <= float(bound))
-    return bool(figure["value"] + slack >= float(bound))
+    low, high = interval(figure) or (figure["value"], figure["value"])
+    return bool(low <= float(bound) if sign in ("<", "<=") else high >= float(bound))
 
 
 def table(figures: Mapping[str, Figure]) -> str:
-    """Figures as lines: value, standard error, repeats, goal."""
-    verdicts = {None: "", True: "met", False: "NOT MET"}
-    rows = [("figure", "value", "stderr", "n", "goal", "")]
-    for key, figure in figures.items():
-        error, goal = figure.get("stderr"), figure.get("goal") or ""
-        spread = "-" if error is None else f"{error:.2g}"
-        rows.append(
-            (key, f"{figure['value']:.5g}", spread, str(figure.get("n", "-")), str(goal), verdicts[met(figure)])
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
-    return "\n".join("  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    """Figures as lines: value, interval, repeats, goal, verdict; below them how each was measured."""
+    rows = [HEADER, *(_row(key, figure) for key, figure in figures.items())]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    lines = ["  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    protocols = [f"{key}: {figure['protocol']}" for key, figure in figures.items() if figure.get("protocol")]
+    return "\n".join([*lines, *([""] if protocols else []), *protocols])
+
+
+def _row(key: str, figure: Figure) -> tuple[str, ...]:
+    spread, verdict = interval(figure), {None: "", True: "met", False: "NOT MET"}[met(figure)]
+    shown = "no error known" if spread is None else f"[{spread[0]:.4g}, {spread[1]:.4g}]"
+    goal, unit = str(figure.get("goal") or ""), str(figure.get("unit") or "")
+    return key, f"{figure['value']:.5g}", unit, shown, str(figure.get("n", "-")), goal, verdict

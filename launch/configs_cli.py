@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,7 +43,12 @@ def schema(
         from generative.config import known_keys
         from generative.errors import ConfigError, nearest
 
-        raise ConfigError(f"{key}: unknown key.{nearest(key, known_keys(RunConfig))}", "a key of the configuration")
+        guess = nearest(key, known_keys(RunConfig))
+        raise ConfigError(
+            f"{key}: unknown key" + (f".{guess}" if guess else ""),
+            "a key or section of the configuration",
+            "correct the key, or leave it out to list all",
+        )
     for name, kind, meaning in found:
         typer.echo(f"{name}  ({kind})" + (f"\n    {meaning}" if meaning else ""))
 
@@ -58,9 +65,21 @@ def names() -> None:
 
 
 def purpose(path: Path) -> str:
-    """First line of the comment that a configuration begins with."""
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
-    return first.lstrip("# ").strip() if first.startswith("#") else ""
+    """First sentence of the comment that a configuration begins with, its asides left out where it is long."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = itertools.takewhile(lambda line: line.startswith("#") and line.strip("# "), lines)
+    sentence = re.split(r"\.(?:\s|$)", " ".join(line.strip("# ") for line in comment))[0].rstrip(":")
+    return _shortened(sentence, 100)
+
+
+def _shortened(text: str, limit: int) -> str:
+    """Text up to the last break between clauses (not within brackets) that leaves at most `limit` characters."""
+    if len(text) <= limit:
+        return text
+    breaks = [match.start() for match in re.finditer(r"[;:] | \(", text)]
+    fitting = [text[:end] for end in breaks if limit // 3 < end <= limit]
+    whole = [part for part in fitting if part.count("(") == part.count(")")]
+    return whole[-1] if whole else f"{text[: limit - 4].rpartition(' ')[0]} ..."
 
 
 def _lines(model: Any, prefix: str) -> Iterator[tuple[str, str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import sys
 import time
@@ -10,14 +10,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from evaluation.quantities import clock, compact
+from generative.training.runfolder import parse_line
 from launch.folder import read_json
-from launch.formats import duration, short, speed
+from launch.formats import speed
+from launch.results import with_error
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-PLAIN_SECONDS = 5.0
+PLAIN_SECONDS = 10.0
 """Seconds between two lines of progress where there is no terminal."""
+
+SLOWEST_SECONDS = 300.0
+"""Seconds between two lines of a long run."""
+
+LAST_STATES = ("evaluating", "complete", "interrupted", "failed")
+"""States in which the step, the loss and the checkpoint stay as they are."""
 
 
 class Console:
@@ -117,15 +126,7 @@ class Tail:
             return []
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return [record for record in map(_parse, whole.splitlines()) if record]
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
+        return [record for record in map(parse_line, whole.splitlines()) if record]
 
 
 class Follower:
@@ -141,8 +142,9 @@ class Follower:
     def __init__(self, folder: Path, shown: str, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder, self._shown, self._console, self._clock = folder, shown, console, clock
         self._events, self._metrics = Tail(folder / "events.jsonl"), Tail(folder / "metrics.jsonl")
-        self._last_line = -PLAIN_SECONDS
+        self._began = self._last_line = -math.inf
         self._printed = -1
+        self._held_out = ""
         self._live: dict[str, Any] = {}
         self._evaluating = False
         self.started = False
@@ -168,51 +170,53 @@ class Follower:
         kind, message = str(event.get("kind")), str(event.get("message", ""))
         if kind in ("start", "resume"):
             self.started, self._evaluating, self._live = True, False, {}
+            self._began = self._clock()
         if kind in ("resume", "restart", "anomaly", "warning", "evaluate"):
             self._console.line(kind, message)
 
     def _show_record(self, record: dict[str, Any]) -> None:
-        losses = record.get("loss") or {}
-        first = next(iter(losses.values()), None)
+        first = next(iter((record.get("loss") or {}).values()), None)
         if record.get("kind") == "train":
             self._live = {"step": record.get("step"), "loss": first}
-        elif isinstance(first, dict) and not self._console.terminal:
-            value, error = first.get("value"), first.get("stderr")
-            spread = f" ± {error:.2g}" if isinstance(error, float) else ""
-            held_out = f"{value:.4g}{spread} (n={first.get('n')})" if isinstance(value, float) else "not finite"
-            self._console.line("held-out", f"step {record.get('step')} · loss {held_out}")
+        elif isinstance(first, dict):
+            self._held_out = f"held-out {with_error(first)} (step {record.get('step')}, n={first.get('n')})"
 
     def _show_progress(self, last: bool = False) -> None:
         if self._evaluating:
             return
-        status = read_json(self._folder / "status.json") | self._live
+        status = read_json(self._folder / "status.json")
+        last = last or status.get("state") in LAST_STATES
+        status |= self._live
         step, steps = status.get("step"), status.get("steps")
         if not isinstance(step, int) or not isinstance(steps, int):
             return
-        text = self._describe(status)
         if self._console.terminal:
-            self._console.progress("train", step, steps, text)
-        else:
-            self._show_line(step, steps, text, last)
+            self._console.progress("train", step, steps, self._describe(status, step, steps))
+        elif self._printed != step and (last or (0 < step < steps and self._due())):
+            # The last line waits for the state that follows: until then status.json is some seconds old.
+            self._last_line, self._printed = self._clock(), step
+            parts = [f"step {step}/{steps}", self._describe(status, step, steps), self._held_out]
+            self._console.line("train", " · ".join(filter(None, parts)))
+            self._held_out = ""
         if status.get("state") == "evaluating":
             self._evaluating = True
             self._console.end_progress()
             self._console.line("evaluate", "measuring on held-out data, drawing samples")
 
-    def _show_line(self, step: int, steps: int, text: str, last: bool) -> None:
-        """Progress without a terminal."""
-        due = self._clock() - self._last_line >= PLAIN_SECONDS or step == steps or last
-        if due and self._printed != step:
-            self._last_line, self._printed = self._clock(), step
-            self._console.line("train", " · ".join(filter(None, (f"step {step}/{steps}", text))))
+    def _due(self) -> bool:
+        """Whether it is time for a line: the first at once, then every ten seconds, less often in a long run."""
+        now = self._clock()
+        pace = min(max(PLAIN_SECONDS, (now - self._began) / 50), SLOWEST_SECONDS)
+        return now - self._last_line >= pace
 
-    def _describe(self, status: dict[str, Any]) -> str:
+    def _describe(self, status: dict[str, Any], step: int, steps: int) -> str:
         parts = []
         if isinstance(status.get("loss"), int | float):
             parts.append(f"loss {status['loss']:.3g}")
         parts.append(speed(status))
-        if isinstance(status.get("eta_seconds"), int | float):
-            parts.append(f"ETA {duration(status['eta_seconds'])}")
+        left = 0.0 if step == steps else status.get("eta_seconds")
+        if isinstance(left, int | float) and (step == steps or status.get("state") not in LAST_STATES):
+            parts.append(f"ETA {clock(left)}")
         if status.get("checkpoint"):
             parts.append(f"saved {self._shown}/checkpoints/{status['checkpoint']}")
         return " · ".join(part for part in parts if part)
@@ -224,7 +228,7 @@ def bar_progress(console: Console, label: str, unit: str = "") -> Callable[[int,
 
     def progress(done: int, total: int) -> None:
         nonlocal last
-        text = f"{short(done)}{unit} of {short(total)}{unit}"
+        text = f"{compact(done)}{unit} of {compact(total)}{unit}"
         if console.terminal:
             console.progress(label, done, total, text)
         elif time.monotonic() - last > PLAIN_SECONDS:

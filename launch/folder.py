@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from generative.errors import RunFolderError
+from generative.errors import ConfigError, RunFolderError
 
 if TYPE_CHECKING:
+    from generative.config import Layers
     from launch.schema import RunConfig
 
 OPERATIONAL = (
@@ -65,22 +66,50 @@ def stored_config(folder: Path) -> RunConfig | None:
     Raises:
         RunFolderError: its config.yaml cannot be read.
     """
-    import yaml
-    from pydantic import ValidationError
+    path = folder / "config.yaml"
+    return validate(read_layers(path), path) if path.exists() and _has_begun(folder) else None
 
+
+def read_layers(path: Path) -> Layers:
+    """The config.yaml of a run folder, unchecked.
+
+    Raises:
+        RunFolderError: damaged.
+    """
+    from generative.config import Layers
+    from generative.config_text import read_file
+
+    layers = Layers()
+    try:
+        values, lines = read_file(path)
+    except ConfigError as error:
+        raise _unreadable(path, error) from error
+    layers.merge(values, str(path), lines)
+    return layers
+
+
+def validate(layers: Layers, path: Path) -> RunConfig:
+    """What `read_layers` read as a configuration.
+
+    Raises:
+        RunFolderError: this version does not know it.
+    """
+    from generative import config
     from launch.schema import RunConfig
 
-    path = folder / "config.yaml"
-    if not path.exists() or not _has_begun(folder):
-        return None
     try:
-        return RunConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, yaml.YAMLError, ValidationError) as error:
-        raise RunFolderError(
-            f"{path}: cannot be read by this version: {str(error).splitlines()[0]}",
-            "the configuration of the run in this folder",
-            "choose another run.dir, or go on with the version that wrote it (environment.json)",
-        ) from error
+        return config.validate(layers, RunConfig)
+    except ConfigError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: ConfigError) -> RunFolderError:
+    first = error.problem.splitlines()[0].removeprefix(f"{path}: ")
+    return RunFolderError(
+        f"{path}: cannot be read by this version: {first}",
+        "the configuration of a run as `generative train` wrote it",
+        "restore the file, go on with the version that wrote it (environment.json), or choose another run.dir",
+    )
 
 
 def _has_begun(folder: Path) -> bool:
@@ -132,3 +161,47 @@ def record_event(folder: Path, kind: str, message: str) -> None:
 
     step = read_json(folder / "status.json").get("step", 0)
     append_line(folder / "events.jsonl", {"time": time.time(), "kind": kind, "step": step, "message": message})
+
+
+def write_environment(folder: Path, environment: dict[str, Any]) -> None:
+    """environment.json is that of this start; an earlier one that differs goes to the end of environments.jsonl."""
+    from generative.training.runfolder import append_line, atomic_write
+
+    path = folder / "environment.json"
+    before = read_json(path)
+    if before and before | {"time": None} != environment | {"time": None}:
+        append_line(folder / "environments.jsonl", before)
+    atomic_write(path, json.dumps(environment, indent=1))
+
+
+def check_output(path: Path | None, option: str) -> None:
+    """Make sure that a result can be written before the work for it begins.
+
+    Args:
+        path: the file that was asked for; None where none was.
+        option: of the command line, for the message.
+
+    Raises:
+        ConfigError: there is no such folder, or a folder is in the way.
+        RunFolderError: the folder cannot be written to.
+    """
+    from generative.training.runfolder import check_writable
+
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if not folder.is_dir() or path.is_dir():
+        raise ConfigError(
+            f"{option} {path}: {'this is a folder' if path.is_dir() else f'there is no folder {folder}'}",
+            "a file in a folder that exists",
+            "make the folder, or name another file",
+        )
+    check_writable(folder)
+
+
+def write_output(path: Path | None, value: Any) -> None:
+    """A result as JSON, where a file was asked for."""
+    from generative.training.runfolder import atomic_write
+
+    if path is not None:
+        atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False))

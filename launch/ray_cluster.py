@@ -87,16 +87,23 @@ def check_resources(launch: LaunchConfig, nodes: Iterable[Mapping[str, float]], 
     if places >= launch.workers:
         return
     totals = {kind: sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU")}
-    each, have = f"{launch.cpus_per_worker} core(s)", f"{totals['CPU']:g} cores"
+    each, have = _count(launch.cpus_per_worker, "core"), _count(totals["CPU"], "core")
+    keys = "launch.cpus_per_worker"
     if launch.gpus_per_worker:
-        each += f" and {launch.gpus_per_worker:g} GPUs"
-        have += f" and {totals['GPU']:g} GPUs"
-    smaller = f"lower launch.workers to {places} (results stay the same)" if places else "ask for less for each worker"
+        each += f" and {_count(launch.gpus_per_worker, 'GPU')}"
+        have += f" and {_count(totals['GPU'], 'GPU')}"
+        keys += " or launch.gpus_per_worker"
+    smaller = f"launch.workers to {places} (results stay the same)" if places else keys
     raise ResourceError(
-        f"launch.workers={launch.workers}, each with {each}, do not fit: {where} has {have}",
-        expected=f"at most {places} workers of this size",
-        remedy=f"{smaller}, or name a larger cluster with launch.address",
+        f"launch.workers={launch.workers} of {each}{' each' if launch.workers > 1 else ''}: {where} has {have}",
+        expected=f"at most {_count(places, 'worker')} of this size" if places else "room for at least one worker",
+        remedy=f"lower {smaller}, or name a larger cluster with launch.address",
     )
+
+
+def _count(number: float, what: str) -> str:
+    """ "1 GPU", "0.5 GPUs"."""
+    return f"{number:g} {what}{'' if number == 1 else 's'}"
 
 
 def _places(launch: LaunchConfig, node: Mapping[str, float]) -> int:
@@ -116,6 +123,7 @@ def precheck(launch: LaunchConfig) -> None:
     if importlib.util.find_spec("ray") is None:
         raise ResourceError(
             "launch.backend=ray needs Ray, which is not installed",
+            expected="an installation with Ray, or a backend that needs none",
             remedy='pip install "generative[ray]", or give launch.backend=local',
         )
     if launch.address is None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from evaluation.estimate import format_value
 from launch.folder import read_json
 
 MASK = "▁"
@@ -18,22 +20,32 @@ LONGEST = 60
 
 def result_lines(folder: Path, shown: str) -> Iterator[tuple[str, str]]:
     """(label, text) of what a complete run has to show."""
-    figures = read_json(folder / "evaluation.json").get("figures")
-    if figures:
-        yield "evaluate", evaluation_line(figures)
-    samples = sorted((folder / "samples").glob("step_*.json"))
+    evaluation = read_json(folder / "evaluation.json")
+    if evaluation.get("figures"):
+        yield "evaluate", evaluation_line(evaluation)
+    samples = sorted((folder / "samples").glob("step_*.json"), key=lambda path: (len(path.name), path.name))
     if samples and (line := sample_line(read_json(samples[-1]))):
         yield "sample", line
     if (folder / "report.html").exists():
         yield "report", f"{shown}/report.html"
 
 
-def evaluation_line(figures: dict[str, dict[str, Any]]) -> str:
-    """The first figure with its protocol, and the bigram baseline beside it."""
+def evaluation_line(evaluation: dict[str, Any]) -> str:
+    """The first figure with its data and protocol, and the bigram baseline beside it."""
+    figures: dict[str, dict[str, Any]] = evaluation["figures"]
     key, main = next(iter(figures.items()))
-    text = f"{figure_name(key)} {with_error(main)} {main.get('unit', '')} ({main.get('protocol', '')})"
+    text = f"{figure_name(key)} {measured(main)} ({_protocol(evaluation, main)})"
     bigram = figures.get("bigram")
-    return f"{text} · bigram baseline {bigram['value']:.3g}" if bigram and key != "bigram" else text
+    return f"{text} · bigram baseline {with_error(bigram)}" if bigram and key != "bigram" else text
+
+
+def _protocol(evaluation: dict[str, Any], figure: dict[str, Any]) -> str:
+    """Data and count of a figure: "held-out part of DATA, 96 windows x 16 strata" (bounds are estimated in strata)."""
+    data, n, draws = evaluation.get("data"), figure.get("n"), evaluation.get("draws")
+    if not data or not n:
+        return str(figure.get("protocol", ""))
+    strata = f" x {draws} strata" if draws and figure.get("bound") else ""
+    return f"{data}, {n} windows{strata}"
 
 
 def figure_name(key: str) -> str:
@@ -42,25 +54,27 @@ def figure_name(key: str) -> str:
 
 
 def with_error(figure: dict[str, Any]) -> str:
-    """A value with its standard error, to the digits that the error leaves."""
-    value, error = figure.get("value"), figure.get("stderr")
-    if not isinstance(value, int | float):
-        return "not finite"
-    if not isinstance(error, int | float) or error <= 0:
-        return f"{value:.4g}"
-    digits = max(0, -int(f"{error:.0e}".split("e")[1]))
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
+    """A value with its standard error, or the remark that none is known."""
+    value, error = (figure.get(name) for name in ("value", "stderr"))
+    numbers = [float(x) if isinstance(x, int | float) else math.nan for x in (value, error)]
+    return format_value(*numbers)
+
+
+def measured(figure: dict[str, Any]) -> str:
+    """Value, error and unit."""
+    return f"{with_error(figure)} {figure.get('unit') or ''}".rstrip()
 
 
 def figures_table(evaluation: dict[str, Any]) -> str:
-    """All figures of an evaluation, one a line, with what they were measured on."""
-    lines = [f"step {evaluation.get('step')}, {evaluation.get('model')} weights"]
+    """All figures of an evaluation, one a line, below what they were measured on."""
+    step, model = evaluation.get("step"), evaluation.get("model")
+    lines = [", ".join(filter(None, [f"step {step}", f"{model} weights", evaluation.get("data")]))]
     figures = evaluation.get("figures", {})
     width = max((len(figure_name(key)) for key in figures), default=0)
     for key, figure in figures.items():
-        n = f", n={figure['n']}" if figure.get("n") else ""
-        protocol = f"  ({figure.get('protocol', '')}{n})"
-        lines.append(f"  {figure_name(key):<{width}}  {with_error(figure)} {figure.get('unit', '')}{protocol}")
+        n = f"n={figure['n']}" if figure.get("n") else ""
+        protocol = ", ".join(filter(None, [figure.get("protocol"), n]))
+        lines.append(f"  {figure_name(key):<{width}}  {measured(figure)}  ({protocol})")
     return "\n".join(lines)
 
 

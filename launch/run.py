@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -11,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from evaluation.quantities import compact, duration
 from generative.errors import GenerativeError, ResourceError
 from launch.console import Console, Follower, bar_progress
-from launch.folder import check_same_run, clear_requests, read_json, record_event, update_status
-from launch.formats import duration, gigabytes, short
+from launch.folder import check_same_run, clear_requests, read_json, record_event, update_status, write_environment
+from launch.formats import gigabytes
 from launch.stopping import INTERRUPTED, StopRequest, stop_on_signals
 
 if TYPE_CHECKING:
@@ -106,13 +106,25 @@ def train(
             _run(config, folder, task, console, request)
             return _finish(config, folder, task, console)
         except KeyboardInterrupt:
-            update_status(folder, state="interrupted", message="stopped at once")
+            _leave(folder, "interrupted", "stopped at once")
             console.line("stop", "stopped at once; the same command goes on from the newest checkpoint")
             return INTERRUPTED
-        except GenerativeError as error:
-            with contextlib.suppress(GenerativeError):
-                update_status(folder, state="failed", message=error.problem)
+        except Exception as error:
+            _leave(folder, "failed", _in_short(error))
             raise
+
+
+def _leave(folder: Path, state: str, message: str) -> None:
+    """Say in status.json how the driver ended; a run that its workers completed stays complete."""
+    if read_json(folder / "outcome.json").get("state") != "complete":
+        with contextlib.suppress(GenerativeError):
+            update_status(folder, state=state, message=message)
+
+
+def _in_short(error: Exception) -> str:
+    if isinstance(error, GenerativeError):
+        return error.problem
+    return f"unexpected {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 @contextlib.contextmanager
@@ -139,7 +151,7 @@ def _begin(config: RunConfig, folder: Path, notes: list[str], console: Console) 
         console.line("note", f"changed since the last start: {change}")
         record_event(folder, "start", f"changed since the last start: {change}")
     atomic_write(folder / "config.yaml", to_yaml(config))
-    atomic_write(folder / "environment.json", json.dumps(environment, indent=1))
+    write_environment(folder, environment)
     update_status(
         folder, state="starting", config=config.name, pid=os.getpid(), world=config.launch.workers, message=""
     )
@@ -171,12 +183,12 @@ def _backend(config: RunConfig, folder: Path, work: Work, console: Console) -> A
 
 def _show_plan(config: RunConfig, plan: Plan, console: Console) -> None:
     workers = config.launch.workers if config.launch.backend == "ray" else int(os.environ.get("WORLD_SIZE", 1))
-    parts = [config.name, f"{short(plan.parameters, ' ')} parameters"]
+    parts = [config.name, f"{compact(plan.parameters, ' ')} parameters"]
     parts.append(f"{workers} worker{'s' if workers > 1 else ''}")
     if plan.flops is not None:
         parts.append(f"{plan.flops:.2g} FLOP".replace("e+", "e"))
     if plan.tokens is not None:
-        parts.append(f"{short(plan.tokens, ' ')} tokens")
+        parts.append(f"{compact(plan.tokens, ' ')} tokens")
     if plan.seconds is not None:
         parts.append(f"about {duration(plan.seconds)}")
     parts.append(plan.description)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -49,14 +49,16 @@ def sample(
     json: Annotated[Path | None, typer.Option(help="Also write the samples, step by step, to this file.")] = None,
 ) -> None:
     """Draw samples or fill gaps with a trained model. What is not given is as in the run's configuration."""
+    from launch.folder import check_output, write_output
     from launch.runs import sample_run
 
+    check_output(json, "--json")
     samples = sample_run(
         run, prompt=prompt, count=count, steps=steps, temperature=temperature, order=order, seed=seed, infill=infill
     )
     for number, item in enumerate(samples["items"], start=1):
         typer.echo(f"{item['kind']} {number}  ({samples['model']}, step {samples['step']})\n{item['text']}\n")
-    _write_json(json, samples)
+    write_output(json, samples)
 
 
 def evaluate(
@@ -67,20 +69,15 @@ def evaluate(
 ) -> None:
     """Measure a trained model on held-out data. What is not given is as in the run's configuration."""
     from launch.console import Console, bar_progress
+    from launch.folder import check_output, write_output
     from launch.results import figures_table
     from launch.runs import evaluate_run
 
+    check_output(json, "--json")
     console = Console()
-    found = evaluate_run(run, windows=windows, draws=draws, progress=bar_progress(console, "evaluate"))
+    written: list[Path] = []
+    progress = bar_progress(console, "evaluate")
+    found = evaluate_run(run, windows=windows, draws=draws, progress=progress, on_written=written.append)
     console.end_progress()
-    typer.echo(figures_table(found))
-    _write_json(json, found)
-
-
-def _write_json(path: Path | None, value: dict[str, Any]) -> None:
-    if path is not None:
-        import json
-
-        from generative.training.runfolder import atomic_write
-
-        atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False))
+    typer.echo("\n".join([figures_table(found), *(f"written to {path}" for path in written)]))
+    write_output(json, found)

@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
+from generative.config import Layers, validate
 from generative.data.text import TextData
 from generative.errors import CheckpointError, ConfigError
 from generative.method import Alone
 from generative.training.checkpoint import Checkpoint, open_checkpoint
 from generative.training.networks import checkpoint_weights, load_weights
+from launch import folder as run_folder
 from launch import text_task
-from launch.schema import RunConfig
+from launch.schema import RunConfig, TextEvaluation
 from launch.text_evaluation import evaluate
+
+RECORD = "evaluation.json"
+"""The evaluation that stands for the run, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,10 @@ class OpenRun:
     device: torch.device
 
     def networks(self, weights: str) -> tuple[Mapping[str, nn.Module], str]:
-        """The networks in eval mode, and the name of the weights that they wear ("ema 0.99" or "trained")."""
+        """The networks in eval mode, and the name of the weights that they wear ("ema 0.99" or "trained").
+
+        They compute in the precision that the run was trained and evaluated in.
+        """
         nets: dict[str, nn.Module] = {}
         worn = "trained"
         for name, spec in self.method.networks().items():
@@ -42,15 +49,30 @@ class OpenRun:
             module = spec.build()
             if spec.trainable:
                 load_weights(module, checkpoint_weights(self.checkpoint, name, rate), str(self.checkpoint.path))
-            nets[name] = module.to(self.device).eval()
+            nets[name] = _as_trained(module.to(self.device).eval(), self.config.train.precision, self.device)
         return nets, worn
 
 
-def read_config(folder: Path) -> RunConfig:
+def _as_trained(module: nn.Module, precision: str, device: torch.device) -> nn.Module:
+    """Autocast around the forward pass, and outputs in fp32, as the trainer's backend has it for bf16."""
+    if precision == "bf16":
+        from accelerate.utils import convert_outputs_to_fp32
+
+        autocast = torch.autocast(device.type, torch.bfloat16)
+        module.forward = convert_outputs_to_fp32(autocast(module.forward))
+    return module
+
+
+def read_config(folder: Path, changes: Mapping[str, Any] | None = None) -> RunConfig:
     """The resolved configuration of a run folder.
 
+    Args:
+        folder: the run folder.
+        changes: dotted keys to set in it (None values are left as they are).
+
     Raises:
-        ConfigError: the folder holds no run.
+        ConfigError: the folder holds no run, or a change is not valid.
+        RunFolderError: its config.yaml is damaged, or of another version.
     """
     path = folder / "config.yaml"
     if not path.is_file():
@@ -59,7 +81,30 @@ def read_config(folder: Path) -> RunConfig:
             expected="a folder that `generative train` has written",
             remedy="`generative status runs` lists the runs there are",
         )
-    return RunConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    config = run_folder.validate(run_folder.read_layers(path), path)
+    asked = {key: value for key, value in (changes or {}).items() if value is not None}
+    return _changed(config, path, asked) if asked else config
+
+
+def _changed(config: RunConfig, path: Path, changes: Mapping[str, Any]) -> RunConfig:
+    layers = Layers()
+    layers.merge(config.model_dump(mode="json"), str(path), {})
+    for key, value in changes.items():
+        section = layers.values
+        *parents, last = key.split(".")
+        for parent in parents:
+            section = section[parent]
+        if last not in section:
+            raise ConfigError(
+                f"{key}: the method {config.method.name!r} has no such setting",
+                expected=f"one of {', '.join(section)}",
+                remedy="leave the option out",
+            )
+        nested = value
+        for part in reversed((*parents, last)):
+            nested = {part: nested}
+        layers.merge(nested, "command line", {})
+    return validate(layers, RunConfig)
 
 
 def open_run(path: str | Path, changes: Mapping[str, Any] | None = None) -> OpenRun:
@@ -67,38 +112,19 @@ def open_run(path: str | Path, changes: Mapping[str, Any] | None = None) -> Open
 
     Args:
         path: the run folder, or <run>/checkpoints/step_xxxxxx.
-        changes: dotted keys to set in its configuration (None values are left as they are).
+        changes: as for `read_config`.
 
     Raises:
-        ConfigError, CheckpointError, DataError: what is missing, damaged, or not a run.
+        ConfigError, RunFolderError, CheckpointError, DataError: what is missing, damaged, or not a run.
     """
     path = Path(path)
     folder = path.parent.parent if path.parent.name == "checkpoints" else path
-    config = _changed(read_config(folder), changes or {})
+    config = read_config(folder, changes)
     checkpoint = open_checkpoint(path)
     data = text_task.open_data(config)
     _same_tokens(data, checkpoint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return OpenRun(folder, config, data, text_task.build_method(config, data.facts), checkpoint, device)
-
-
-def _changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
-    values = config.model_dump(mode="json")
-    for key, value in changes.items():
-        if value is None:
-            continue
-        section = values
-        *parents, last = key.split(".")
-        for parent in parents:
-            section = section[parent]
-        if last not in section:
-            raise ConfigError(
-                f"{key}: the method {values['method']['name']!r} has no such setting",
-                expected=f"one of {', '.join(section)}",
-                remedy="leave the option out",
-            )
-        section[last] = value
-    return RunConfig.model_validate(values)
 
 
 def _same_tokens(data: TextData, checkpoint: Checkpoint) -> None:
@@ -124,7 +150,7 @@ def sample_run(
     order: str | None = None,
     seed: int | None = None,
 ) -> dict[str, Any]:
-    """Draw from a run; the items of a samples file, which is also written into the run folder.
+    """Draw from a run; the items of a samples file, which is also written to <run>/samples/asked/.
 
     Args:
         path: run folder or checkpoint folder.
@@ -152,7 +178,7 @@ def sample_run(
         drawn = text_task.samples(
             settings, run.data, run.method, nets, run.device, worn, run.checkpoint.step, prompt, infill
         )
-    text_task.write_json(run.folder / "samples" / f"step_{run.checkpoint.step:06d}_asked.json", drawn)
+    text_task.write_json(run.folder / "samples" / "asked" / f"step_{run.checkpoint.step:06d}.json", drawn)
     return drawn
 
 
@@ -163,13 +189,18 @@ def evaluate_run(
     draws: int | None = None,
     weights: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    on_written: Callable[[Path], object] = lambda path: None,
 ) -> dict[str, Any]:
-    """Evaluate a run's newest checkpoint; writes evaluation.json into the run folder and returns it.
+    """Evaluate a run's newest checkpoint, or the one given; returns what is written into the run folder.
+
+    The newest checkpoint with the run's own settings gives evaluation.json and a new report. Anything else goes to
+    evaluations/, named by step and settings, so that the run's record stays as it is.
 
     Args:
         path: run folder or checkpoint folder.
         windows, draws, weights: as in the section `evaluate`.
         progress: told the windows that are done, and all.
+        on_written: told the file.
     """
     changes = {"evaluate.windows": windows, "evaluate.draws": draws, "evaluate.weights": weights}
     run = open_run(path, changes)
@@ -177,5 +208,22 @@ def evaluate_run(
     nets, worn = run.networks(settings.weights)
     step = run.checkpoint.step
     figures = evaluate(settings, run.data, run.method, nets, Alone(), run.device, worn, step, progress)
-    text_task.write_json(run.folder / "evaluation.json", figures)
+    place = run.folder / _record_name(run, read_config(run.folder).evaluate)
+    text_task.write_json(place, figures)
+    on_written(place)
+    if place.name == RECORD:
+        from evaluation.report import write_report
+
+        write_report(run.folder)
     return figures
+
+
+def _record_name(run: OpenRun, own: TextEvaluation) -> str:
+    """Where an evaluation goes: `RECORD`, or evaluations/step_000040_windows_4.json for another step or settings."""
+    asked = run.config.evaluate
+    keys = [key for key in ("windows", "draws", "weights") if getattr(asked, key) != getattr(own, key)]
+    differing = [f"{key}_{getattr(asked, key)}" for key in keys]
+    newest = open_checkpoint(run.folder, verify=False).step
+    if not differing and run.checkpoint.step == newest:
+        return RECORD
+    return f"evaluations/{'_'.join([f'step_{run.checkpoint.step:06d}', *differing])}.json"

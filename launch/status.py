@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.quantities import clock, duration
+from evaluation.run_state import ALIVE, run_state, silence
 from generative.errors import RunFolderError
 from launch.folder import read_json
-from launch.formats import ago, duration, speed
+from launch.formats import speed
 
-LOST_AFTER = 30.0
-"""Seconds without a heartbeat after which a run counts as lost."""
-
-ALIVE = ("starting", "running", "evaluating")
-INNER = ("checkpoints", "samples", "logs", "tensorboard")
+INNER = ("checkpoints", "samples", "evaluations", "logs", "tensorboard")
 HEADER = ("run", "state", "step", "loss", "speed", "restarts", "lost", "ETA")
 
 
@@ -29,14 +27,14 @@ class Run:
     folder: Path
     name: str
     status: dict[str, Any]
-    silent: float
-    """Seconds since the last heartbeat."""
+    outcome: dict[str, Any]
+    now: float
+    """Seconds since 1970."""
 
     @property
     def state(self) -> str:
-        """State as status.json says, or "lost" where that cannot be any more."""
-        state = str(self.status.get("state", "unknown"))
-        return "lost" if state in ALIVE and self.silent > LOST_AFTER else state
+        """What became of it, or "lost" where it should be alive and gives no sign of it."""
+        return run_state(self.status, self.outcome, self.now)
 
     def cells(self) -> tuple[str, ...]:
         """Texts for the columns of `HEADER`."""
@@ -50,18 +48,19 @@ class Run:
             (speed(self.status) or "-") if going else "-",
             str(get("restarts", 0)),
             f"{get('lost_seconds') or 0:.0f} s",
-            duration(eta) if going and isinstance(eta, int | float) else "-",
+            clock(eta) if going and isinstance(eta, int | float) else "-",
         )
 
     def advice(self) -> str:
         """What to know or do about this run; empty where nothing."""
         again = f"go on with: {command(self.folder)}"
         if self.state == "lost":
-            return f"no sign of life for {ago(self.silent)} (host {self.status.get('host', 'unknown')}); {again}"
+            silent = duration(silence(self.status, self.now))
+            return f"no sign of life for {silent} (host {self.status.get('host', 'unknown')}); {again}"
         if self.state == "interrupted":
             return again
         if self.state == "failed":
-            return str(read_json(self.folder / "outcome.json").get("problem") or self.status.get("message") or "")
+            return str(self.outcome.get("problem") or self.status.get("message") or "")
         return f"report {self.folder / 'report.html'}" if (self.folder / "report.html").exists() else ""
 
 
@@ -99,7 +98,7 @@ def find_runs(root: Path, now: float | None = None) -> list[Run]:
 def _run(folder: Path, root: Path, now: float) -> Run:
     status = read_json(folder / "status.json")
     name = folder.relative_to(root).as_posix() if folder != root else str(status.get("config") or folder.name)
-    return Run(folder, name, status, now - float(status.get("heartbeat") or 0.0))
+    return Run(folder, name, status, read_json(folder / "outcome.json"), now)
 
 
 def table(runs: list[Run]) -> str:

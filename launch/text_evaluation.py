@@ -12,6 +12,7 @@ from torch import nn
 
 from evaluation.ngram import evaluate_ngrams
 from evaluation.text import evaluate_likelihood, infill_check, score_windows
+from generative.data.shards import WindowSource
 from generative.data.sources import StreamingSource
 from generative.data.text import TextData
 from generative.method import Collectives, Likelihood
@@ -74,8 +75,9 @@ def evaluate(
     """
     subject = Subject(settings, data, method, nets, collectives, device, Streams(0).within("evaluation"))
     figures = _likelihood(subject, progress) | _infilling(subject) | _baselines(subject)
-    found = {"time": time.time(), "step": step, "model": model, "data": data.description, "figures": figures}
-    return found | _loss_by_noise(subject)
+    found = {"time": time.time(), "step": step, "model": model, "data": f"held-out part of {data.description}"}
+    asked = {"windows": settings.windows, "draws": settings.draws}
+    return found | asked | {"figures": figures} | _loss_by_noise(subject)
 
 
 def _likelihood(subject: Subject, progress: Callable[[int, int], None] | None) -> Figures:
@@ -123,8 +125,10 @@ def _baselines(subject: Subject) -> Figures:
     if isinstance(data.train, StreamingSource):  # a stream cannot be counted beforehand
         return {}
     given = subject.method.likelihood(subject.nets, subject.settings.draws).given
+    # Windows that overlap would count every n-gram several times, which misleads the choice of smoothing.
+    train = data.train.once() if isinstance(data.train, WindowSource) else data.train
     found = evaluate_ngrams(
-        data.train,
+        train,
         data.validation,
         subject.settings.windows,
         vocab_size=data.tokenizer.vocab_size,

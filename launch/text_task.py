@@ -85,7 +85,7 @@ def samples(
 
     Args:
         prompt: text that every sample begins with.
-        infill: text with a run of "▁" (or "_" doubled or longer) for each token to fill in; else held-out text is used.
+        infill: text with one "▁" (U+2581) for each token to fill in; else parts of held-out text are masked.
     """
     from launch.text_samples import draw_infills, draw_samples
 

@@ -24,6 +24,7 @@ from generative.training.checkpoint import CheckpointStore
 from generative.training.checkpoint.rotation import complete_steps
 from generative.training.hooks import Hook
 from generative.training.monitor import MonitorHook, lost_work
+from generative.training.networks import check_networks
 from generative.training.runfolder import atomic_write
 from generative.training.runlock import RunLock
 from generative.training.throughput import measured_matmul_flops
@@ -42,6 +43,10 @@ ORPHAN_SECONDS = 60.0
 """How long a new group waits for a worker of a killed one to let go of the run folder."""
 
 
+ASSUMED_MFU = 0.4
+"""Part of the measured rate of matrix products that training is assumed to reach, for the time in the plan."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is about to be done, for the line before the start.
@@ -51,7 +56,7 @@ class Plan:
         steps: training steps.
         flops: FLOPs of all steps by the method's own count.
         tokens: tokens of all steps.
-        seconds: guess of the training time on CPUs, at 40 % of the measured rate of matrix products; None elsewhere.
+        seconds: guess of the training time on CPUs, at ASSUMED_MFU of the measured matrix rate; None elsewhere.
         memory_bytes: weights, gradients, optimizer and averages of one worker (activations come on top).
         description: the data in a few words.
     """
@@ -75,12 +80,13 @@ def prepare(config: RunConfig, run_dir: Path, progress: Callable[[int, int], Non
     method = text_task.build_method(config, data.facts)
     steps = text_task.steps(config, method, data.facts)
     text_task.check_lengths(config, data)
+    specs = method.networks()
     with torch.device("meta"):
-        sizes = {
-            name: (sum(p.numel() for p in spec.build().parameters()), spec) for name, spec in method.networks().items()
-        }
-    trainable = sum(count for count, spec in sizes.values() if spec.trainable)
-    floats = sum(count * ((4 + len(spec.ema)) if spec.trainable else 1) for count, spec in sizes.values())
+        modules = {name: spec.build() for name, spec in specs.items()}
+    check_networks(method, config.train, modules)
+    sizes = {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()}
+    trainable = sum(sizes[name] for name, spec in specs.items() if spec.trainable)
+    floats = sum(sizes[name] * ((4 + len(spec.ema)) if spec.trainable else 1) for name, spec in specs.items())
     length = data.facts.sequence_length or 0
     flops = float(step_flops(config, method, length)) * steps
     return Plan(
@@ -103,8 +109,8 @@ def _guessed_seconds(config: RunConfig, flops: float) -> float | None:
     torch.set_num_threads(threads)
     rate = measured_matmul_flops()
     torch.set_num_threads(before)
-    workers = config.launch.workers if config.launch.backend == "ray" else 1
-    return flops / (0.4 * rate * workers)
+    workers = config.launch.workers if config.launch.backend == "ray" else int(os.environ.get("WORLD_SIZE", 1))
+    return flops / (ASSUMED_MFU * rate * workers)
 
 
 def step_flops(config: RunConfig, method: Method, length: int) -> int:

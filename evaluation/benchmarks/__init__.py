@@ -1,7 +1,7 @@
 """Benchmarks by name. Each is a module with `run(quick) -> figures`, imported when it is asked for.
 
 Figures: {key: {"value": float, "stderr": float | None, "n": int, "goal": "<= 1.03" | ">= 1.6" | None}}; `value` is an
-estimate over `n` repeats, `stderr` its standard error.
+estimate over `n` repeats, `stderr` its standard error; "low" and "high" bound its 95 % interval where one was computed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from generative.registry import Registry
 BENCHMARKS = Registry(
     "benchmark",
     {
+        "command_line": "evaluation.benchmarks.command_line",
         "trainer": "evaluation.benchmarks.trainer",
         "masked_diffusion": "evaluation.benchmarks.masked_diffusion",
         "shakespeare": "evaluation.benchmarks.shakespeare",

@@ -141,7 +141,8 @@ def measure(settings: Settings, text: Sequence[str], cache: Path) -> dict[str, F
         for kind, one in runs.items()
     ]
     scores = list(_work(jobs, settings.workers))
-    figures = _baselines(runs["ar"], data, settings) | _compare(scores, settings, reference=not prefix)
+    tables = _baselines(runs["ar"], data, settings)
+    figures = tables | _compare(scores, settings, tables["bigram_bits"]["value"], reference=not prefix)
     figures = {f"{prefix}{name}": entry for name, entry in figures.items()}
     return figures if prefix else figures | _reference_rows()
 
@@ -187,8 +188,8 @@ def work(job: Job) -> Score:
         return Score(job.kind, likelihood.value, infill, likelihood.protocol, likelihood.bound)
 
 
-def _compare(scores: Sequence[Score], settings: Settings, reference: bool) -> dict[str, Figure]:
-    """Mean and spread over seeds, the gap (paired by seed), and the infilling check."""
+def _compare(scores: Sequence[Score], settings: Settings, bigram: float, reference: bool) -> dict[str, Figure]:
+    """Mean and spread over seeds, the gap (paired by seed), and the checks: below the bigram table, infilling."""
     bits = {kind: [s.bits for s in scores if s.kind == kind] for kind in METHODS}
     note = f"{settings.seeds} seeds, {settings.steps} steps; standard error over seeds"
     full = reference and settings.steps == Settings.steps
@@ -199,6 +200,8 @@ def _compare(scores: Sequence[Score], settings: Settings, reference: bool) -> di
         figures[f"{kind}_bits"] = figure(estimate, GOALS[kind] if full else None, values=values)
     gap = [mdm - ar for ar, mdm in zip(bits["ar"], bits["mdm"], strict=True)]
     figures["mdm_minus_ar_bits"] = figure(mean_estimate(gap, "bits/character", f"{note}; a bound minus a likelihood"))
+    over = mean_estimate([mdm - bigram for mdm in bits["mdm"]], "bits/character", note)
+    figures["mdm_minus_bigram_bits"] = figure(over, "<= 0" if full else None)
     infills = [s.infill for s in scores if s.infill]
     for key in ("both_sides", "left_only", "gain"):
         values = [infill[key] / math.log(2) for infill in infills]

@@ -10,19 +10,19 @@ import copy
 import itertools
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from evaluation.benchmarks.bare_loop import BareLoop
 from evaluation.benchmarks.figure import Figure, figure, say
-from evaluation.benchmarks.timing import grouped_ratio_of_medians, one_thread, synchronize, timed
+from evaluation.benchmarks.step_clock import Bout, StalledTrainer, StepClock, TakeTurns, bouts
+from evaluation.benchmarks.timing import grouped_ratio_of_medians, one_thread, timed
 from evaluation.estimate import mean_estimate, ratio_of_medians
 from generative.data.config import BuiltinTextConfig
 from generative.data.loader import Loader
@@ -33,7 +33,7 @@ from generative.nets.transformer_config import TransformerConfig
 from generative.training.backend import Backend
 from generative.training.checkpoint import CheckpointStore
 from generative.training.config import TrainConfig
-from generative.training.hooks import Hook, Record
+from generative.training.hooks import Hook
 from generative.training.monitor import MonitorHook
 from generative.training.trainer import Trainer
 from generative.training.validation import ValidationHook
@@ -79,153 +79,6 @@ def measure(settings: Settings, folder: Path) -> dict[str, Figure]:
     """All figures; run folders and prepared text go into `folder`."""
     bench = Bench.prepare(settings, folder)
     return bench.overhead() | bench.checkpoints()
-
-
-# ---------------------------------------------------------------------- the loop written by hand
-
-
-class BareLoop:
-    """Masked diffusion trained as a person would write it out in a script: no records, guards, cursors or streams.
-
-    Args:
-        net: the network, on its device.
-        batches: windows int64[B, T + 1] of each step, in host memory.
-        mask_id: id of the mask token.
-        config: settings of the optimizer.
-    """
-
-    def __init__(self, net: nn.Module, batches: Sequence[Tensor], mask_id: int, config: TrainConfig) -> None:
-        settings = config.optimizer
-        self.net, self.mask_id, self.clip_norm = net.train(), mask_id, settings.clip_norm or float("inf")
-        self.device = next(net.parameters()).device
-        self.optimizer = torch.optim.AdamW(
-            net.parameters(),
-            lr=settings.lr,
-            betas=settings.betas,
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
-        self.losses: list[float] = []
-        self._batches = itertools.cycle(batches)
-
-    def step(self) -> None:
-        """One optimizer step on the next batch."""
-        ids = next(self._batches)[:, :-1].to(self.device)
-        B, T = ids.shape
-        t = (torch.rand((), device=self.device) + torch.arange(B, device=self.device) / B) % 1
-        p = (1 - 1e-3) * t + 1e-3
-        mask = torch.rand(B, T, device=self.device) < p[:, None]
-        rows = mask.flatten().nonzero()[:, 0]
-        total, _ = self.net(ids.masked_fill(mask, self.mask_id), rows, ids.flatten()[rows], (1 / p)[rows // T])
-        loss = total / (B * T)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), self.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.losses.append(loss.item())
-
-
-# ---------------------------------------------------------------------- hooks that measure
-
-
-Clocks = NDArray[np.float64]
-"""(time that passed, time that the cores spent on this process) in seconds."""
-
-
-def _clocks() -> Clocks:
-    return np.array([time.perf_counter(), time.process_time()])
-
-
-class TakeTurns(Hook):
-    """After each step of the trainer, one of `other`; keeps the seconds of both. Must be the last hook."""
-
-    def __init__(self, other: Callable[[], object], device: torch.device) -> None:
-        self.other, self.device = other, device
-        self.trainer_seconds: list[Clocks] = []
-        self.other_seconds: list[Clocks] = []
-        self._began = _clocks()
-
-    def on_start(self, trainer: Trainer) -> None:
-        """The first step begins."""
-        self._began = _clocks()
-
-    def on_step(self, trainer: Trainer, record: Record | None) -> None:
-        """A step of the trainer with all that belongs to it is over."""
-        self.trainer_seconds.append(self._lap())
-        self.other()
-        self.other_seconds.append(self._lap())
-
-    def _lap(self) -> Clocks:
-        synchronize(self.device)
-        began, self._began = self._began, _clocks()
-        return self._began - began
-
-
-class StalledTrainer(Trainer):
-    """Keeps how long the training thread was held up by each checkpoint."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.stalls: dict[int, float] = {}
-        """Seconds by step."""
-
-    def checkpoint(self, data: Mapping[str, Any] | None = None) -> None:
-        """As the trainer's, timed."""
-        start = time.perf_counter()
-        super().checkpoint(data)
-        self.stalls[self.step] = time.perf_counter() - start
-
-
-class StepClock(Hook):
-    """The seconds from one step's end to the next, and whether a checkpoint was being written meanwhile."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-        self.busy: list[bool] = []
-        """Whether the writer was at work when the step ended."""
-
-    def on_step(self, trainer: Trainer, record: Record | None) -> None:
-        """Note the end of a step."""
-        self.ends.append(time.perf_counter())
-        self.busy.append(trainer.store is not None and trainer.store.busy)
-
-
-@dataclass(frozen=True)
-class Bout:
-    """The steps from one checkpoint to the next, in seconds.
-
-    Args:
-        stall: what the checkpoint held the training thread up.
-        writing: steps during which it was being written, the stall left out.
-        idle: the steps after that.
-    """
-
-    stall: float
-    writing: list[float]
-    idle: list[float]
-
-    @property
-    def fraction(self) -> float:
-        """Part of the time that the training thread was held up."""
-        return self.stall / (self.stall + sum(self.writing) + sum(self.idle))
-
-
-def bouts(clock: StepClock, stalls: Mapping[int, float], interval: int) -> Iterator[Bout]:
-    """Cut the steps at the checkpoints. The checkpoint of step s is taken after the clock has noted the end of s."""
-    for step in sorted(stalls):
-        after = range(step, min(step + interval, len(clock.ends)))
-        seconds = [clock.ends[i] - clock.ends[i - 1] - (stalls[step] if i == step else 0.0) for i in after]
-        # A step is disturbed if the writer was at work when it began; the first one is in any case.
-        disturbed = [i == step or clock.busy[i - 1] for i in after]
-        yield Bout(
-            stalls[step],
-            [s for s, during in zip(seconds, disturbed, strict=True) if during],
-            [s for s, during in zip(seconds, disturbed, strict=True) if not during],
-        )
-
-
-# ---------------------------------------------------------------------- the two measurements
 
 
 @dataclass(frozen=True)

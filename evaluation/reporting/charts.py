@@ -25,6 +25,7 @@ MAX_UPDATES = 6
 MAX_MARKS = 40
 MARKED = ("resume", "restart", "anomaly", "stop")
 SMOOTH_POINTS = 500
+FLOP_NOTE = "FLOPs: the method's count of matrix products and attention, forward and backward, without recomputation."
 
 
 def numbers(values: Floats | list[float]) -> list[float | None]:
@@ -170,13 +171,24 @@ def _other_metrics(run: Run) -> Iterator[Chart | None]:
     """MFU and whatever numbers the method reports with its loss."""
     x, y = run.train.series("mfu")
     if len(x):
-        yield _chart("mfu", "Model FLOP utilisation", _raw_and_smooth("MFU", "2", x, y), "", zero=True)
+        yield _chart("mfu", "Model FLOP utilisation", _raw_and_smooth("MFU", "2", x, y), "", zero=True, note=_peak(run))
     for update in run.train.names("metrics")[:MAX_UPDATES]:
         for name in run.train.names("metrics", update)[:MAX_UPDATES]:
             x, y = run.train.series("metrics", update, name)
             title = name.replace("_", " ").capitalize()
             series = _raw_and_smooth(name.replace("_", " "), "5", x, y)
             yield _chart(f"metric-{update}-{name}", title, series, "", value_range([y]))
+
+
+def _peak(run: Run) -> str:
+    """What the MFU is a share of: runs on GPUs record the memory of their device, others do not."""
+    gpu = len(run.train.series("device_memory_gb")[0]) > 0
+    whole = (
+        "the GPU's published dense rate for the precision of the training"
+        if gpu
+        else "the rate of fp32 matrix products measured on the worker's threads when it started"
+    )
+    return f"Share of {whole}. {FLOP_NOTE}"
 
 
 def noise_charts(run: Run) -> list[Chart]:

@@ -7,15 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import yaml
 
+from evaluation.quantities import compact, duration
 from evaluation.reporting.folder import Run
-from evaluation.reporting.markup import Html, compact, duration, element
-from evaluation.reporting.values import number
+from evaluation.reporting.markup import Html, element
+from evaluation.reporting.values import mapping, number
+
+MAX_DATA = 300
+"""Characters of the data's description that are shown."""
 
 
 def facts(run: Run) -> Html:
-    """Steps, time, speed, data, restarts as a row of terms and values."""
+    """Steps, time, speed, restarts as a row of terms and values, and the data in a line of its own."""
     shown = [element("div", element("dt", k), element("dd", v)) for k, v in _facts(run) if v]
+    if data := _data(run):
+        shown.append(element("div", element("dt", "Data"), element("dd", data), class_="wide"))
     return element("dl", shown, class_="facts") if shown else Html("")
 
 
@@ -29,6 +36,19 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Time left", _eta(run)),
         ("Restarts", _restarts(run)),
     ]
+
+
+def _data(run: Run) -> str:
+    """Text, tokens and windows as the evaluation found them; before it what the configuration says."""
+    known = run.evaluation.get("data")
+    if isinstance(known, str) and known:
+        return known[:MAX_DATA].removeprefix("held-out part of ")
+    try:
+        settings = mapping(mapping(yaml.safe_load(run.config)).get("data"))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return ""
+    parts = [settings.get("name"), settings.get("path") or settings.get("id"), settings.get("split")]
+    return " ".join(part[:MAX_DATA] for part in parts if isinstance(part, str))
 
 
 def _steps(run: Run) -> str:

@@ -122,7 +122,7 @@ def summary(run: Run) -> str:
 
 
 def _short(figure: Figure) -> str:
-    return f"{figure.label.lower()} at {figure.estimate.value:.3g}"
+    return f"{figure.label.lower()} at {figure.number}"
 
 
 def _and(words: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from evaluation.reporting.table import Table
 from evaluation.reporting.values import items, mapping
+from evaluation.run_state import run_state
 from generative.errors import RunFolderError
 
 MAX_EVENTS = 20_000
@@ -42,12 +44,8 @@ class Run:
 
     @property
     def state(self) -> str:
-        """What became of the run: the outcome says it where there is one, else the status."""
-        for source in (self.outcome, self.status):
-            state = source.get("state")
-            if isinstance(state, str) and state:
-                return state
-        return "unknown"
+        """What became of the run, as `generative status` says it."""
+        return run_state(self.status, self.outcome, time.time())
 
     @property
     def updates(self) -> list[str]:
@@ -116,8 +114,8 @@ def _lines(path: Path, run: Run) -> Iterator[Mapping[str, Any]]:
 
 
 def _samples(folder: Path) -> Iterator[Mapping[str, Any]]:
-    """Sample files, oldest first: the newest, and some of the others spread evenly."""
-    paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    """Sample files, oldest first: the newest, and some of the others spread evenly; not those in samples/asked."""
+    paths = sorted(folder.glob("*.json"), key=lambda p: (len(p.name), p.name)) if folder.is_dir() else []
     picks = sorted({round(i) for i in np.linspace(0, len(paths) - 1, min(len(paths), MAX_SAMPLE_FILES))})
     for path in (paths[i] for i in picks):
         content = mapping(_json(path))

@@ -70,26 +70,6 @@ def token_text(text: str) -> Html:
     return join(parts)
 
 
-def compact(value: float) -> str:
-    """'41.2k', '1.21M', '3.4e-05': three significant digits."""
-    for scale, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= scale:
-            return f"{value / scale:.3g}{suffix}" if abs(value) < 999.5 * scale else f"{value / scale:.0f}{suffix}"
-    return f"{value:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """'48 s', '1 min 12 s', '3 h 05 min', '2 d 4 h'."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
-
-
 def moment(timestamp: Any) -> str:
     """'2026-02-03 14:05:09 UTC' for seconds since 1970, '' for what is no time."""
     try:

@@ -10,19 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.quantities import duration
 from evaluation.reporting import figures as fig
 from evaluation.reporting.charts import Chart
 from evaluation.reporting.curves import keep_extremes
 from evaluation.reporting.facts import facts
 from evaluation.reporting.folder import Run
-from evaluation.reporting.markup import Html, duration, element, join, moment
+from evaluation.reporting.markup import Html, element, join, moment
 from evaluation.reporting.values import number
 
 MAX_EVENTS = 300
 MAX_MESSAGE = 2000
 MAX_CONFIG = 200_000
-SILENT_AFTER = 180.0
-"""Seconds without a sign of life after which a running run is called silent."""
 
 STATES = {
     "complete": ("✓", "Complete"),
@@ -31,6 +30,7 @@ STATES = {
     "starting": ("○", "Starting"),
     "interrupted": ("‖", "Interrupted"),
     "failed": ("✕", "Failed"),
+    "lost": ("?", "Lost"),
 }
 
 
@@ -62,9 +62,8 @@ def _when(run: Run) -> str:
     known = [t for t in (last, *times[-1:]) if math.isfinite(t)]
     if not known:
         return ""
-    silence = time.time() - max(known)
-    if run.state in ("running", "evaluating", "starting") and silence > SILENT_AFTER:
-        return f"no sign of life for {duration(silence)}, last at {moment(max(known))}"
+    if run.state == "lost":
+        return f"no sign of life for {duration(time.time() - max(known))}, last at {moment(max(known))}"
     return f"last written {moment(max(known))}"
 
 
@@ -90,7 +89,7 @@ def _headline(run: Run) -> Html:
             "div", element("p", "No figure yet: nothing has been measured.", class_="quiet"), class_="headline"
         )
     one = head.estimate
-    value, _, error = head.number.partition(" ± ")
+    value, _, error = head.number.partition(" ")
     label = ", ".join(filter(None, [head.label, fig.bound_word(one)]))
     return element(
         "div",
@@ -98,7 +97,7 @@ def _headline(run: Run) -> Html:
         element(
             "p",
             element("span", value, class_="value"),
-            element("span", f" ± {error}", class_="error") if error else None,
+            element("span", f" {error}", class_="error") if error else None,
             element("span", f" {one.unit}", class_="unit") if one.unit else None,
             class_="big",
         ),

@@ -59,7 +59,11 @@ def decode(data: bytes, span: Span, where: str) -> str:
         DataError: fewer bytes than the span has, or no UTF-8.
     """
     if len(data) != span.stop - span.start:
-        raise DataError(f"{where}: has changed while it was read", remedy="prepare the data again")
+        raise DataError(
+            f"{where}: has {len(data)} bytes where {span.stop - span.start} were: it has changed while it was read",
+            expected="files that stay as they are while they are prepared",
+            remedy="give the same command again",
+        )
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -94,7 +98,9 @@ class FileCorpus:
                 return file.read(stop - start)
         except OSError as error:
             raise DataError(
-                f"{self.paths[document]}: {error.strerror}", expected="a readable file", remedy="check the file"
+                f"{self.paths[document]}: {error.strerror}",
+                expected="a readable file",
+                remedy="check its permissions, or leave it out with data.pattern",
             ) from error
 
     def texts(self, spans: Sequence[Span]) -> list[str]:

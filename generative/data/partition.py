@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -64,17 +65,26 @@ class Share:
 
 def cut_share(arrays: Arrays, start: int, cut: Cut) -> Share:
     """Cut the rank's samples of the global batch at counter `start` into micro-batches, padding the last one(s)."""
-    size, total = cut.last - cut.first, cut.count * cut.rows
-    rows = torch.arange(total)
-    if total > size:
-        # A padding row repeats the last sample: real data, so that nothing in the network sees unusual values.
-        rows.clamp_(max=size - 1)
+    rows, position, valid = _layout(cut)
+    size = cut.last - cut.first
+    if len(rows) > size:
         arrays = {name: tensor[rows] for name, tensor in arrays.items()}
-    valid = torch.ones(total, dtype=torch.bool)
-    valid[size:] = False
-    arrays = {**arrays, "sample_id": rows + (start + cut.first), "position": rows + cut.first, "valid": valid}
+    arrays = {**arrays, "sample_id": position + start, "position": position, "valid": valid}
+    if cut.count == 1:
+        return Share([arrays], start + cut.first, size)
     micro_batches = [
         {name: tensor[first : first + cut.rows] for name, tensor in arrays.items()}
-        for first in range(0, total, cut.rows)
+        for first in range(0, len(rows), cut.rows)
     ]
     return Share(micro_batches, start + cut.first, size)
+
+
+@lru_cache(maxsize=8)
+def _layout(cut: Cut) -> tuple[Tensor, Tensor, Tensor]:
+    """What is the same for every batch: source row of each row of the share, place in the global batch, validity."""
+    size, total = cut.last - cut.first, cut.count * cut.rows
+    # A padding row repeats the last sample: real data, so that nothing in the network sees unusual values.
+    rows = torch.arange(total).clamp_(max=size - 1)
+    valid = torch.ones(total, dtype=torch.bool)
+    valid[size:] = False
+    return rows, rows + cut.first, valid

@@ -106,6 +106,10 @@ class WindowSource:
             )
         self._count = (len(tokens) - self.width) // stride + 1
 
+    def once(self) -> WindowSource:
+        """The same tokens in windows that do not overlap, for whoever counts them."""
+        return WindowSource(self.tokens, self.width - 1, self.width - 1)
+
     def __len__(self) -> int:
         return self._count
 

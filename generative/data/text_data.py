@@ -40,10 +40,6 @@ class TextData:
         """Bits per byte of text for a loss in nats per token."""
         return nats_per_token / math.log(2) / self.bytes_per_token
 
-    def bytes_in(self, tokens: int) -> float:
-        """Bytes of text that so many held-out tokens stand for, on average."""
-        return tokens * self.bytes_per_token
-
 
 def describe(config: TextDataConfig) -> str:
     """One line on text, tokenizer and windows, for reports."""

@@ -40,7 +40,11 @@ def published_size(name: str, family: Family) -> TransformerConfig:
     try:
         sizes = load_layers(f"sizes/{match[1]}m").values["method"]["network"]
     except ConfigError as error:
-        raise CheckpointError(f"{name}: no published model has size {match[1]}M", remedy=error.problem) from error
+        raise CheckpointError(
+            f"{name}: no published model has size {match[1]}M",
+            expected="one of the sizes in configs/sizes",
+            remedy="keep the published name, or convert with the sizes given by hand (from_smdm)",
+        ) from error
     return TransformerConfig(**sizes, vocab_size=PUBLISHED_VOCAB, rope_table_dtype="bf16")
 
 
@@ -60,7 +64,9 @@ def read_published(
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path}: not readable as safetensors: {error}", remedy="download the .safetensors file again"
+            f"{path}: not readable as safetensors: {error}",
+            expected="a published .safetensors file",
+            remedy="correct the path, or download the file again",
         ) from error
     state = from_smdm(weights, config)
     _check_shapes(state, config, family)

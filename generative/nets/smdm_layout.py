@@ -35,6 +35,10 @@ def _names(layers: int) -> dict[str, str]:
     return _OUTER | blocks
 
 
+def _qkv_rows(config: TransformerConfig) -> int:
+    return (config.heads + 2 * config.groups) * config.head_width
+
+
 def _split_groups(fused: Tensor, config: TransformerConfig) -> Tensor:
     """Interleaved by group -> all queries, all keys, all values."""
     each = config.heads // config.groups
@@ -60,7 +64,11 @@ def from_smdm(state: Mapping[str, Tensor], config: TransformerConfig) -> dict[st
 
     def take(name: str) -> Tensor:
         if name not in left:
-            raise CheckpointError(f"no tensor {name!r} in the checkpoint", "weights in the SMDM layout")
+            raise CheckpointError(
+                f"no tensor {name!r} in the checkpoint",
+                f"weights in the SMDM layout for a model of {config.layers} layers",
+                "give the size that the checkpoint was trained with, or take a checkpoint that SMDM published",
+            )
         return left.pop(name)
 
     def convert() -> dict[str, Tensor]:
@@ -75,7 +83,7 @@ def from_smdm(state: Mapping[str, Tensor], config: TransformerConfig) -> dict[st
     ours = _checked(convert, config)
     if left:
         raise CheckpointError(
-            f"{len(left)} tensors too many in the checkpoint, for example {next(iter(left))!r}",
+            f"tensors in the checkpoint that the model has not: {len(left)}, for example {next(iter(left))!r}",
             f"a model of {config.layers} layers",
             "give the size that the checkpoint was trained with",
         )
@@ -87,7 +95,8 @@ def _checked(convert: Callable[[], dict[str, Tensor]], config: TransformerConfig
         return convert()
     except RuntimeError as error:
         raise CheckpointError(
-            f"the checkpoint's tensors do not fit {config.heads} heads and width {config.width}: {error}",
+            f"the checkpoint's tensors do not fit {config.heads} heads and width {config.width}",
+            expected=f"attention matrices of {_qkv_rows(config)} rows and {config.width} columns",
             remedy="give the size that the checkpoint was trained with",
         ) from error
 

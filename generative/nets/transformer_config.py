@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import PositiveInt, model_validator
 
 from generative.config import Config
+from generative.config_messages import combination
 from generative.errors import ConfigError
 
 
 class TransformerConfig(Config):
     """Size and numerics of the network. `configs/sizes` holds the published sizes (6m ... 2121m)."""
 
-    layers: int = 4
-    """Number of blocks, at least 1."""
-    heads: int = 4
+    layers: PositiveInt = 4
+    """Number of blocks."""
+    heads: PositiveInt = 4
     """Query heads H; must divide `width` into heads of an even number of features."""
-    width: int = 256
+    width: PositiveInt = 256
     """Features d of the residual stream."""
-    ff_width: int = 1024
+    ff_width: PositiveInt = 1024
     """Hidden features of the SwiGLU feed-forward, 4 x width in most published sizes."""
-    kv_groups: int | None = None
+    kv_groups: PositiveInt | None = None
     """Key/value heads G, a divisor of `heads`; None: one for each query head."""
-    vocab_size: int | None = None
+    vocab_size: PositiveInt | None = None
     """Number of token ids; None: taken from the data."""
-    padding_multiple: int = 64
+    padding_multiple: PositiveInt = 64
     """The vocabulary is padded to a multiple of this; the mask token comes after the padding."""
-    max_length: int = 2048
+    max_length: PositiveInt = 2048
     """Longest sequence that the network accepts."""
     rope_base: float = 1e4
     """Base of the rotary angles: theta_i = base^(-2i/h)."""
@@ -38,14 +39,18 @@ class TransformerConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> TransformerConfig:
-        if min(self.layers, self.heads, self.width, self.ff_width, self.padding_multiple, self.max_length) < 1:
-            raise ValueError("layers, heads, width, ff_width, padding_multiple and max_length must be at least 1")
         if self.width % (2 * self.heads):
-            raise ValueError(f"width {self.width} must be a multiple of 2 x heads = {2 * self.heads}")
-        if self.kv_groups is not None and (self.kv_groups < 1 or self.heads % self.kv_groups):
-            raise ValueError(f"kv_groups {self.kv_groups} must divide heads {self.heads}")
-        if self.vocab_size is not None and self.vocab_size < 1:
-            raise ValueError("vocab_size must be at least 1")
+            raise combination(
+                f"width {self.width} cannot be split over {self.heads} heads of an even number of features",
+                f"width as a multiple of 2 x heads = {2 * self.heads}",
+                f"set width={-(-self.width // (2 * self.heads)) * 2 * self.heads}, or other heads",
+            )
+        if self.kv_groups is not None and self.heads % self.kv_groups:
+            raise combination(
+                f"kv_groups={self.kv_groups} does not divide heads={self.heads}",
+                "the same number of query heads in each group",
+                "set kv_groups to a divisor of heads, or to null for one group for each head",
+            )
         return self
 
     @property

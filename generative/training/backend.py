@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from generative.errors import ConfigError, ResourceError
+from generative.errors import ResourceError
 from generative.method import Collectives
 from generative.training.collectives import collectives
 from generative.training.config import ParallelConfig, ScheduleConfig
@@ -142,10 +142,6 @@ class Backend:
         else:
             yield
 
-    def barrier(self) -> None:
-        """Wait for all ranks."""
-        self.collectives.sum(torch.zeros(1, device=self.device))
-
     def agree(self, number: int) -> int:
         """Rank 0's number, on every rank."""
         mine = torch.tensor([number if self.rank == 0 else 0], dtype=torch.int64, device=self.device)
@@ -169,18 +165,3 @@ def join_group(world: int, backend: str, timeout: timedelta) -> None:
             expected=f"{world} processes that start within {timeout.seconds} s, with MASTER_ADDR and MASTER_PORT set",
             remedy="start the workers with launch.backend=ray or torchrun, and check that MASTER_ADDR can be reached",
         ) from error
-
-
-def set_activation_checkpointing(modules: Iterable[tuple[str, nn.Module]]) -> None:
-    """Switch it on where a network offers it (an attribute `activation_checkpointing`).
-
-    Raises:
-        ConfigError: a network does not offer it.
-    """
-    for name, module in modules:
-        if not hasattr(module, "activation_checkpointing"):
-            raise ConfigError(
-                f"train.activation_checkpointing=true, but network {name!r} does not offer it",
-                remedy="set train.activation_checkpointing=false, or lower train.micro_batch_size to save memory",
-            )
-        module.activation_checkpointing = True  # type: ignore[assignment]

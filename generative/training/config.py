@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from generative.config import Config
+from generative.config_messages import combination
 
 
 class OptimizerConfig(Config):
@@ -40,7 +41,7 @@ class ScheduleConfig(Config):
     min_ratio: float = Field(default=0.1, ge=0, le=1)
     """Final learning rate over the peak."""
     decay_fraction: float = Field(default=0.2, gt=0, le=1)
-    """Part of all updates in the decay of `wsd`."""
+    """Part of the updates after the warm-up in which `wsd` decays."""
 
 
 class CheckpointConfig(Config):
@@ -138,7 +139,12 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _steps_or_flops(self) -> TrainConfig:
         if (self.steps is None) == (self.flops is None):
-            raise ValueError("give one of train.steps and train.flops, and leave the other null")
+            both = "null" if self.steps is None else "set"
+            raise combination(
+                f"steps and flops are both {both}",
+                "a number of steps or a budget, and null for the other",
+                "give one of train.steps and train.flops, and set the other to null",
+            )
         return self
 
 

@@ -53,7 +53,8 @@ class MonitorHook(Hook):
         self._trackers: list[Tracker] = []
         self._peak: float | None = None
         self._last_step = 0
-        self._lock = threading.Lock()
+        self._lock, self._writing = threading.Lock(), threading.Lock()
+        self._memory: float | None = None
         self._closed = threading.Event()
         self._speed: float | None = None
         self.active = False
@@ -102,7 +103,7 @@ class MonitorHook(Hook):
         record["mfu"] = None
         if self._peak and self.batch_flops:
             record["mfu"] = self.batch_flops * steps / record["seconds"] / (self._peak * trainer.backend.world)
-        record["host_memory_gb"] = host_memory_gb()
+        record["host_memory_gb"] = self._memory or host_memory_gb()
         record["device_memory_gb"] = device_memory_gb(trainer.backend.device)
 
     def _per_token(self, speed: float | None) -> float | None:
@@ -150,9 +151,12 @@ class MonitorHook(Hook):
 
     def status(self, **fields: Any) -> None:
         """Replace status.json."""
-        with self._lock:
-            self._status |= fields
-            self._write_status()
+        with self._writing:  # not the lock that `on_step` takes: a slow disk must not hold up training
+            with self._lock:
+                self._status |= fields
+                self._status |= {"heartbeat": time.time(), "host": socket.gethostname(), "pid": os.getpid()}
+                text = _json(self._status)
+            atomic_write(self.folder / "status.json", text, durable=False)
 
     @property
     def step(self) -> int:
@@ -167,13 +171,8 @@ class MonitorHook(Hook):
 
     def _beat(self) -> None:
         while not self._closed.wait(HEARTBEAT_SECONDS):
-            with self._lock:
-                if not self._closed.is_set():
-                    self._write_status()
-
-    def _write_status(self) -> None:
-        self._status |= {"heartbeat": time.time(), "host": socket.gethostname(), "pid": os.getpid()}
-        atomic_write(self.folder / "status.json", _json(self._status))
+            self._memory = host_memory_gb()
+            self.status()
 
 
 def lost_work(folder: Path, step: int) -> tuple[int, float]:

@@ -3,58 +3,131 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from generative.errors import CheckpointError, ConfigError, nearest
-from generative.method import Method, NetworkSpec
-from generative.training.backend import Backend, Engine, set_activation_checkpointing
+from generative.method import Method, NetworkSpec, Update
+from generative.training.backend import Backend, Engine
 from generative.training.checkpoint import Checkpoint, open_checkpoint
 from generative.training.config import TrainConfig
 from generative.training.ema import Ema
-from generative.training.optimizers import build_optimizer
+from generative.training.optimizers import build_optimizer, check_no_decay
+from generative.training.state import differences
 
 
 def build_engines(method: Method, config: TrainConfig, steps: int, backend: Backend) -> dict[str, Engine]:
     """All networks of a method on the device, in the order of its specifications.
 
     Raises:
-        ConfigError: a section of `train.networks` names no network, an update trains a frozen one, or a coupled loss
-            meets micro-batches.
-        CheckpointError: weights to start from are missing or do not fit.
+        ConfigError, CheckpointError: see `check_networks`; or the weights to start from are damaged.
     """
     specs = method.networks()
-    _check(method, specs, config)
     modules = {name: _build(name, spec, config.seed) for name, spec in specs.items()}
+    check_networks(method, config, modules)
     for name, spec in specs.items():
-        own = config.networks.get(name)
-        source = (own.init_from if own else None) or spec.init_from
+        _, source = _start(name, spec, config)
         if source:
             initialize(modules[name], source, name, modules)
-    if config.activation_checkpointing:
-        set_activation_checkpointing((n, m) for n, m in modules.items() if specs[n].trainable)
+        if config.activation_checkpointing and spec.trainable:
+            modules[name].activation_checkpointing = True  # type: ignore[assignment]
     return {name: _engine(name, modules[name], spec, method, config, steps, backend) for name, spec in specs.items()}
 
 
-def _check(method: Method, specs: dict[str, NetworkSpec] | object, config: TrainConfig) -> None:
-    names = dict(method.networks())
-    for name in config.networks:
-        if name not in names:
-            raise ConfigError(
-                f"train.networks.{name}: the method has no network of this name.{nearest(name, names)}",
-                expected=f"one of {', '.join(names)}",
-                remedy="correct the name",
-            )
+def check_networks(method: Method, config: TrainConfig, modules: Mapping[str, nn.Module]) -> None:
+    """Find what is wrong with a method's networks and their settings without reading or making any weights.
+
+    Args:
+        modules: the networks by name; on the meta device they cost nothing.
+
+    Raises:
+        ConfigError: a section of `train.networks` names no network, a `no_decay` pattern fits no parameter, an update
+            trains what cannot be trained, a coupled loss meets micro-batches, a network does not offer activation
+            checkpointing.
+        CheckpointError: weights to start from are missing, or of other names or shapes.
+    """
+    specs = method.networks()
+    _check_names(config, specs)
     for update in method.updates():
-        if update.trains not in names or not names[update.trains].trainable:
-            raise ConfigError(f"update {update.name!r} trains {update.trains!r}, which is not a trainable network")
-        if update.coupled and config.micro_batch_size is not None:
+        _check_update(update, config, specs)
+    for name, spec in specs.items():
+        if spec.trainable:
+            _check_training(name, modules[name], config)
+        key, source = _start(name, spec, config)
+        if source:
+            _check_start(modules[name], key, source, name, modules)
+
+
+def _check_names(config: TrainConfig, specs: Mapping[str, NetworkSpec]) -> None:
+    for name in config.networks:
+        if name not in specs:
+            guess = nearest(name, specs)
             raise ConfigError(
-                f"update {update.name!r} couples the samples of a batch, and train.micro_batch_size is set",
-                expected="the whole share of a worker in one piece",
-                remedy="set train.micro_batch_size=null, and use more workers if memory does not suffice",
+                f"train.networks.{name}: the method has no network of this name" + (f".{guess}" if guess else ""),
+                expected=f"one of {', '.join(specs)}",
+                remedy=f"correct or remove train.networks.{name}",
             )
+
+
+def _check_update(update: Update, config: TrainConfig, specs: Mapping[str, NetworkSpec]) -> None:
+    if update.trains not in specs or not specs[update.trains].trainable:
+        trainable = ", ".join(name for name, spec in specs.items() if spec.trainable)
+        raise ConfigError(
+            f"update {update.name!r} of the method trains {update.trains!r}, which is not a trainable network of it",
+            expected=f"one of {trainable}",
+            remedy="correct the method's networks() or updates()",
+        )
+    if update.coupled and config.micro_batch_size is not None:
+        raise ConfigError(
+            f"train.micro_batch_size={config.micro_batch_size}, but {update.name!r} couples the samples of a batch",
+            expected="the whole share of a worker in one piece",
+            remedy="set train.micro_batch_size=null, and use more workers if memory does not suffice",
+        )
+
+
+def _check_training(name: str, module: nn.Module, config: TrainConfig) -> None:
+    own = config.networks.get(name)
+    if own and own.optimizer:
+        check_no_decay(own.optimizer, module, f"train.networks.{name}.optimizer")
+    else:
+        check_no_decay(config.optimizer, module)
+    if config.activation_checkpointing and not hasattr(module, "activation_checkpointing"):
+        raise ConfigError(
+            f"train.activation_checkpointing=true, but network {name!r} does not offer it",
+            expected="networks that can recompute their activations",
+            remedy="set train.activation_checkpointing=false, or lower train.micro_batch_size to save memory",
+        )
+
+
+def _start(name: str, spec: NetworkSpec, config: TrainConfig) -> tuple[str, str | None]:
+    """Where a network's weights start (None: fresh), after the words that say where this is set."""
+    own = config.networks.get(name)
+    if own and own.init_from:
+        return f"train.networks.{name}.init_from", own.init_from
+    return f"init_from of network {name!r}", spec.init_from
+
+
+def _check_start(module: nn.Module, key: str, source: str, name: str, modules: Mapping[str, nn.Module]) -> None:
+    other = source.removeprefix("network:")
+    if other != source:
+        if other not in modules:
+            guess = nearest(other, modules)
+            raise ConfigError(
+                f"{key}: the method has no network {other!r}" + (f".{guess}" if guess else ""),
+                expected=f"network: and one of {', '.join(modules)}, or the path of a run or checkpoint",
+                remedy=f"correct {key}",
+            )
+        compare_weights(module, _shapes(modules[other].state_dict()), f"{source} ({key})")
+        return
+    path, _, other = source.partition("#")
+    try:
+        checkpoint = open_checkpoint(path, verify=False)
+        names = weight_names(checkpoint, other or name)
+    except CheckpointError as error:
+        raise CheckpointError(f"{key}: {error.problem}", error.expected, error.remedy or f"correct {key}") from error
+    compare_weights(module, {ours: checkpoint.shape(full) for ours, full in names.items()}, f"{source} ({key})")
 
 
 def _build(name: str, spec: NetworkSpec, seed: int) -> nn.Module:
@@ -83,17 +156,19 @@ def _engine(
     return engine
 
 
-def initialize(module: nn.Module, source: str, name: str, modules: dict[str, nn.Module]) -> None:
-    """Copy weights from another network of the method ("network:NAME") or from a checkpoint ("PATH" or "PATH#NAME")."""
+def initialize(module: nn.Module, source: str, name: str, modules: Mapping[str, nn.Module]) -> None:
+    """Copy weights from another network of the method ("network:NAME") or from a checkpoint ("PATH" or "PATH#NAME").
+
+    Raises:
+        CheckpointError: no such checkpoint, a damaged one, or weights that do not fit.
+    """
     if source.startswith("network:"):
-        other = source.removeprefix("network:")
-        if other not in modules:
-            raise ConfigError(f"network {name!r} starts from {source!r}, but there is no network {other!r}")
-        load_weights(module, modules[other].state_dict(), source)
+        load_weights(module, modules[source.removeprefix("network:")].state_dict(), source)
         return
     path, _, other = source.partition("#")
     checkpoint = open_checkpoint(path)
     load_weights(module, checkpoint_weights(checkpoint, other or name), source)
+    checkpoint.close()
 
 
 def checkpoint_weights(checkpoint: Checkpoint, network: str, ema: float | None = None) -> dict[str, torch.Tensor]:
@@ -102,36 +177,53 @@ def checkpoint_weights(checkpoint: Checkpoint, network: str, ema: float | None =
     Raises:
         CheckpointError: there is no such network or average; the message lists what there is.
     """
+    return {ours: checkpoint.tensor(full) for ours, full in weight_names(checkpoint, network, ema).items()}
+
+
+def weight_names(checkpoint: Checkpoint, network: str, ema: float | None = None) -> dict[str, str]:
+    """Names in a network's state dict, and in the checkpoint; errors as `checkpoint_weights`."""
     prefixes = [f"net/{network}/param/", f"net/{network}/buffer/"]
     if ema is not None:
         prefixes[0] = f"ema/{network}/{ema}/"
-    weights = {
-        name.removeprefix(prefix): checkpoint.tensor(name)
-        for prefix in prefixes
-        for name in checkpoint.names()
-        if name.startswith(prefix)
+    names = {
+        full.removeprefix(prefix): full for prefix in prefixes for full in checkpoint.names() if full.startswith(prefix)
     }
-    if not weights:
-        have = sorted(
-            {"/".join(n.split("/")[:3]) if n.startswith("ema") else n.split("/")[1] for n in checkpoint.names()}
-        )
+    if not any(full.startswith(prefixes[0]) for full in names.values()):
         raise CheckpointError(
             f"checkpoint {checkpoint.path} has no network {network!r}" + (f" with average {ema}" if ema else ""),
-            expected=f"one of {', '.join(have)}",
-            remedy="name another one after '#'",
+            expected=f"one of {', '.join(_contents(checkpoint))}",
+            remedy="name another network or average, or take another checkpoint",
         )
-    return weights
+    return names
 
 
-def load_weights(module: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
-    """Fill a module, refusing missing, surplus or differently shaped tensors."""
-    try:
-        missing, surplus = module.load_state_dict(weights, strict=False)
-    except RuntimeError as error:
-        raise CheckpointError(f"weights from {source} do not fit: {error}") from error
-    if missing or surplus:
+def _contents(checkpoint: Checkpoint) -> list[str]:
+    """Networks and averages in a checkpoint: ["net", "net with average 0.999"]."""
+    parts = [name.split("/") for name in checkpoint.names()]
+    networks = {part[1] for part in parts if part[0] == "net"}
+    return sorted(networks | {f"{part[1]} with average {part[2]}" for part in parts if part[0] == "ema"})
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source: str) -> None:
+    """Fill a module; `source` names the weights in messages.
+
+    Raises:
+        CheckpointError: missing, surplus or differently shaped tensors; the message lists the first.
+    """
+    compare_weights(module, _shapes(weights), source)
+    module.load_state_dict(weights)
+
+
+def compare_weights(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], source: str) -> None:
+    """Refuse weights of other names or shapes than the module's; errors as `load_weights`."""
+    listed = differences(shapes, _shapes(module.state_dict()))
+    if listed:
         raise CheckpointError(
-            f"weights from {source} do not fit: missing {list(missing)[:3]}, surplus {list(surplus)[:3]}",
-            expected="the same network",
-            remedy="start from a run of the same network configuration",
+            f"weights from {source} do not fit the network ({listed})",
+            expected="tensors with the names and shapes of this network",
+            remedy="start from a run of the same network (method.network), or make this one the same",
         )
+
+
+def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in weights.items()}

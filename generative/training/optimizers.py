@@ -17,10 +17,15 @@ MOMENTS = {"adamw": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
 
 
 def learning_rate(schedule: ScheduleConfig, peak: float, update: int, updates: int) -> float:
-    """Learning rate of update number `update` (0-based) out of `updates`.
+    """Learning rate of update number `update` (0-based) out of `updates` of one optimizer.
 
-    Cosine is the reference's: warm-up `peak * update / warmup`, then min + (1 + cos(pi r)) / 2 * (peak - min) with
-    r = (update - warmup) / (updates - warmup), and min from there on (masked diffusion spec, section 2.4).
+    Warm-up is peak * update / warmup, so that the first update changes nothing. After it, with min = min_ratio * peak
+    and r = (update - warmup) / (updates - warmup), at most 1:
+
+    cosine    min + (1 + cos(pi r)) / 2 * (peak - min), as the released code of arXiv 2410.18514 has it
+    linear    peak + r (min - peak)
+    constant  peak; there is no min
+    wsd       peak, then over the last `decay_fraction` of r linearly to min
     """
     warmup = warmup_updates(schedule, updates)
     if update < warmup:
@@ -39,7 +44,7 @@ def learning_rate(schedule: ScheduleConfig, peak: float, update: int, updates: i
 
 
 def warmup_updates(schedule: ScheduleConfig, updates: int) -> int:
-    """Number of warm-up updates."""
+    """Number of warm-up updates: `warmup_steps`, or that fraction of all (rounded down), but not below the floor."""
     if schedule.warmup_steps is not None:
         return schedule.warmup_steps
     return max(int(schedule.warmup_fraction * updates), schedule.warmup_at_least)
@@ -50,20 +55,34 @@ def decays(name: str, parameter: nn.Parameter, no_decay: Iterable[str]) -> bool:
     return not any(parameter.ndim <= 1 if rule == "1d" else fnmatch(name, rule) for rule in no_decay)
 
 
+def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+
+
+def check_no_decay(config: OptimizerConfig, module: nn.Module, key: str = "train.optimizer") -> None:
+    """Refuse patterns without effect; `key` is where the optimizer is configured.
+
+    Raises:
+        ConfigError: a `no_decay` pattern matches no parameter.
+    """
+    names = [name for name, _ in _trained(module)]
+    for rule in config.no_decay:
+        if rule != "1d" and not any(fnmatch(name, rule) for name in names):
+            raise ConfigError(
+                f"{key}.no_decay: {rule!r} matches no parameter",
+                expected=f"a pattern on names such as {', '.join(map(repr, names[:3]))}, or '1d'",
+                remedy="correct the pattern or remove it",
+            )
+
+
 def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.Optimizer:
     """AdamW or SGD over the module's trainable parameters, in groups with and without weight decay.
 
     Raises:
         ConfigError: a `no_decay` pattern matches no parameter.
     """
-    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    for rule in config.no_decay:
-        if rule != "1d" and not any(fnmatch(name, rule) for name, _ in named):
-            raise ConfigError(
-                f"train.optimizer.no_decay: {rule!r} matches no parameter",
-                expected=f"a pattern on names such as {named[0][0]!r}, or '1d'",
-                remedy="correct the pattern or remove it",
-            )
+    check_no_decay(config, module)
+    named = _trained(module)
     groups = [
         {"params": [p for n, p in named if decays(n, p, config.no_decay)], "weight_decay": config.weight_decay},
         {"params": [p for n, p in named if not decays(n, p, config.no_decay)], "weight_decay": 0.0},

@@ -124,6 +124,8 @@ def _open_locked(path: Path) -> int:
 def _cut_torn_line(descriptor: int) -> None:
     """Removes what follows the last newline."""
     size = end = os.fstat(descriptor).st_size
+    if not size or os.pread(descriptor, 1, size - 1) == b"\n":
+        return
     while end:
         begin = max(0, end - _TAIL)
         newline = os.pread(descriptor, end - begin, begin).rfind(b"\n")
@@ -156,7 +158,8 @@ def append_line(path: Path, record: Mapping[str, Any]) -> None:
             os.close(descriptor)
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def parse_line(line: bytes) -> dict[str, Any] | None:
+    """The JSON object in a line of a log; None where the line is damaged."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -175,7 +178,7 @@ def _whole_lines(path: Path) -> list[bytes]:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON objects of a log; [] where there is no file. Torn or damaged lines are left out."""
     with _explained(f"cannot read {path}"):
-        records = map(_parse, _whole_lines(path))
+        records = map(parse_line, _whole_lines(path))
         return [record for record in records if record is not None]
 
 
@@ -191,7 +194,7 @@ def truncate_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> int:
         descriptor = _open_locked(path)
         try:
             lines = _whole_lines(path)
-            kept = [line for line in lines if (record := _parse(line)) is not None and keep(record)]
+            kept = [line for line in lines if (record := parse_line(line)) is not None and keep(record)]
             if sum(map(len, kept)) != os.fstat(descriptor).st_size:
                 replace_file(path, b"".join(kept))
         finally:

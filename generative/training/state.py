@@ -92,16 +92,20 @@ def restore(checkpoint: Checkpoint, engines: Mapping[str, Engine], state: Mappin
 def compare(checkpoint: Checkpoint, wanted: Mapping[str, tuple[int, ...]]) -> None:
     """Refuse a checkpoint whose tensors are not those of the model."""
     have = {name: tuple(checkpoint.shape(name)) for name in checkpoint.names()}
-    missing = sorted(set(wanted) - set(have))
-    surplus = sorted(set(have) - set(wanted))
-    unequal = [f"{n} {have[n]} instead of {wanted[n]}" for n in sorted(set(wanted) & set(have)) if have[n] != wanted[n]]
-    if missing or surplus or unequal:
-        parts = [("missing", missing), ("surplus", surplus), ("of another shape", unequal)]
-        listed = "; ".join(
-            f"{label}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}" for label, names in parts if names
-        )
+    listed = differences(have, wanted)
+    if listed:
         raise CheckpointError(
             f"checkpoint {checkpoint.path} belongs to another model ({listed})",
             expected="the tensors of this configuration",
             remedy="use the configuration that the checkpoint was made with, or another run.dir",
         )
+
+
+def differences(have: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], most: int = 3) -> str:
+    """What sets two tables of tensor shapes apart, the first `most` differences in words; "" for equal ones."""
+    unequal = [n for n in sorted(set(wanted) & set(have)) if have[n] != wanted[n]]
+    found = [f"{name} is {list(have[name])} instead of {list(wanted[name])}" for name in unequal]
+    found += [f"{name} is missing" for name in sorted(set(wanted) - set(have))]
+    found += [f"{name} is surplus" for name in sorted(set(have) - set(wanted))]
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(found[:most]) + more

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import time
 
 import psutil
@@ -45,7 +47,13 @@ def measured_matmul_flops(size: int = 768, repeats: int = 5) -> float:
 
 def host_memory_gb() -> float:
     """Resident memory of this process."""
-    return float(psutil.Process().memory_info().rss) / 2**30
+    return float(_process(os.getpid()).memory_info().rss) / 2**30
+
+
+@functools.lru_cache(maxsize=1)
+def _process(pid: int) -> psutil.Process:
+    """Looked up once: making the object reads half a dozen files of /proc."""
+    return psutil.Process(pid)
 
 
 def device_memory_gb(device: torch.device) -> float | None:

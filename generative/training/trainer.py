@@ -222,7 +222,7 @@ class Trainer:
         divisors = [
             self.method.divisor(update, b, c).detach().double() for b, c in zip(micro_batches, contexts, strict=True)
         ]
-        divisor = torch.stack(divisors).sum()
+        divisor = torch.stack(divisors).sum() if len(divisors) > 1 else divisors[0]
         if self.backend.world > 1:
             divisor = self.backend.collectives.sum(divisor)
         nets = {name: other.wrapped if name == update.trains else other.module for name, other in self.engines.items()}

@@ -43,10 +43,10 @@ def assert_nothing_written(folder):
     ("override", "words"),
     [
         ("train.optimzer.lr=1", ["train.optimzer", "unknown key (command line)", "Did you mean train.optimizer"]),
-        ("train.steps=many", ["train.steps", "'many'", "integer"]),
+        ("train.steps=many", ["train.steps", '"many"', "a whole number"]),
         ("train.batch_size=0", ["train.batch_size", "0", "greater than 0"]),
         ("train.batch_size=-4", ["train.batch_size", "-4"]),
-        ("train.precision=fp8", ["train.precision", "'fp8'", "fp32"]),
+        ("train.precision=fp8", ["train.precision", '"fp8"', "fp32"]),
         ("data.path=/no/such/place", ["/no/such/place"]),
         ("data.sequence_length=64", ["data.sequence_length=64", "max_length=32"]),
         ("data.tokenizer.name=wordpiece", ["wordpiece"]),
@@ -163,3 +163,17 @@ def test_prompts_and_blanks_that_do_not_fit(train, tmp_path, capsys):
     assert main(["sample", run, "--infill", "nothing to fill"]) == 2
     assert "▁" in capsys.readouterr().err
     assert main(["sample", run, "--infill", "a▁▁c", "--steps", "2"]) == 0
+
+
+def test_divergence_stops_with_a_diagnosis_that_can_be_replayed(train, tmp_path, capsys):
+    wild = ("train.optimizer.lr=1e30", "train.optimizer.clip_norm=null", "train.schedule.warmup_steps=0")
+    code, error = train(*wild)
+    assert code == 4
+    for words in ("at step", "samples", "seed 0", "to fix", "To replay:"):
+        assert words in error, error
+    again, same = train(*wild)
+    assert again == 4
+    assert same.splitlines()[0] == error.splitlines()[0]
+    code, error = train(*wild, "train.anomaly.policy=skip", "train.anomaly.limit=2")
+    assert code == 4  # every further step is as bad
+    assert same.split("update")[0] != error.split("update")[0]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from evaluation.report import build_report, write_report
 from evaluation.reporting.curves import keep_extremes, smooth
 from evaluation.reporting.folder import Run, read_run
-from evaluation.reporting.markup import compact, duration, embedded_json
+from evaluation.reporting.markup import embedded_json
 from evaluation.reporting.replay import replay
 from evaluation.reporting.table import Table
 from generative.errors import RunFolderError
@@ -281,7 +281,54 @@ def test_a_run_that_did_not_end_well_says_why_and_what_to_do(tmp_path, fake, out
 
 def test_a_running_run_without_a_sign_of_life_is_called_so(tmp_path, fake):
     fake.write_run(tmp_path, steps=20, state="running")
-    assert "no sign of life" in page_of(tmp_path).text
+    text = page_of(tmp_path).text
+    assert "Lost" in text
+    assert "no sign of life" in text
+
+
+def test_the_data_are_named_before_and_after_the_evaluation(tmp_path, fake):
+    fake.write_run(tmp_path, steps=20)
+    (tmp_path / "config.yaml").write_text("data:\n  name: files\n  path: books\n")
+    assert "files books" in page_of(tmp_path).text
+    record = fake.evaluation() | {"data": "held-out part of files books, bytes tokens, windows of 128"}
+    (tmp_path / "evaluation.json").write_text(json.dumps(record))
+    assert "Datafiles books, bytes tokens, windows of 128" in page_of(tmp_path).text
+    for text in ("data: [", "data: 3", "data: {name: [1], path: {a: b}}"):
+        (tmp_path / "config.yaml").write_text(text)
+        (tmp_path / "evaluation.json").unlink(missing_ok=True)
+        assert "files books" not in page_of(tmp_path).text
+
+
+@pytest.mark.parametrize(("memory", "words"), [(None, "measured on the worker's threads"), (3.5, "published dense")])
+def test_the_share_of_the_machine_says_what_it_is_a_share_of(tmp_path, fake, memory, words):
+    rows = [{"kind": "train", "step": s, "loss": {"a": 1.0}, "mfu": 0.4, "device_memory_gb": memory} for s in (1, 2)]
+    fake.write_lines(tmp_path / "metrics.jsonl", rows)
+    note = page_of(tmp_path).charts["mfu"]["note"]
+    assert words in note
+    assert "without recomputation" in note
+
+
+def test_samples_that_were_asked_for_are_not_the_runs_own(tmp_path, fake):
+    fake.write_run(tmp_path, steps=20)
+    (tmp_path / "samples" / "asked").mkdir()
+    item = {"kind": "sample", "prompt": "", "text": "ASKED FOR", "states": []}
+    (tmp_path / "samples" / "asked" / "step_000020.json").write_text(json.dumps({"step": 20, "items": [item]}))
+    assert "ASKED FOR" not in page_of(tmp_path).text
+
+
+def test_the_newest_samples_are_those_of_the_highest_step(tmp_path, fake):
+    fake.write_run(tmp_path, steps=20)
+    for step in (999_000, 1_001_000):
+        item = {"kind": "sample", "prompt": "", "text": f"text {step}", "states": []}
+        (tmp_path / "samples" / f"step_{step:06d}.json").write_text(json.dumps({"step": step, "items": [item]}))
+    assert "Drawn after step 1001000" in page_of(tmp_path).text
+
+
+def test_a_headline_whose_error_is_not_known_says_so(tmp_path, fake):
+    fake.write_run(tmp_path, steps=20)
+    record = {"figures": {"elbo": {"value": 3.274, "stderr": None, "n": 1, "unit": "bits/byte"}}}
+    (tmp_path / "evaluation.json").write_text(json.dumps(record))
+    assert "3.274 (no error known) bits/byte" in page_of(tmp_path).text
 
 
 def test_before_the_evaluation_the_headline_is_the_validation_then_the_loss(tmp_path, fake):
@@ -300,23 +347,6 @@ def test_a_missing_folder_and_an_unwritable_one_are_clear_errors(tmp_path):
     with pytest.raises(RunFolderError, match="cannot be written"):
         write_report(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
-
-
-def test_numbers_for_people():
-    assert [compact(v) for v in (41234, 999.4, 999_950, 1.21e6, 3.4e-5)] == [
-        "41.2k",
-        "999",
-        "1000k",
-        "1.21M",
-        "3.4e-05",
-    ]
-    assert [duration(s) for s in (0.51, 48, 72, 3600 * 3 + 300, 90000)] == [
-        "0.51 s",
-        "48 s",
-        "1 min 12 s",
-        "3 h 05 min",
-        "1 d 1 h",
-    ]
 
 
 def test_a_run_without_rows_has_a_page_in_memory(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from generative.config import known_keys
-from launch import cli
+from launch import bench_cli, cli
 from launch.schema import RunConfig
 
 QUICKSTART = "masked_diffusion/quickstart"
@@ -33,7 +33,7 @@ def test_help_names_all_commands_and_imports_nothing_heavy() -> None:
     ("words", "expected"),
     [
         (["train", QUICKSTART, "train.optimzer.lr=3"], "Did you mean train.optimizer"),
-        (["config", "show", QUICKSTART, "train.steps=many"], "train.steps: 'many' is not valid (command line)"),
+        (["config", "show", QUICKSTART, "train.steps=many"], 'train.steps: "many" is not valid (command line)'),
         (["config", "show", QUICKSTART, "train.batch_size=0"], "train.batch_size: 0 is not valid"),
         (["config", "show", QUICKSTART, "launch.workers=64"], "train.batch_size=16 is smaller than launch.workers=64"),
         (["train", "masked_diffusion/quickstrt"], f"Did you mean {QUICKSTART}?"),
@@ -55,7 +55,8 @@ def test_unknown_key_names_file_and_line(tmp_path: Path, capsys: pytest.CaptureF
     mine = tmp_path / "mine.yaml"
     mine.write_text(f"extends: {QUICKSTART}\ntrain:\n  optimzer: {{lr: 1}}\n")
     assert cli.main(["train", str(mine)]) == 2
-    assert f"train.optimzer: unknown key ({mine} line 3)" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert f"train.optimzer.lr: unknown key ({mine} line 3). Did you mean train.optimizer.lr?\n" in shown
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,12 +112,29 @@ def test_list_shows_the_purpose(capsys: pytest.CaptureFixture[str]) -> None:
     assert "masked diffusion language model" in line
 
 
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"value": 1.05, "stderr": 0.02, "goal": "<= 1.03"}, True),
+        ({"value": 1.05, "stderr": 0.02, "goal": "<= 1.0"}, False),
+        ({"value": 1.05, "stderr": 0.02, "low": 1.04, "high": 1.2, "goal": "<= 1.03"}, False),
+        ({"value": 1.05, "stderr": 0.001, "low": 1.0, "high": 1.2, "goal": "<= 1.03"}, True),
+        ({"value": 1.5, "stderr": 0.5, "low": 1.4, "high": 1.59, "goal": ">= 1.6"}, False),
+        ({"value": 1.5, "stderr": 0.01, "low": 1.4, "high": 1.6, "goal": ">= 1.6"}, True),
+        ({"value": 1.5, "stderr": None, "goal": ">= 1.6"}, False),
+        ({"value": 1.5, "stderr": None, "goal": None}, None),
+    ],
+)
+def test_a_goal_is_met_inside_the_figures_own_interval_or_beyond(entry: dict[str, Any], expected: bool | None) -> None:
+    assert bench_cli.met(entry) is expected
+
+
 def test_bench_prints_goals_and_writes_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = {
         "overhead_ratio": {"value": 1.05, "stderr": 0.02, "n": 200, "goal": "<= 1.03"},
-        "speedup": {"value": 1.2, "stderr": 0.01, "n": 200, "goal": ">= 1.6"},
+        "speedup": {"value": 1.2, "stderr": 0.01, "n": 200, "goal": ">= 1.6", "low": 1.1, "high": 1.3},
         "seconds": {"value": 3.0, "stderr": None, "n": 1, "goal": None},
     }
     asked = []
@@ -126,6 +144,9 @@ def test_bench_prints_goals_and_writes_json(
     assert cli.main(["bench", "trainer", "--quick", "--json", str(file)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].endswith(" met")
+    assert "[1.011, 1.089]" in lines[1]
+    assert "[1.1, 1.3]" in lines[2]
+    assert "no error known" in lines[3]
     assert lines[2].endswith("NOT MET")
     assert "met" not in lines[3]
     written = json.loads(file.read_text())
@@ -133,3 +154,21 @@ def test_bench_prints_goals_and_writes_json(
     assert written["name"] == "trainer"
     assert written["figures"] == figures
     assert written["environment"]["versions"]["python"].startswith("3.")
+
+
+@pytest.mark.parametrize("words", [["sample", "RUN"], ["evaluate", "RUN"], ["bench", "trainer"]])
+def test_where_results_go_is_checked_before_the_work(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(*arguments: Any, **settings: Any) -> Any:
+        raise AssertionError("the work has begun")
+
+    for name in ("launch.runs.sample_run", "launch.runs.evaluate_run"):
+        monkeypatch.setattr(name, work)
+    monkeypatch.setattr("evaluation.benchmarks.load", lambda name: SimpleNamespace(run=work))
+    for path in (tmp_path / "nope" / "x.json", tmp_path):
+        assert cli.main([*words, "--json", str(path)]) == 2
+        assert f"--json {path}" in capsys.readouterr().err
+    assert not (tmp_path / "nope").exists()
+    (tmp_path / "file").touch()
+    assert cli.main([*words, "--json", str(tmp_path / "file" / "x.json")]) == 2

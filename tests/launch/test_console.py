@@ -3,16 +3,14 @@ from __future__ import annotations
 import io
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from generative.training.runfolder import append_line
-from launch.console import Console, Follower
-from launch.formats import ago, duration, short
+from launch.console import PLAIN_SECONDS, SLOWEST_SECONDS, Console, Follower
 
 
 class Run:
@@ -52,24 +50,56 @@ def test_progress_comes_every_few_seconds_not_every_step(run: Run) -> None:
     for step in range(2, 100):
         run.train(step, 4.0)
         assert run.lines() == []
-    run.now += 6
+    run.now += PLAIN_SECONDS
     assert run.lines()[0].startswith("train   step 99/400 · loss 4 ")
 
 
-def test_the_last_step_is_always_shown_and_once(run: Run) -> None:
+@pytest.mark.parametrize("state", ["evaluating", "complete", "closed"])
+def test_the_last_step_is_shown_once_as_it_ended(run: Run, state: str) -> None:
     run.event("start", 0, "")
-    run.status(step=1)
+    run.status(step=399, state="running", eta_seconds=2, checkpoint="step_000300")
     run.lines()
     run.train(400, 2.31)
-    assert [line[:22] for line in run.lines()] == ["train   step 400/400 ·"]
+    run.now += 100
+    assert run.lines() == []
+    run.status(step=400, state="running" if state == "closed" else state, eta_seconds=2, checkpoint="step_000400")
+    if state == "closed":
+        run.follower.close()
+    last = "train   step 400/400 · loss 2.31 · ETA 0:00 · saved runs/x/checkpoints/step_000400"
+    assert [line for line in run.lines() if line.startswith("train")] == [last]
     run.follower.close()
     assert run.lines() == []
+
+
+def test_an_interrupted_run_ends_with_its_step_and_no_time_left(run: Run) -> None:
+    run.event("start", 0, "")
+    run.status(step=10, state="running", eta_seconds=40)
+    run.lines()
+    run.train(31, 3.5)
+    run.status(step=31, state="interrupted", eta_seconds=0.0, checkpoint="step_000031")
+    assert run.lines() == ["train   step 31/400 · loss 3.5 · saved runs/x/checkpoints/step_000031"]
+
+
+@pytest.mark.parametrize("hours", [0.01, 0.5, 4])
+def test_a_long_run_prints_few_lines(run: Run, hours: float) -> None:
+    run.event("start", 0, "")
+    times = []
+    for step in range(1, 2000):
+        run.now = 3600 * hours * step / 2000
+        run.status(step=step, steps=2000, state="running")
+        times += [run.now] * len(run.lines())
+    gaps = [after - before for before, after in pairwise(times)]
+    assert times[0] <= 3600 * hours / 1000
+    assert min(gaps) >= PLAIN_SECONDS
+    assert max(gaps) <= SLOWEST_SECONDS + 3600 * hours / 1000
+    assert len(times) < 3600 * hours / PLAIN_SECONDS + 1
+    assert len(times) < 250
 
 
 def test_evaluation_is_told_once_and_ends_the_progress(run: Run) -> None:
     run.event("start", 0, "")
     run.status(step=400, state="evaluating")
-    assert run.lines() == ["train   step 400/400", "evaluate measuring on held-out data, drawing samples"]
+    assert run.lines() == ["train   step 400/400 · ETA 0:00", "evaluate measuring on held-out data, drawing samples"]
     run.follower.close()
     assert run.lines() == []
 
@@ -93,10 +123,23 @@ def test_events_of_earlier_starts_are_old_news(tmp_path: Path) -> None:
     assert later.lines() == ["warning now"]
 
 
-def test_held_out_loss_comes_with_its_error(run: Run) -> None:
+def test_held_out_loss_comes_with_its_error_in_the_next_line_only(run: Run) -> None:
+    run.event("start", 0, "")
     loss = {"denoise": {"value": 2.4567, "stderr": 0.0213, "n": 64}}
     append_line(run.folder / "metrics.jsonl", {"kind": "validation", "step": 50, "loss": loss})
-    assert run.lines() == ["held-out step 50 · loss 2.457 ± 0.021 (n=64)"]
+    run.status(step=52)
+    assert run.lines() == ["train   step 52/400 · held-out 2.46 ± 0.02 (step 50, n=64)"]
+    run.now += PLAIN_SECONDS
+    run.status(step=60)
+    assert run.lines() == ["train   step 60/400"]
+
+
+def test_a_held_out_loss_without_an_error_says_so(run: Run) -> None:
+    run.event("start", 0, "")
+    loss = {"denoise": {"value": 2.5, "stderr": None, "n": 1}}
+    append_line(run.folder / "metrics.jsonl", {"kind": "validation", "step": 50, "loss": loss})
+    run.status(step=52)
+    assert run.lines() == ["train   step 52/400 · held-out 2.5 (no error known) (step 50, n=1)"]
 
 
 def test_a_log_cut_back_by_a_resume_is_read_on(run: Run) -> None:
@@ -108,7 +151,7 @@ def test_a_log_cut_back_by_a_resume_is_read_on(run: Run) -> None:
     (run.folder / "metrics.jsonl").write_text("")
     run.lines()
     run.train(2, 9.0)
-    run.now += 6
+    run.now += PLAIN_SECONDS
     assert run.lines()[0].startswith("train   step 2/400 · loss 9")
 
 
@@ -119,30 +162,3 @@ def test_a_line_being_written_waits_for_its_end(run: Run) -> None:
         assert run.lines() == []
         file.write('age": "whole"}\n')
     assert run.lines() == ["warning whole"]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(41_234, "41.2k"), (1.21e6, "1.21M"), (999.7, "1k"), (999_960, "1M"), (0.5, "0.5"), (12, "12")]
-)
-def test_short(value: float, text: str) -> None:
-    assert short(value) == text
-
-
-@given(st.floats(1e-3, 1e12))
-def test_short_is_right_to_three_digits(value: float) -> None:
-    text = short(value)
-    factor = {"k": 1e3, "M": 1e6, "G": 1e9}.get(text[-1], 1.0)
-    assert float(text.rstrip("kMG")) * factor == pytest.approx(value, rel=0.0051)
-    assert "e+" not in text or value >= 9.99e11
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0:00"), (42.4, "0:42"), (3599.6, "1:00:00"), (5025, "1:23:45"), (97_000, "27 h")]
-)
-def test_duration(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (400, "7 min"), (36_000, "10 h"), (864_000, "10.0 d")])
-def test_ago(seconds: float, text: str) -> None:
-    assert ago(seconds) == text

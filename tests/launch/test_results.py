@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from launch.results import result_lines, sample_line, with_error
+from launch.results import evaluation_line, result_lines, sample_line, with_error
 
 
 @pytest.mark.parametrize(
@@ -14,9 +14,9 @@ from launch.results import result_lines, sample_line, with_error
     [
         (3.2734, 0.0213, "3.27 ± 0.02"),
         (3.2734, 0.00213, "3.273 ± 0.002"),
-        (127.34, 12.0, "127 ± 12"),
-        (4.02, None, "4.02"),
-        (4.02, 0.0, "4.02"),
+        (1127.34, 12.0, "1,127 ± 12"),
+        (4.02, None, "4.02 (no error known)"),
+        (4.02, 0.0, "4.02 ± 0"),
         (None, None, "not finite"),
     ],
 )
@@ -26,20 +26,31 @@ def test_a_value_has_the_digits_that_its_error_leaves(value: float | None, stder
 
 def test_lines_of_a_complete_run(tmp_path: Path) -> None:
     figures: dict[str, Any] = {
-        "elbo": {"value": 3.27, "stderr": 0.02, "n": 96, "unit": "bits/byte", "protocol": "held-out files"},
-        "bigram": {"value": 4.021, "stderr": 0.01, "n": 96, "unit": "bits/byte", "protocol": "held-out files"},
+        "elbo": {"value": 3.27, "stderr": 0.02, "n": 96, "unit": "bits/byte", "bound": "upper"},
+        "bigram": {"value": 4.021, "stderr": 0.013, "n": 96, "unit": "bits/byte", "bound": None},
     }
-    (tmp_path / "evaluation.json").write_text(json.dumps({"figures": figures}))
-    (tmp_path / "samples").mkdir()
+    record = {"data": "held-out part of files books, windows of 128", "windows": 96, "draws": 16, "figures": figures}
+    (tmp_path / "evaluation.json").write_text(json.dumps(record))
+    (tmp_path / "samples" / "asked").mkdir(parents=True)
+    (tmp_path / "samples" / "asked" / "step_000500.json").write_text(json.dumps({"items": [{"text": "asked for"}]}))
     item = {"kind": "infill", "prompt": "return self.▁▁▁", "text": "return self.abc"}
     for step, items in ((100, []), (400, [{"kind": "sample", "prompt": "", "text": "x"}, item])):
         (tmp_path / "samples" / f"step_{step:06d}.json").write_text(json.dumps({"items": items}))
     (tmp_path / "report.html").touch()
     assert dict(result_lines(tmp_path, "runs/a")) == {
-        "evaluate": "ELBO 3.27 ± 0.02 bits/byte (held-out files) · bigram baseline 4.02",
+        "evaluate": (
+            "ELBO 3.27 ± 0.02 bits/byte (held-out part of files books, windows of 128, 96 windows x 16 strata)"
+            " · bigram baseline 4.021 ± 0.013"
+        ),
         "sample": '"return self.▁▁▁" -> "return self.abc"',
         "report": "runs/a/report.html",
     }
+
+
+def test_an_exact_likelihood_has_no_strata() -> None:
+    nll = {"value": 2.0, "stderr": 0.1, "n": 8, "unit": "bits/byte", "bound": None}
+    line = evaluation_line({"data": "held-out part of X", "draws": 16, "figures": {"nll": nll}})
+    assert line == "NLL 2.00 ± 0.10 bits/byte (held-out part of X, 8 windows)"
 
 
 def test_a_folder_without_results_has_no_lines(tmp_path: Path) -> None:

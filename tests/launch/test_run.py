@@ -17,6 +17,7 @@ from generative.training.runfolder import read_lines
 from generative.training.runlock import RunLock
 from launch.console import Console
 from launch.run import RecordedError, Task, train
+from launch.runs import read_config
 from launch.schema import LaunchConfig
 
 QUICKSTART = "masked_diffusion/quickstart"
@@ -155,6 +156,52 @@ def test_an_error_before_training_leaves_a_failed_run_that_can_be_mended(driver:
     assert driver.json("status.json")["state"] == "failed"
     driver.task = fake_task.TASK
     assert driver() == 0
+
+
+def test_a_fault_of_the_program_leaves_a_failed_run(driver: Driver) -> None:
+    def prepare(config: Any, run_dir: Path, progress: Any) -> Any:
+        raise ZeroDivisionError("nobody thought of this")
+
+    driver.task = Task(prepare, fake_task.work, fake_task.report)
+    with pytest.raises(ZeroDivisionError):
+        driver()
+    status = driver.json("status.json")
+    assert (status["state"], status["message"]) == ("failed", "unexpected ZeroDivisionError: nobody thought of this")
+    driver.task = fake_task.TASK
+    assert driver() == 0
+
+
+def test_a_report_that_fails_does_not_undo_a_complete_run(driver: Driver) -> None:
+    def report(run_dir: Path) -> None:
+        raise ZeroDivisionError
+
+    driver.task = Task(fake_task.prepare, fake_task.work, report)
+    with pytest.raises(ZeroDivisionError):
+        driver()
+    assert driver.json("status.json")["state"] == "complete"
+
+
+def test_earlier_environments_are_kept(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(version: str) -> None:
+        described = {"time": time.time(), "versions": {"torch": version}}
+        monkeypatch.setattr("launch.environment.describe", lambda: described)
+        driver.task = Task(_stop_first, fake_task.work, fake_task.report)
+        assert driver() == 75
+
+    for version in ("1", "1", "2", "3"):
+        start(version)
+    kept = [line["versions"]["torch"] for line in read_lines(driver.folder / "environments.jsonl")]
+    assert (kept, driver.json("environment.json")["versions"]["torch"]) == (["1", "2"], "3")
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "", "method: {name: unheard_of}", "\x00", "train: {new_key: 1}"])
+def test_a_damaged_or_foreign_configuration_is_told(driver: Driver, text: str) -> None:
+    driver()
+    (driver.folder / "config.yaml").write_text(text)
+    with pytest.raises(RunFolderError, match=r"config\.yaml: cannot be read by this version"):
+        driver()
+    with pytest.raises(RunFolderError, match=r"config\.yaml: cannot be read by this version"):
+        read_config(driver.folder)
 
 
 def test_an_error_of_the_workers_comes_with_its_exit_code(driver: Driver) -> None:

@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from evaluation.reporting.folder import read_run
 from launch import cli
 from launch.status import find_runs, table
 
@@ -49,7 +51,7 @@ def test_a_silent_run_is_lost_and_says_how_to_go_on(tmp_path: Path, state: str) 
     assert cells(tmp_path)["state"] == "lost"
     assert cells(tmp_path)["ETA"] == "-"
     shown = table(find_runs(tmp_path, NOW))
-    assert "no sign of life for 7 min (host node7); go on with: generative train 'my config'" in shown
+    assert "no sign of life for 6 min 40 s (host node7); go on with: generative train 'my config'" in shown
 
 
 @pytest.mark.parametrize("state", ["complete", "interrupted", "failed"])
@@ -57,6 +59,30 @@ def test_an_ended_run_is_not_lost_however_long_ago(tmp_path: Path, state: str) -
     make_run(tmp_path, "a", silent=1e6, state=state)
     assert cells(tmp_path)["state"] == state
     assert cells(tmp_path)["speed"] == "-"
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        ("interrupted", None),
+        ("interrupted", "interrupted"),
+        ("running", "interrupted"),
+        ("running", "failed"),
+        ("running", None),
+        ("failed", None),
+        ("evaluating", "complete"),
+    ],
+)
+def test_the_report_says_the_same_state(tmp_path: Path, status: str, outcome: str | None) -> None:
+    folder = make_run(tmp_path, "a", state=status)
+    if outcome:
+        (folder / "outcome.json").write_text(json.dumps({"state": outcome}))
+    assert cells(tmp_path)["state"] == (outcome or status)
+    for silent in (0.0, 1e5):
+        beat = {"heartbeat": time.time() - silent}
+        (folder / "status.json").write_text(json.dumps({"state": status, **beat}))
+        (run,) = find_runs(tmp_path)
+        assert read_run(folder).state == run.state
 
 
 def test_a_failed_run_says_why(tmp_path: Path) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from unittest.mock import ANY
 
 import pytest
 
+from evaluation.report import write_report
 from generative.config import to_yaml
 from generative.errors import CheckpointError, ConfigError
 from launch import runs
 from launch.schema import load_run_config
-from launch.worker import prepare, run_worker
+from launch.worker import ASSUMED_MFU, prepare, run_worker
 from tests.end_to_end.runs import CONFIG, write_text
 
 
@@ -64,6 +66,42 @@ def test_steps_follow_from_a_budget(texts, tmp_path):
         prepare(start(texts, tmp_path / "run", "train.steps=null", "train.flops=1e3"), tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("method.init_from=/no/such/run", ["init_from of network 'net'", "/no/such/run"]),
+        ("train.networks.nett.schedule.name=linear", ["train.networks.nett", "Did you mean net?"]),
+        ("train.networks.net.init_from=network:other", ["train.networks.net.init_from", "'other'"]),
+        ("train.optimizer.no_decay=[nothing]", ["train.optimizer.no_decay", "'nothing'"]),
+    ],
+)
+def test_mistakes_in_networks_are_found_before_any_worker_starts(texts, tmp_path, override, words):
+    with pytest.raises((ConfigError, CheckpointError)) as caught:
+        prepare(start(texts, tmp_path / "run", override), tmp_path / "run")
+    assert all(word in caught.value.problem for word in words), caught.value
+
+
+def test_a_warm_start_is_compared_before_any_worker_starts(texts, tmp_path, trained):
+    fitting = start(texts, tmp_path / "run", f"method.init_from={trained}")
+    assert prepare(fitting, tmp_path / "run").steps == 12
+    wide = start(texts, tmp_path / "run", f"method.init_from={trained}", "method.network.width=128")
+    with pytest.raises(
+        CheckpointError, match=r"attention\.out\.weight is \[64, 64\] instead of \[128, 128\]"
+    ) as caught:
+        prepare(wide, tmp_path / "run")
+    assert len(str(caught.value).splitlines()) == 3
+    assert " more)" in caught.value.problem
+
+
+def test_the_guessed_time_counts_all_workers(texts, tmp_path, monkeypatch):
+    monkeypatch.setattr("launch.worker.measured_matmul_flops", lambda: 1e9)
+    config = start(texts, tmp_path / "run")
+    plan = prepare(config, tmp_path / "run")
+    assert plan.seconds == pytest.approx(plan.flops / (ASSUMED_MFU * 1e9))
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert prepare(config, tmp_path / "run").seconds == pytest.approx(plan.seconds / 4)
+
+
 def test_metrics_are_means_over_the_steps_between_lines(texts, tmp_path, trained):
     config = start(texts, tmp_path / "run", "train.validation.every_steps=6")
     run_worker(config, tmp_path / "run", rank=0, world=1, attempt=1)
@@ -98,6 +136,50 @@ def test_evaluation_does_not_depend_on_the_batch_size(trained):
         assert figure["value"] == pytest.approx(two[name]["value"], rel=1e-6), name
 
 
+def record(folder):
+    names = ("evaluation.json", "report.html")
+    return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
+
+
+def test_other_evaluations_leave_the_runs_record_alone(trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("evaluations"))
+    write_report(folder)
+    before = record(folder)
+    runs.evaluate_run(folder, windows=4)
+    runs.evaluate_run(folder / "checkpoints" / "step_000008")
+    runs.evaluate_run(folder / "checkpoints" / "step_000008", windows=3, draws=2)
+    assert record(folder) == before
+    names = ["step_000008.json", "step_000008_windows_3_draws_2.json", "step_000012_windows_4.json"]
+    assert sorted(path.name for path in (folder / "evaluations").iterdir()) == names
+    assert json.loads((folder / "evaluations" / names[0]).read_text())["step"] == 8
+
+
+@pytest.mark.parametrize("door", ["run", "checkpoint"])
+def test_the_runs_own_evaluation_gives_its_figures_again_and_a_new_report(trained, tmp_path, door):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    before = json.loads((folder / "evaluation.json").read_text())
+    (folder / "evaluation.json").unlink()
+    written = []
+    path = folder if door == "run" else folder / "checkpoints" / "step_000012"
+    runs.evaluate_run(path, windows=before["windows"], on_written=written.append)
+    assert written == [folder / "evaluation.json"]
+    assert json.loads((folder / "evaluation.json").read_text()) == before | {"time": ANY}
+    assert before["data"].removeprefix("held-out part of ") in (folder / "report.html").read_text()
+
+
+def test_a_bf16_run_is_opened_in_the_precision_that_it_was_evaluated_in(texts, tmp_path):
+    folder = tmp_path / "run"
+    config = start(texts, folder, "train.precision=bf16", "evaluate.windows=6")
+    run_worker(config, folder, rank=0, world=1, attempt=1)
+    ended = json.loads((folder / "evaluation.json").read_text())["figures"]
+    assert runs.evaluate_run(folder)["figures"] == ended
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("precision: bf16", "precision: fp32"))
+    assert runs.evaluate_run(folder)["figures"]["elbo"] != ended["elbo"]
+
+
 def test_samples_repeat_themselves_and_follow_the_seed(trained):
     def texts_of(**options):
         return [item["text"] for item in runs.sample_run(trained, count=2, steps=4, **options)["items"]]
@@ -106,6 +188,24 @@ def test_samples_repeat_themselves_and_follow_the_seed(trained):
     assert texts_of(seed=1) != texts_of(seed=2)
     assert all(text.startswith("alpha") for text in texts_of(prompt="alpha"))
     assert len(texts_of(prompt="alpha")) == 2
+
+
+def test_asked_samples_are_kept_apart(trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    own = sorted((folder / "samples").glob("*.json"))
+    drawn = runs.sample_run(folder, count=1, steps=2, order="confidence")
+    assert sorted((folder / "samples").glob("*.json")) == own
+    assert json.loads((folder / "samples" / "asked" / "step_000012.json").read_text()) == drawn
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [({"order": "greedy"}, "greedy"), ({"temperature": -1.0}, "temperature")]
+)
+def test_options_are_checked_as_settings_are(trained, options, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        runs.sample_run(trained, **options)
+    assert "command line" in str(caught.value)
 
 
 def test_infilling_keeps_what_is_given(trained):

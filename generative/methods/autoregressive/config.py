@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from generative.config import Config
+from generative.config_messages import combination
 from generative.nets.transformer_config import TransformerConfig
 
 
@@ -34,5 +35,5 @@ class AutoregressiveConfig(Config):
     @model_validator(mode="after")
     def _consistent(self) -> AutoregressiveConfig:
         if not all(0.0 < decay < 1.0 for decay in self.ema):
-            raise ValueError(f"ema decay rates must lie between 0 and 1, not {self.ema}")
+            raise combination(f"ema={self.ema}", "decay rates above 0 and below 1", "correct method.ema")
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ class Autoregressive:
     config: AutoregressiveConfig
     facts: DataFacts
 
-    @property
+    @cached_property
     def network(self) -> TransformerConfig:
         """The network's sizes, completed by what the data says."""
         return fit_to_data(self.config.network, self.facts.vocab_size, self.facts.sequence_length)

@@ -45,7 +45,7 @@ class AutoregressiveSampler:
         tokens = condition["prompt"] if "prompt" in condition else self._first(ids, streams)
         if not 1 <= tokens.shape[1] <= self.length:
             raise ConfigError(
-                f"a prompt of {tokens.shape[1]} tokens", f"1 to {self.length} tokens", "shorten the prompt"
+                f"a prompt of {tokens.shape[1]} tokens", f"1 to {self.length} tokens", "give a prompt of that length"
             )
         for place in range(tokens.shape[1], self.length):
             uniform = streams.at(place).uniform("token", ids, dtype=torch.float64)

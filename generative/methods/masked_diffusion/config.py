@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from generative.config import Config
+from generative.config_messages import combination
 from generative.nets.transformer_config import TransformerConfig
 
 TimeSampler = Literal["iid", "stratified", "exact"]
@@ -54,7 +55,11 @@ class MaskedDiffusionConfig(Config):
     @model_validator(mode="after")
     def _consistent(self) -> MaskedDiffusionConfig:
         if self.time_sampler == "exact" and self.schedule != "linear":
-            raise ValueError(f"time_sampler exact draws counts uniformly and has no schedule {self.schedule!r}")
+            raise combination(
+                f"time_sampler=exact draws counts uniformly and cannot follow schedule={self.schedule}",
+                "schedule=linear with time_sampler=exact",
+                "set method.schedule=linear, or method.time_sampler=stratified",
+            )
         if not all(0.0 < decay < 1.0 for decay in self.ema):
-            raise ValueError(f"ema decay rates must lie between 0 and 1, not {self.ema}")
+            raise combination(f"ema={self.ema}", "decay rates above 0 and below 1", "correct method.ema")
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -32,12 +32,12 @@ class MaskedDiffusion:
     config: MaskedDiffusionConfig
     facts: DataFacts
 
-    @property
+    @cached_property
     def network(self) -> TransformerConfig:
         """The network's sizes, completed by what the data says."""
         return fit_to_data(self.config.network, self.facts.vocab_size, self.facts.sequence_length)
 
-    @property
+    @cached_property
     def mask_id(self) -> int:
         """Id of the mask token: the first after the padded vocabulary."""
         return self.network.padded_vocab

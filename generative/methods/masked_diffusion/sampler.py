@@ -227,7 +227,11 @@ def draw(
 ) -> Sampled:
     """Fill a canvas int64[B, T] by the configured sampler; noise by sample_id int64[B]."""
     if len(canvas) != len(sample_id):
-        raise ConfigError(f"{len(canvas)} canvases but {len(sample_id)} sample ids", "one sample id a canvas")
+        raise ConfigError(
+            f"{len(canvas)} canvases but {len(sample_id)} sample ids",
+            "one sample id a canvas",
+            "give condition['canvas'] and condition['sample_id'] the same number of rows",
+        )
     noise = StreamNoise(streams, sample_id, canvas.shape[1], settings.token_noise)
     sample = ancestral if settings.name == "ancestral" else confidence
     return sample(

@@ -11,7 +11,7 @@ A step folder gets its name by one rename after everything in it is flushed to t
 complete, and damage that happens later (disk, copying) shows in the hashes.
 """
 
-from generative.training.checkpoint.entries import Entry, replicated, shares
+from generative.training.checkpoint.entries import Entry, shares
 from generative.training.checkpoint.reader import Checkpoint, DamagedCheckpointError, newest_in, open_checkpoint
 from generative.training.checkpoint.rotation import surplus_steps
 from generative.training.checkpoint.store import CheckpointStore
@@ -23,7 +23,6 @@ __all__ = [
     "Entry",
     "newest_in",
     "open_checkpoint",
-    "replicated",
     "shares",
     "surplus_steps",
 ]

@@ -42,15 +42,6 @@ def _interval(tensor: Tensor, start: int, end: int) -> Entry:
     return Entry(tensor.detach().reshape(-1)[start:end], start, tuple(tensor.shape))
 
 
-def replicated(tensor: Tensor, rank: int, world: int) -> Entry:
-    """This rank's share of a tensor that all ranks hold: an equal part, to one element; it may be empty.
-
-    For many tensors `shares` is better: it makes far fewer pieces.
-    """
-    n = tensor.numel()
-    return _interval(tensor, n * rank // world, n * (rank + 1) // world)
-
-
 def shares(tensors: Mapping[str, Tensor], rank: int, world: int) -> dict[str, Entry]:
     """This rank's share of tensors that all ranks hold (the same names and shapes everywhere).
 

@@ -105,7 +105,9 @@ class Checkpoint:
         tensors: dict[str, dict[str, Any]] = self._index["tensors"]
         if name not in tensors:
             raise CheckpointError(
-                f"{self.path} holds no tensor {name!r}.{nearest(name, tensors)}", f"one of its {len(tensors)} names"
+                f"{self.path} holds no tensor {name!r}.{nearest(name, tensors)}",
+                f"one of its {len(tensors)} names",
+                "correct the name, or take a checkpoint of the same configuration",
             )
         return tensors[name]
 
@@ -175,7 +177,9 @@ def open_checkpoint(path: Path | str, verify: bool = True, on_event: OnEvent | N
     """
     path = Path(path)
     if not path.is_dir():
-        raise CheckpointError(f"{path}: no such folder", "a run folder, or a step_NNNNNN folder in it")
+        raise CheckpointError(
+            f"{path}: no such folder", "a run folder, or a step_NNNNNN folder in it", "correct the path"
+        )
     if ".tmp-" in path.name:
         raise CheckpointError(f"{path} is an unfinished checkpoint", "a complete one", "use its run folder instead")
     if (path / INDEX).exists() or path.name.startswith("step_"):

@@ -74,10 +74,9 @@ class CheckpointStore:
         self._events: deque[tuple[str, int, str]] = deque()
         self._snapshot = Snapshot()
         self._thread: threading.Thread | None = None
-        self._failed: tuple[int, CheckpointError] | None = None
+        self._failed: CheckpointError | None = None
         self._stop = threading.Event()
         self._number = 0
-        self._known: set[int] = set()
         self._protected = rotation.read_protected(self.folder)
         if rank == 0:
             rotation.clear_unfinished(self.folder, self._living)
@@ -104,7 +103,6 @@ class CheckpointStore:
             self._deliver()
             self._snapshot.take(entries)
             self._number += 1
-            self._known.add(step)
             folder = self.folder / f"{step_folder(step)}.tmp-{self.attempt}-{self._number}"
             job = _Job(step, self._number, frozen, folder, self.folder / step_folder(step), time.perf_counter())
             self._thread = threading.Thread(target=self._run, args=(job,), name="checkpoint-writer", daemon=True)
@@ -152,8 +150,7 @@ class CheckpointStore:
             if self._on_event is not None:
                 self._on_event(*event)
         if self._failed is not None:
-            (step, error), self._failed = self._failed, None
-            self._known.discard(step)
+            error, self._failed = self._failed, None
             raise error
 
     # ------------------------------------------------------------------ in the thread
@@ -168,7 +165,7 @@ class CheckpointStore:
             told = writer.as_checkpoint_error(error, job.folder, self._snapshot.nbytes)
             told.__cause__ = error if told is not error else error.__cause__
             writer.abandon(job.folder, self.rank, told)
-            self._failed = job.step, told
+            self._failed = told
 
     def _complete(self, job: _Job) -> None:
         parts = writer.wait_for_parts(job.folder, self.world, self._timeout, self._stop)
@@ -214,10 +211,6 @@ class CheckpointStore:
         """Steps of the complete checkpoints on disk, ascending (damaged ones among them)."""
         return rotation.complete_steps(self.folder)
 
-    def known_steps(self) -> set[int]:
-        """Steps that this run need not save again: saved by this store, or restored by `open`. Equal on all ranks."""
-        return set(self._known)
-
     def newest(self, verify: bool = True) -> Checkpoint | None:
         """The newest undamaged checkpoint, or None; damaged ones are passed over with a warning event.
 
@@ -226,10 +219,8 @@ class CheckpointStore:
         return newest_in(self.folder, verify, self._on_event)
 
     def open(self, step: int) -> Checkpoint:
-        """The checkpoint of `step`, to go on from: what this store saved after it counts no more as known."""
-        checkpoint = Checkpoint(self.folder / step_folder(step))
-        self._known = {known for known in self._known if known < step} | {step}
-        return checkpoint
+        """The checkpoint of `step`; its hashes are not compared."""
+        return Checkpoint(self.folder / step_folder(step))
 
     # ------------------------------------------------------------------ protecting
 

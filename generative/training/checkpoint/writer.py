@@ -165,7 +165,11 @@ def as_checkpoint_error(error: BaseException, folder: Path, needed: int) -> Chec
         if error.errno in NO_SPACE:
             return no_space(folder, needed, _free(folder))
         return CheckpointError(*explain(error, f"cannot write the checkpoint {folder}"))
-    return CheckpointError(f"saving the checkpoint {folder} failed: {type(error).__name__}: {error}")
+    return CheckpointError(
+        f"saving the checkpoint {folder} failed: {type(error).__name__}: {error}",
+        "a checkpoint that is written without an error",
+        "give the same command again (earlier checkpoints are untouched); if it fails again, please report it",
+    )
 
 
 def _free(folder: Path) -> int:

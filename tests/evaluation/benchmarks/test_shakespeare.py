@@ -61,6 +61,8 @@ def test_figures_of_a_tiny_run(text, tmp_path):
     assert len({*ar, *mdm}) == 2 * TINY.seeds  # every seed trains a model of its own
     assert figures["ar_bits"]["value"] == pytest.approx(sum(ar) / 2)
     assert figures["mdm_minus_ar_bits"]["value"] == pytest.approx((sum(mdm) - sum(ar)) / 2)
+    over = figures["mdm_bits"]["value"] - figures["bigram_bits"]["value"]
+    assert figures["mdm_minus_bigram_bits"]["value"] == pytest.approx(over)
     gain = figures["infill_left_only_bits"]["value"] - figures["infill_both_sides_bits"]["value"]
     assert figures["infill_gain_bits"]["value"] == pytest.approx(gain)
     # A few steps lead below the uniform distribution over the characters, but not far.

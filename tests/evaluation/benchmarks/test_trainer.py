@@ -6,7 +6,9 @@ import json
 import pytest
 import torch
 
+from evaluation.benchmarks import bare_loop
 from evaluation.benchmarks import trainer as bench
+from evaluation.benchmarks.step_clock import StepClock, bouts
 from generative.nets.transformer_config import TransformerConfig
 from generative.training.config import ScheduleConfig
 from generative.training.trainer import Trainer
@@ -31,7 +33,7 @@ def test_the_bare_loop_takes_the_trainers_steps(prepared, monkeypatch):
     constant = ScheduleConfig(name="constant", warmup_steps=0)
     config = prepared.config(4).model_copy(update={"schedule": constant})
     trainer = Trainer(prepared.method, config, 4, prepared.loader, prepared.backend)
-    bare = bench.BareLoop(
+    bare = bare_loop.BareLoop(
         copy.deepcopy(trainer.networks()["net"]), prepared.windows(4), prepared.method.mask_id, config
     )
     trainer.train()
@@ -41,7 +43,7 @@ def test_the_bare_loop_takes_the_trainers_steps(prepared, monkeypatch):
         streams = trainer.streams.at(step).within("denoise")
         ids = torch.arange(step * prepared.batch_size, (step + 1) * prepared.batch_size)
         drawn += [streams.shared_uniform("time"), streams.uniform("mask", ids, (TINY.network.max_length,))]
-    monkeypatch.setattr(bench.torch, "rand", lambda *shape, device: drawn.pop(0))
+    monkeypatch.setattr(bare_loop.torch, "rand", lambda *shape, device: drawn.pop(0))
     for _ in range(4):
         bare.step()
 
@@ -53,10 +55,10 @@ def test_the_bare_loop_takes_the_trainers_steps(prepared, monkeypatch):
 
 def test_steps_are_dealt_to_the_checkpoint_before_them():
     """Steps 1 .. 8 end at these times; checkpoints after steps 2 and 5 stall for 1 and 3 seconds."""
-    clock = bench.StepClock()
+    clock = StepClock()
     clock.ends = [1.0, 2.0, 5.0, 7.0, 8.0, 13.0, 14.0, 15.0]
     clock.busy = [False, False, True, False, False, False, False, False]
-    first, second = bench.bouts(clock, {2: 1.0, 5: 3.0}, interval=3)
+    first, second = bouts(clock, {2: 1.0, 5: 3.0}, interval=3)
     # Step 3 follows the checkpoint and step 4 began while it was being written.
     assert (first.stall, first.writing, first.idle) == (1.0, [2.0, 2.0], [1.0])
     assert (second.stall, second.writing, second.idle) == (3.0, [2.0], [1.0, 1.0])

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Annotated
 
-from generative.config import load_layers
+import pytest
+from pydantic import Field
+
+from generative.config import Config, load
+from generative.data.config import TextDataConfig
 from generative.method import DataFacts
+from generative.methods.autoregressive.config import AutoregressiveConfig
 from generative.methods.catalogue import METHODS
+from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
 from generative.nets.accounting import total_parameters
 from generative.training.config import TrainConfig
+
+
+class Preset(Config, extra="ignore"):
+    method: Annotated[MaskedDiffusionConfig | AutoregressiveConfig, Field(discriminator="name")]
+    train: TrainConfig
+    data: TextDataConfig
 
 
 @pytest.mark.parametrize(
@@ -23,11 +35,10 @@ from generative.training.config import TrainConfig
     ],
 )
 def test_presets(name, overrides, parameters, steps):
-    values = load_layers(name, overrides).values
-    train, section = TrainConfig(**values["train"]), values["method"]
-    entry = METHODS[section["name"]]
-    method = entry.build(entry.config()(**section), DataFacts(32000, values["data"]["sequence_length"]))
-    masked = section["name"] == "masked_diffusion"
+    preset = load(name, overrides, lambda values: Preset)
+    train = preset.train
+    method = METHODS[preset.method.name].build(preset.method, DataFacts(32000, preset.data.sequence_length))
+    masked = preset.method.name == "masked_diffusion"
     assert total_parameters(method.network, mask_row=masked) == parameters
     assert method.steps_for_flops(train.flops, train.batch_size, 2048) == steps
     assert train.optimizer.lr == 4e-4

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generative.errors import CheckpointError
-from generative.training.checkpoint import CheckpointStore, Entry, open_checkpoint, replicated, surplus_steps
+from generative.training.checkpoint import CheckpointStore, Entry, open_checkpoint, shares, surplus_steps
 from generative.training.checkpoint import writer as writing
 
 
@@ -105,7 +105,6 @@ def test_a_full_disk_surfaces_at_the_next_call_and_leaves_nothing(
         store.wait()
     assert "free space" in caught.value.remedy
     assert folders(tmp_path) == ["step_000001"]
-    assert store.known_steps() == {1}
     monkeypatch.undo()
     store.poll()
     store.save(2, entries(2.0), {}, asynchronous=False)
@@ -164,7 +163,7 @@ def pair(folder: Path, timeout: float = 600.0) -> list[CheckpointStore]:
 def test_a_missing_rank_is_named_after_a_bounded_wait(tmp_path: Path) -> None:
     first, _ = pair(tmp_path, timeout=0.05)
     with pytest.raises(CheckpointError, match=r"no part from rank 1 after 0\.05 s"):
-        first.save(1, {"w": replicated(torch.ones(10), 0, 2)}, {}, asynchronous=False)
+        first.save(1, shares({"w": torch.ones(10)}, 0, 2), {}, asynchronous=False)
     assert folders(tmp_path) == []
 
 
@@ -172,16 +171,16 @@ def test_the_failure_of_one_rank_reaches_rank_0_at_once(tmp_path: Path, monkeypa
     first, second = pair(tmp_path)
     monkeypatch.setattr(os, "write", full_disk)
     with pytest.raises(CheckpointError, match="no room"):
-        second.save(1, {"w": replicated(torch.ones(10), 1, 2)}, {}, asynchronous=False)
+        second.save(1, shares({"w": torch.ones(10)}, 1, 2), {}, asynchronous=False)
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match="rank 1: no room"):
-        first.save(1, {"w": replicated(torch.ones(10), 0, 2)}, {}, asynchronous=False)
+        first.save(1, shares({"w": torch.ones(10)}, 0, 2), {}, asynchronous=False)
     assert folders(tmp_path) == []
 
 
 def test_close_gives_up_waiting_for_other_ranks(tmp_path: Path) -> None:
     first, _ = pair(tmp_path)
-    first.save(1, {"w": replicated(torch.ones(10), 0, 2)}, {})
+    first.save(1, shares({"w": torch.ones(10)}, 0, 2), {})
     first.close()
     with pytest.raises(CheckpointError, match="the store was closed"):
         first.poll()
@@ -190,9 +189,9 @@ def test_close_gives_up_waiting_for_other_ranks(tmp_path: Path) -> None:
 def test_a_rank_that_is_ahead_loses_nothing(tmp_path: Path) -> None:
     first, second = pair(tmp_path)
     for step in (1, 2):
-        second.save(step, {"w": replicated(torch.full((10,), float(step)), 1, 2)}, {}, asynchronous=False)
+        second.save(step, shares({"w": torch.full((10,), float(step))}, 1, 2), {}, asynchronous=False)
     for step in (1, 2):
-        first.save(step, {"w": replicated(torch.full((10,), float(step)), 0, 2)}, {}, asynchronous=False)
+        first.save(step, shares({"w": torch.full((10,), float(step))}, 0, 2), {}, asynchronous=False)
     assert [open_checkpoint(tmp_path / f"step_00000{s}").tensor("w").unique().tolist() for s in (1, 2)] == [
         [1.0],
         [2.0],
@@ -220,17 +219,6 @@ def test_a_resumed_run_that_comes_by_again_leaves_a_whole_checkpoint_and_replace
     assert float(open_checkpoint(tmp_path).tensor("w")[0]) == 2.0
     assert folders(tmp_path) == ["step_000001"]
     assert [kind for kind, _, _ in heard] == ["warning", "checkpoint"]
-
-
-def test_known_steps_follow_saves_and_rewinds(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path)
-    for step in (10, 20, 30):
-        store.save(step, entries(step), {})
-    assert store.known_steps() == {10, 20, 30}
-    store.wait()
-    store.open(20)
-    assert store.known_steps() == {10, 20}
-    assert CheckpointStore(tmp_path).known_steps() == set()
 
 
 STEPS = st.sets(st.integers(0, 400), max_size=30)

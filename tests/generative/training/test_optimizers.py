@@ -34,6 +34,9 @@ def test_cosine_equals_the_reference():
         ({"name": "linear", "warmup_steps": 20, "min_ratio": 0.0}, 60, 0.5),
         ({"name": "wsd", "warmup_steps": 0, "decay_fraction": 0.2, "min_ratio": 0.0}, 79, 1.0),
         ({"name": "wsd", "warmup_steps": 0, "decay_fraction": 0.2, "min_ratio": 0.0}, 90, 0.5),
+        # Of the 50 updates after the warm-up, half decay: the middle of the decay is 3/4 of the way.
+        ({"name": "wsd", "warmup_steps": 50, "decay_fraction": 0.5, "min_ratio": 0.0}, 75, 1.0),
+        ({"name": "wsd", "warmup_steps": 50, "decay_fraction": 0.4, "min_ratio": 0.0}, 90, 0.5),
         ({"name": "cosine", "warmup_steps": 0, "min_ratio": 0.2}, 50, 0.6),
         ({"name": "cosine", "warmup_steps": 0, "min_ratio": 0.2}, 500, 0.2),
     ],
