@@ -25,7 +25,8 @@ demo: setup
 	@$(BIN)/generative train masked_diffusion/quickstart
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not distributed" -n 2
+	$(BIN)/pytest -m distributed
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -202,9 +202,13 @@ def _train(config: RunConfig, run_dir: Path, backend: Backend, attempt: int, sto
     hooks.append(text_task.SampleHook(config, data, run_dir))
     facts = {"config": config.name, "facts": text_task.facts_json(data.facts)}
     trainer = Trainer(method, config.train, steps, batches, backend, store, hooks, stop, facts)
-    state = trainer.train()
-    if state == "complete":
-        text_task.finish(config, data, trainer, run_dir)
+    try:
+        state = trainer.train()
+        if state == "complete":
+            text_task.finish(config, data, trainer, run_dir)
+    except GenerativeError as error:
+        monitor.finish(state="failed", message=error.problem)
+        raise
     monitor.finish(state=state, eta_seconds=0.0)
     return state
 

@@ -80,9 +80,8 @@ class MonitorHook(Hook):
             return
         self._complete(trainer, record)
         append_line(self.folder / "metrics.jsonl", record)
-        values = {f"{kind}/{u}": v for kind in ("loss", "grad_norm", "lr") for u, v in record[kind].items()}
         for tracker in self._trackers:
-            tracker.log(trainer.step, values)
+            tracker.log(trainer.step, _scalars(record))
         with self._lock:
             self._status |= {
                 "step": trainer.step,
@@ -179,6 +178,14 @@ def lost_work(folder: Path, step: int) -> tuple[int, float]:
     """Steps and seconds of training in metrics.jsonl beyond `step`: what a restart from it has to do again."""
     lines = [r for r in read_lines(folder / "metrics.jsonl") if r.get("kind") == "train" and int(r["step"]) > step]
     return len({r["step"] for r in lines}), float(sum(r["seconds"] for r in lines))
+
+
+def _scalars(record: Record) -> dict[str, float]:
+    """The numbers of a record for trackers: "loss/denoise", "masked_fraction/denoise", "samples_per_second", ..."""
+    values = {f"{kind}/{u}": v for kind in ("loss", "grad_norm", "lr") for u, v in record[kind].items()}
+    values |= {f"{name}/{u}": v for u, metrics in record["metrics"].items() for name, v in metrics.items()}
+    values |= {name: v for name, v in record.items() if name not in ("kind", "step", "time")}
+    return {name: v for name, v in values.items() if isinstance(v, int | float)}
 
 
 def _json(value: Any) -> str:
