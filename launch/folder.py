@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from generative.errors import ConfigError, RunFolderError
+from generative.errors import ConfigError, GenerativeError, RunFolderError
 
 if TYPE_CHECKING:
     from generative.config import Layers
@@ -153,6 +154,20 @@ def update_status(folder: Path, **fields: Any) -> None:
 
     status = read_json(folder / "status.json") | fields | {"heartbeat": time.time()}
     atomic_write(folder / "status.json", json.dumps(status), durable=False)
+
+
+def leave(folder: Path, state: str, cause: str | Exception) -> None:
+    """Say in status.json how the driver ended, and why; a run that its workers completed stays complete."""
+    if read_json(folder / "outcome.json").get("state") != "complete":
+        with contextlib.suppress(RunFolderError):
+            update_status(folder, state=state, message=_in_short(cause))
+
+
+def _in_short(cause: str | Exception) -> str:
+    if isinstance(cause, GenerativeError):
+        return cause.problem
+    first = (str(cause).strip().splitlines() or [""])[0]
+    return first if isinstance(cause, str) else f"unexpected {type(cause).__name__}: {first}"
 
 
 def record_event(folder: Path, kind: str, message: str) -> None:

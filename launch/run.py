@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from evaluation.quantities import compact, duration
 from generative.errors import GenerativeError, ResourceError
 from launch.console import Console, Follower, bar_progress
-from launch.folder import check_same_run, clear_requests, read_json, record_event, update_status, write_environment
+from launch.folder import (
+    check_same_run,
+    clear_requests,
+    leave,
+    read_json,
+    record_event,
+    update_status,
+    write_environment,
+)
 from launch.formats import gigabytes
 from launch.stopping import INTERRUPTED, StopRequest, stop_on_signals
 
@@ -106,25 +114,12 @@ def train(
             _run(config, folder, task, console, request)
             return _finish(config, folder, task, console)
         except KeyboardInterrupt:
-            _leave(folder, "interrupted", "stopped at once")
+            leave(folder, "interrupted", "stopped at once")
             console.line("stop", "stopped at once; the same command goes on from the newest checkpoint")
             return INTERRUPTED
         except Exception as error:
-            _leave(folder, "failed", _in_short(error))
+            leave(folder, "failed", error)
             raise
-
-
-def _leave(folder: Path, state: str, message: str) -> None:
-    """Say in status.json how the driver ended; a run that its workers completed stays complete."""
-    if read_json(folder / "outcome.json").get("state") != "complete":
-        with contextlib.suppress(GenerativeError):
-            update_status(folder, state=state, message=message)
-
-
-def _in_short(error: Exception) -> str:
-    if isinstance(error, GenerativeError):
-        return error.problem
-    return f"unexpected {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 @contextlib.contextmanager

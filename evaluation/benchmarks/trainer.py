@@ -184,15 +184,17 @@ class Bench:
         found = list(bouts(clock, stalls, interval))
         note = f"{size:.0f} MB every {interval} steps, {self.protocol(_median_step(found))}"
         fractions = mean_estimate([bout.fraction for bout in found], "", f"{note}; over checkpoints")
-        slowdown = grouped_ratio_of_medians([(bout.writing, bout.idle) for bout in found])
-        return {
-            "checkpoint_stall_fraction": figure(fractions, "< 0.02"),
-            "checkpoint_write_slowdown": figure(slowdown, None, note),
-        }
+        figures = {"checkpoint_stall_fraction": figure(fractions, "< 0.02")}
+        both = [(bout.writing, bout.idle) for bout in found if bout.writing and bout.idle]
+        if both:  # else every step, or none, fell into a write: there is nothing to compare
+            figures["checkpoint_write_slowdown"] = figure(grouped_ratio_of_medians(both), None, note)
+        return figures
 
 
 def _median_step(found: Sequence[Bout]) -> float:
-    return statistics.median(itertools.chain.from_iterable(bout.idle for bout in found))
+    """Between writes; where every step fell into one (a slow disk, tiny steps), of all steps."""
+    idle = list(itertools.chain.from_iterable(bout.idle for bout in found))
+    return statistics.median(idle or itertools.chain.from_iterable(bout.writing for bout in found))
 
 
 def _finish(hooks: Sequence[Hook]) -> None:

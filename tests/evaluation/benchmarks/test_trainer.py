@@ -68,11 +68,13 @@ def test_steps_are_dealt_to_the_checkpoint_before_them():
 
 def test_a_tiny_run_gives_all_figures_and_writes_metrics(prepared):
     figures = prepared.overhead() | prepared.checkpoints()
-    assert {key: entry["goal"] for key, entry in figures.items()} == {
+    goals = {key: entry["goal"] for key, entry in figures.items()}
+    # Steps this small may all fall into the writing of a checkpoint; then there is no slowdown to tell.
+    assert goals.pop("checkpoint_write_slowdown", None) is None
+    assert goals == {
         "overhead_ratio": "<= 1.03",
         "overhead_ratio_cpu_time": None,
         "checkpoint_stall_fraction": "< 0.02",
-        "checkpoint_write_slowdown": None,
     }
     assert figures["overhead_ratio"]["n"] == TINY.pairs
     assert figures["checkpoint_stall_fraction"]["n"] == TINY.checkpoints
