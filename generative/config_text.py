@@ -30,7 +30,7 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
         raise ConfigError(f"{path}: {error.strerror}", "a readable file", "check its permissions") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not a text in UTF-8", "YAML in UTF-8", "convert the file") from error
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, AssertionError) as error:
         line, problem = _yaml_problem(error)
         raise ConfigError(
             f"{path}{f' line {line}' if line else ''}: not readable as YAML: {problem}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,6 +155,20 @@ def update_status(folder: Path, **fields: Any) -> None:
 
     status = read_json(folder / "status.json") | fields | {"heartbeat": time.time()}
     atomic_write(folder / "status.json", json.dumps(status), durable=False)
+
+
+def beating(folder: Path, progress: Callable[[int, int], None], every: float = 5.0) -> Callable[[int, int], None]:
+    """`progress` that also gives the run a heartbeat: preparing much text takes longer than a run may be silent."""
+    last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        progress(done, total)
+        if time.monotonic() - last > every:
+            last = time.monotonic()
+            update_status(folder)
+
+    return report
 
 
 def leave(folder: Path, state: str, cause: str | Exception) -> None:

@@ -14,6 +14,7 @@ from evaluation.quantities import compact, duration
 from generative.errors import GenerativeError, ResourceError
 from launch.console import Console, Follower, bar_progress
 from launch.folder import (
+    beating,
     check_same_run,
     clear_requests,
     leave,
@@ -154,7 +155,7 @@ def _begin(config: RunConfig, folder: Path, notes: list[str], console: Console) 
 
 def _run(config: RunConfig, folder: Path, task: Task, console: Console, request: StopRequest) -> None:
     with _backend(config, folder, task.work, console) as backend:
-        plan = task.prepare(config, folder, bar_progress(console, "data", "B"))
+        plan = task.prepare(config, folder, beating(folder, bar_progress(console, "data", "B")))
         console.end_progress()
         _show_plan(config, plan, console)
         follower = Follower(folder, config.folder, console)

@@ -31,6 +31,7 @@ from generative.training.throughput import measured_matmul_flops
 from generative.training.trainer import Trainer
 from generative.training.validation import ValidationHook
 from launch import text_task
+from launch.folder import read_json
 from launch.ray_worker import restarts
 from launch.schema import RunConfig
 from launch.status import command
@@ -209,7 +210,7 @@ def _train(config: RunConfig, run_dir: Path, backend: Backend, attempt: int, sto
     except GenerativeError as error:
         monitor.finish(state="failed", message=error.problem)
         raise
-    monitor.finish(state=state, eta_seconds=0.0)
+    monitor.finish(state=state)
     return state
 
 
@@ -217,7 +218,7 @@ def _losses_so_far(run_dir: Path, rank: int) -> dict[str, Any]:
     """Restarts and lost work for status.json, from what earlier attempts left."""
     if rank != 0:
         return {}
-    earlier = _read_json(run_dir / "status.json")
+    earlier = read_json(run_dir / "status.json")
     newest = max(complete_steps(run_dir / "checkpoints"), default=0)
     steps, seconds = lost_work(run_dir, newest)
     return {
@@ -261,16 +262,8 @@ def _stop_requests(run_dir: Path) -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 def _outcome(run_dir: Path) -> dict[str, Any]:
-    return _read_json(run_dir / "outcome.json")
+    return read_json(run_dir / "outcome.json")
 
 
 def _write_outcome(run_dir: Path, state: str, error: GenerativeError | None = None) -> None:
@@ -286,5 +279,5 @@ def _write_outcome(run_dir: Path, state: str, error: GenerativeError | None = No
 
 
 def _final_status(run_dir: Path, state: str, message: str) -> None:
-    status = _read_json(run_dir / "status.json") | {"state": state, "message": message, "heartbeat": time.time()}
+    status = read_json(run_dir / "status.json") | {"state": state, "message": message, "heartbeat": time.time()}
     atomic_write(run_dir / "status.json", json.dumps(status))

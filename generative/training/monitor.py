@@ -142,7 +142,8 @@ class MonitorHook(Hook):
             self.event("complete" if state == "complete" else "stop", trainer.step, f"training {state}")
             for tracker in self._trackers:
                 tracker.close()
-            self.status(state="evaluating" if state == "complete" else state, step=trainer.step, eta_seconds=0.0)
+            done = state == "complete"
+            self.status(state="evaluating" if done else state, step=trainer.step, eta_seconds=0.0 if done else None)
 
     def event(self, kind: str, step: int, message: str) -> None:
         """One line of events.jsonl."""
