@@ -30,8 +30,8 @@ class LaunchConfig(Config):
     """Number of training workers (ranks)."""
     address: str | None = None
     """Ray cluster to use, "auto" or host:port; null starts a local one for the run."""
-    cpus_per_worker: PositiveInt = 1
-    """Cores reserved for each worker."""
+    cpus_per_worker: float = Field(default=1, gt=0)
+    """Cores reserved for each worker, and its threads; a part of a core lets more workers than cores run, slowly."""
     gpus_per_worker: float = Field(default=0, ge=0)
     """GPUs reserved for each worker."""
     max_restarts: int = Field(default=3, ge=0)
@@ -102,6 +102,11 @@ class RunConfig(Config):
                 "every worker needs at least one sample of each batch. Raise the first or lower the second"
             )
         return self
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of each worker."""
+        return self.train.threads or max(1, int(self.launch.cpus_per_worker))
 
     @property
     def folder(self) -> str:

@@ -105,7 +105,7 @@ def _guessed_seconds(config: RunConfig, flops: float) -> float | None:
     """Training time of workers on this machine; None where they run elsewhere or on GPUs."""
     if config.launch.gpus_per_worker or config.launch.address is not None:
         return None
-    threads = config.launch.cpus_per_worker
+    threads = config.threads
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     rate = measured_matmul_flops()
@@ -154,9 +154,7 @@ def _run(config: RunConfig, run_dir: Path, rank: int, attempt: int, stop: Callab
     if rank == 0:
         lock.acquire(wait_seconds=ORPHAN_SECONDS)
     try:
-        backend = Backend(
-            config.parallel, config.train.precision, config.train.threads or config.launch.cpus_per_worker
-        )
+        backend = Backend(config.parallel, config.train.precision, config.threads)
         return _train(config, run_dir, backend, attempt, stop)
     finally:
         if rank == 0:

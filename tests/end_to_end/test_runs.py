@@ -112,7 +112,8 @@ def test_interrupt_saves_and_any_number_of_workers_goes_on(straight, run, texts,
     for workers in (1, 3):
         other = Run(texts, tmp_path / str(workers))
         shutil.copytree(run.folder, other.folder)
-        other.finish(f"launch.workers={workers}", *(LOCAL[:1] if workers == 1 else ()))
+        # Half a core each: three workers on a machine of two cores.
+        other.finish(f"launch.workers={workers}", *(LOCAL[:1] if workers == 1 else ("launch.cpus_per_worker=0.5",)))
         assert other.losses() == pytest.approx(straight.losses(), rel=1e-5)
         assert [line["samples"] for line in other.lines("metrics.jsonl") if line["kind"] == "train"] == [
             12 * (i + 1) for i in range(120)
