@@ -19,7 +19,7 @@ class AnomalyGuard:
 
     def __init__(self, config: AnomalyConfig) -> None:
         self.config = config
-        self.consecutive = 0
+        self.consecutive: dict[str, int] = {}
         self.rollbacks = 0
         self._recent: dict[str, deque[float]] = {}
 
@@ -27,10 +27,10 @@ class AnomalyGuard:
         """What is wrong with this update, or None; a good one is remembered."""
         problem = self._problem(update, loss, grad_norm)
         if problem is None:
-            self.consecutive = 0
+            self.consecutive[update] = 0
             self._recent.setdefault(update, deque(maxlen=WINDOW)).append(loss)
         else:
-            self.consecutive += 1
+            self.consecutive[update] = self.consecutive.get(update, 0) + 1
         return problem
 
     def _problem(self, update: str, loss: float, grad_norm: float) -> str | None:
@@ -50,20 +50,20 @@ class AnomalyGuard:
     def exhausted(self) -> bool:
         """Whether the policy's limit is reached, so that the run must stop."""
         if self.config.policy == "skip":
-            return self.consecutive > self.config.limit
+            return max(self.consecutive.values(), default=0) > self.config.limit
         return self.config.policy == "stop" or self.rollbacks >= self.config.limit
 
     def state(self) -> dict[str, object]:
         """For the checkpoint: JSON."""
         return {
-            "consecutive": self.consecutive,
+            "consecutive": dict(self.consecutive),
             "rollbacks": self.rollbacks,
             "recent": {name: list(losses) for name, losses in self._recent.items()},
         }
 
     def load(self, state: dict[str, object]) -> None:
         """Go on from a checkpoint."""
-        self.consecutive = int(state["consecutive"])  # type: ignore[call-overload]
+        self.consecutive = dict(state["consecutive"])  # type: ignore[call-overload]
         self.rollbacks = int(state["rollbacks"])  # type: ignore[call-overload]
         recent: dict[str, Sequence[float]] = state["recent"]  # type: ignore[assignment]
         self._recent = {name: deque(losses, maxlen=WINDOW) for name, losses in recent.items()}

@@ -46,8 +46,10 @@ class Engine:
 
     def set_trainable(self, trainable: bool) -> None:
         """Whether the parameters take gradients in the update that follows."""
-        for parameter in self.module.parameters():
-            parameter.requires_grad_(trainable)
+        assert self.optimizer is not None
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.requires_grad_(trainable)
 
     def clip(self) -> Tensor:
         """Clip the gradient norm over the whole network; returns the norm before (scalar tensor)."""

@@ -27,7 +27,7 @@ def build_engines(method: Method, config: TrainConfig, steps: int, backend: Back
     specs = method.networks()
     modules = {name: _build(name, spec, config.seed) for name, spec in specs.items()}
     check_networks(method, config, modules)
-    for name, spec in specs.items():
+    for name, spec in sorted(specs.items(), key=lambda item: _depth(item[0], specs, config)):
         _, source = _start(name, spec, config)
         if source:
             initialize(modules[name], source, name, modules)
@@ -107,6 +107,20 @@ def _start(name: str, spec: NetworkSpec, config: TrainConfig) -> tuple[str, str 
     if own and own.init_from:
         return f"train.networks.{name}.init_from", own.init_from
     return f"init_from of network {name!r}", spec.init_from
+
+
+def _depth(name: str, specs: Mapping[str, NetworkSpec], config: TrainConfig) -> int:
+    """How many networks of the method stand between this one's start and weights from outside.
+
+    Raises:
+        ConfigError: networks start from one another in a circle.
+    """
+    depth, at = 0, name
+    while (source := _start(at, specs[at], config)[1] or "").startswith("network:"):
+        depth, at = depth + 1, source.removeprefix("network:")
+        if depth > len(specs):
+            raise ConfigError(f"network {name!r} starts from itself, by way of {source!r}", remedy="correct init_from")
+    return depth
 
 
 def _check_start(module: nn.Module, key: str, source: str, name: str, modules: Mapping[str, nn.Module]) -> None:

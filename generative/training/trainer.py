@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
@@ -139,7 +141,7 @@ class Trainer:
         error: GenerativeError | None = None
         try:
             action()
-        except CheckpointError as raised:
+        except GenerativeError as raised:
             error = raised
         flags = torch.tensor([float(stop), float(error is not None)], device=self.backend.device)
         if self.backend.world > 1:
@@ -187,6 +189,7 @@ class Trainer:
     def _update(self, update: Update, repeat: int, share: Share) -> bool:
         """One optimizer step, or what the anomaly policy does instead; False after a rollback."""
         engine = self._prepare(update)
+        buffers = [(b, b.clone()) for e in self.engines.values() for b in e.module.buffers()]
         results, new_state = self._gradients(update, repeat, share, engine)
         norm = engine.clip()
         reduced = means.reduce(results, self.backend.collectives)
@@ -194,10 +197,12 @@ class Trainer:
         problem = self.guard.verdict(update.name, loss, grad_norm)
         if problem is not None:
             engine.zero_grad()
+            for buffer, before in buffers:
+                buffer.copy_(before)
             return self._anomaly(update, problem)
         self._lr[update.name] = engine.step(self.lr_factor)
         engine.zero_grad()
-        self.state.update(new_state)
+        self.state.update({name: tensor.detach() for name, tensor in new_state.items()})
         reduced["grad_norm"] = Mean(torch.tensor(grad_norm), torch.tensor(1.0))
         means.add(self._pending, {f"{update.name}\n{name}": mean for name, mean in reduced.items()})
         return True
@@ -311,6 +316,7 @@ class Trainer:
         self._resume()
         self.guard.rollbacks, self.lr_factor, self.samples = rollbacks, factor, samples
         self._pending.clear()
+        self._since = (time.perf_counter(), self.samples)
         self.event("rollback", f"back to step {self.step}; learning rate x {factor:g}")
 
     # ------------------------------------------------------------------ records and checkpoints
@@ -324,9 +330,11 @@ class Trainer:
         """Keep the checkpoint of this step if its validation loss is the lowest so far."""
         if self.store is None or not self.config.checkpoint.keep_best:
             return
+        if not math.isfinite(loss):
+            return
         if self.best is None or loss < self.best["loss"]:
             self.best = {"step": self.step, "loss": loss}
-            self.store.protect(self.step)
+            self._together(False, partial(self.store.protect, self.step))
             self.checkpoint()
 
     def networks(self) -> dict[str, torch.nn.Module]:
@@ -382,12 +390,9 @@ class Trainer:
             "best": self.best,
             "world": self.backend.world,
         }
-        self.store.save(
-            self.step,
-            entries(self.engines, self.state, self.backend.rank, self.backend.world),
-            meta,
-            asynchronous=self.config.checkpoint.asynchronous,
-        )
+        state = entries(self.engines, self.state, self.backend.rank, self.backend.world)
+        asynchronous = self.config.checkpoint.asynchronous
+        self._together(False, partial(self.store.save, self.step, state, meta, asynchronous=asynchronous))
         for hook in self.hooks:
             hook.on_checkpoint(self, self.step)
 
@@ -422,6 +427,8 @@ class Trainer:
                     expected="at least one whole checkpoint, or none at all",
                     remedy="restore one from a copy, or remove the folder to start from the beginning",
                 )
+            for hook in self.hooks:
+                hook.on_rewind(self, 0)
             return None
         checkpoint = self.store.open(step)
         restore(checkpoint, self.engines, self.state)

@@ -191,8 +191,11 @@ class CheckpointStore:
 
     def _rotate(self, job: _Job) -> None:
         """Removes what need not be kept, and folders that failed saves left."""
-        protected = set(self._protected.values())
-        for step in rotation.surplus_steps(self.complete_steps(), self._keep_last, self._keep_every, protected):
+        protected = {job.step, *self._protected.values()}
+        # Steps beyond the one just saved belong to a past that this run has left (damaged, passed over): they must not
+        # push whole ones out.
+        steps = [step for step in self.complete_steps() if step <= job.step]
+        for step in rotation.surplus_steps(steps, self._keep_last, self._keep_every, protected):
             self._remove(step, job.number)
         rotation.clear_unfinished(self.folder, self._living)
 

@@ -13,6 +13,8 @@ from generative.training.backend import Backend
 from generative.training.checkpoint import CheckpointStore
 from generative.training.config import TrainConfig
 from generative.training.hooks import Hook
+from generative.training.monitor import MonitorHook
+from generative.training.runfolder import read_lines
 from generative.training.trainer import Trainer
 from tests.support.toys import Duel, Regression, loaders
 
@@ -203,6 +205,32 @@ def test_only_damaged_checkpoints_stop_the_run_instead_of_starting_again(tmp_pat
         run(Regression(), config(), CheckpointStore(tmp_path))
 
 
+def test_killed_before_the_first_checkpoint_logs_each_step_once(tmp_path):
+    class Die(Hook):
+        def on_step(self, trainer, record):
+            if trainer.step == 3:
+                raise RuntimeError
+
+    def train(*hooks):
+        store, backend = CheckpointStore(tmp_path / "checkpoints"), Backend()
+        Trainer(Regression(), config(), 6, loaders(), backend, store, [MonitorHook(tmp_path), *hooks]).train()
+
+    with pytest.raises(RuntimeError):
+        train(Die())
+    train()
+    assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl")] == list(range(1, 7))
+
+
+def test_a_damaged_newer_checkpoint_does_not_push_out_the_whole_one(tmp_path):
+    run(Regression(), config(steps=4, checkpoint={"every_steps": 2}), CheckpointStore(tmp_path, keep_last=2))
+    victim = tmp_path / "step_000004" / "rank0000.safetensors"
+    victim.write_bytes(victim.read_bytes()[:-1] + b"?")
+    settings = config(steps=4, checkpoint={"every_steps": None})
+    _, _, state = run(Regression(), settings, CheckpointStore(tmp_path, keep_last=1), stop=stopping_after(1))
+    assert state == "interrupted"
+    assert CheckpointStore(tmp_path, keep_last=1).newest().step == 3
+
+
 def test_warm_start_from_another_run(tmp_path):
     first, _, _ = run(Regression(), config(), CheckpointStore(tmp_path / "checkpoints"))
     settings = config(networks={"net": {"init_from": str(tmp_path)}})
@@ -241,7 +269,7 @@ def test_rollback_goes_on_with_later_data_and_a_lower_rate(tmp_path):
     settings = config(anomaly={"policy": "rollback"}, checkpoint={"every_steps": 2, "keep_last": 9})
     trainer, keep, state = run(Regression(poison=20), settings, CheckpointStore(tmp_path))
     assert state == "complete"
-    assert keep.rewinds == [2]
+    assert keep.rewinds == [0, 2]
     assert trainer.lr_factor == 0.5
     assert trainer.samples == 6 * (6 + 2)  # two steps were taken again, with the samples after the bad ones
 
