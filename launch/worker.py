@@ -208,6 +208,8 @@ def _train(config: RunConfig, run_dir: Path, backend: Backend, attempt: int, sto
     except GenerativeError as error:
         monitor.finish(state="failed", message=error.problem)
         raise
+    finally:
+        monitor.stop_beating()
     monitor.finish(state=state)
     return state
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
+from generative.errors import RunFolderError
 from generative.training.hooks import Hook, Record
 from generative.training.runfolder import append_line, atomic_write, read_lines, truncate_lines
 from generative.training.throughput import device_memory_gb, host_memory_gb, peak_flops
@@ -169,10 +171,15 @@ class MonitorHook(Hook):
         if self.active:
             self.status(**fields)
 
+    def stop_beating(self) -> None:
+        """End the heartbeat; the last status stays."""
+        self._closed.set()
+
     def _beat(self) -> None:
         while not self._closed.wait(HEARTBEAT_SECONDS):
             self._memory = host_memory_gb()
-            self.status()
+            with contextlib.suppress(RunFolderError):  # a full disk now may have room at the next beat
+                self.status()
 
 
 def lost_work(folder: Path, step: int) -> tuple[int, float]:
