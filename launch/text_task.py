@@ -60,6 +60,12 @@ def check_lengths(config: RunConfig, data: TextData) -> None:
                 expected=f"at most {longest}",
                 remedy=f"lower {key}, or raise method.network.max_length",
             )
+    if config.sample.length == 1 and data.tokenizer.eos_id is not None:
+        raise ConfigError(
+            "sample.length=1 leaves no room: a sample begins with the token that ends a document",
+            expected="at least 2",
+            remedy="raise sample.length, or set it to null for the training length",
+        )
 
 
 def facts_json(facts: DataFacts) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -48,22 +49,29 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-def make_trackers(config: RunConfig, folder: Path) -> list[Tracker]:
-    """Those that the configuration asks for.
+def check_trackers(config: RunConfig) -> None:
+    """Whether the packages are there; asked before any worker starts, since only rank 0 would meet the lack of one.
 
     Raises:
         ConfigError: a package is missing.
     """
+    wanted = {"tensorboardX": config.track.tensorboard, "wandb": config.track.wandb}
+    extras = {"tensorboardX": "tensorboard", "wandb": "wandb"}
+    for package, setting in wanted.items():
+        if setting and importlib.util.find_spec(package) is None:
+            key = extras[package]
+            raise ConfigError(
+                f"track.{key} needs the package {package}, which is not installed",
+                expected="the tracker's package",
+                remedy=f"pip install 'generative[{key}]', or remove track.{key}",
+            )
+
+
+def make_trackers(config: RunConfig, folder: Path) -> list[Tracker]:
+    """Those that the configuration asks for (see `check_trackers`)."""
     trackers: list[Tracker] = []
-    try:
-        if config.track.tensorboard:
-            trackers.append(TensorBoard(folder / "tensorboard"))
-        if config.track.wandb:
-            trackers.append(WeightsAndBiases(config.track.wandb, config, folder))
-    except ImportError as error:
-        raise ConfigError(
-            f"track: {error}",
-            expected="the tracker's package",
-            remedy="pip install 'generative[tensorboard]' or 'generative[wandb]', or remove it from `track`",
-        ) from error
+    if config.track.tensorboard:
+        trackers.append(TensorBoard(folder / "tensorboard"))
+    if config.track.wandb:
+        trackers.append(WeightsAndBiases(config.track.wandb, config, folder))
     return trackers

@@ -35,7 +35,7 @@ from launch.folder import read_json
 from launch.ray_worker import restarts
 from launch.schema import RunConfig
 from launch.status import command
-from launch.trackers import make_trackers
+from launch.trackers import check_trackers, make_trackers
 
 AGREED = (ConfigError, CheckpointError, AnomalyError)
 """Errors that all ranks raise together."""
@@ -81,6 +81,7 @@ def prepare(config: RunConfig, run_dir: Path, progress: Callable[[int, int], Non
     method = text_task.build_method(config, data.facts)
     steps = text_task.steps(config, method, data.facts)
     text_task.check_lengths(config, data)
+    check_trackers(config)
     specs = method.networks()
     with torch.device("meta"):
         modules = {name: spec.build() for name, spec in specs.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from unittest.mock import ANY
@@ -241,3 +242,13 @@ def test_settings_that_a_method_has_not_are_refused(texts, tmp_path):
         runs.sample_run(folder, steps=4)
     with pytest.raises(ConfigError, match="fill"):
         runs.sample_run(folder, infill="a▁b")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"), [("sample.length=1", "at least 2"), ("track.wandb=mine", "package wandb")]
+)
+def test_what_only_rank_0_would_meet_is_found_beforehand(texts, tmp_path, override, words):
+    if "wandb" in override and importlib.util.find_spec("wandb"):
+        pytest.skip("wandb is installed here")
+    with pytest.raises(ConfigError, match=words):
+        prepare(start(texts, tmp_path / "run", override), tmp_path / "run")
