@@ -28,12 +28,18 @@ class LaunchConfig(Config):
     """ray: Ray Train with `workers` workers. local: in this process (or the processes that torchrun started)."""
     workers: PositiveInt = 1
     """Number of training workers (ranks)."""
+    min_workers: PositiveInt | None = None
+    """Where a restart finds fewer workers than `workers`, go on with as few as this; null: wait for all of them."""
+    nodes: PositiveInt | None = None
+    """Spread the workers evenly over so many nodes of the cluster; null: wherever there is room."""
     address: str | None = None
     """Ray cluster to use, "auto" or host:port; null starts a local one for the run."""
     cpus_per_worker: float = Field(default=1, gt=0)
     """Cores reserved for each worker, and its threads; a part of a core lets more workers than cores run, slowly."""
     gpus_per_worker: float = Field(default=0, ge=0)
     """GPUs reserved for each worker."""
+    memory_per_worker: float | None = Field(default=None, gt=0)
+    """GB of host memory reserved for each worker; null reserves none."""
     max_restarts: int = Field(default=3, ge=0)
     """How often a group that lost a worker is started again from the newest checkpoint."""
 

@@ -148,10 +148,19 @@ class TrainConfig(Config):
         return self
 
 
-class ParallelConfig(Config):
-    """How one training step is spread over workers."""
+Strategy = Literal["none", "ddp", "fsdp", "zero1", "zero2", "zero3"]
 
-    strategy: Literal["ddp"] = "ddp"
-    """ddp: every worker holds all networks; gradients are averaged."""
+
+class ParallelConfig(Config):
+    """How one training step is spread over workers. Results are the same for all strategies."""
+
+    strategy: Strategy = "ddp"
+    """none: one process. ddp: every worker holds everything; gradients are averaged. fsdp (torch's fully_shard) and
+    zero3 (DeepSpeed): weights, gradients and optimizer are sharded over the workers. zero1: only the optimizer and the
+    averages are. zero2: gradients too."""
+    frozen: Literal["plain", "sharded"] = "plain"
+    """Networks that are not trained: whole on every worker, or sharded like the others (fsdp, zero3)."""
+    cpu_offload: bool = False
+    """Hold the optimizer's state (fsdp, zero3: weights too) in host memory instead of on the GPU."""
     timeout_seconds: PositiveInt = 300
     """How long a collective may wait for a worker before the group is ended (and started again)."""
