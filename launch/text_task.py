@@ -114,7 +114,7 @@ def describe_weights(trainer: Trainer, weights: str) -> str:
 
 
 class SampleHook(Hook):
-    """Draws samples every `train.sample_every` steps, on rank 0."""
+    """Draws samples every `train.sample_every` steps (rank 0 does)."""
 
     def __init__(self, config: RunConfig, data: TextData, run_dir: Path) -> None:
         self.config, self.data, self.run_dir = config, data, run_dir
@@ -122,14 +122,16 @@ class SampleHook(Hook):
     def on_step(self, trainer: Trainer, record: Record | None) -> None:
         """Sample if it is due."""
         every = self.config.train.sample_every
-        if every and trainer.step % every == 0 and trainer.backend.rank == 0:
+        if every and trainer.step % every == 0:
             write_samples(self.config, self.data, trainer, self.run_dir)
 
 
 def write_samples(config: RunConfig, data: TextData, trainer: Trainer, run_dir: Path) -> None:
-    """samples/step_xxxxxx.json from the trainer's networks."""
+    """samples/step_xxxxxx.json from the trainer's networks: drawn by rank 0, but all must call."""
     weights = config.sample.weights
     with trainer.evaluating(weights) as nets:
+        if trainer.backend.rank != 0:
+            return
         device = trainer.backend.device
         model = describe_weights(trainer, weights)
         drawn = samples(config.sample, data, trainer.method, nets, device, model, trainer.step)
@@ -147,7 +149,7 @@ def finish(config: RunConfig, data: TextData, trainer: Trainer, run_dir: Path) -
             )
         if trainer.backend.rank == 0:
             write_json(run_dir / "evaluation.json", figures)
-    if config.sample.at_end and trainer.backend.rank == 0:
+    if config.sample.at_end:
         write_samples(config, data, trainer, run_dir)
 
 

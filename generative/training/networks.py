@@ -21,6 +21,7 @@ from generative.training.ema import Ema
 from generative.training.engines import Engine
 from generative.training.optimizers import check_no_decay
 from generative.training.state import differences
+from generative.training.strategies import check_strategy
 
 Sources = dict[str, str]
 """Networks that start from a checkpoint, and its exact place: {"teacher": "runs/a/checkpoints/step_000100#net"}."""
@@ -41,6 +42,7 @@ def build_engines(
     specs = method.networks()
     modules = {name: _build(name, spec, config.seed) for name, spec in specs.items()}
     check_networks(method, config, modules, resumed=pinned is not None)
+    check_strategy(method, config, backend.parallel, backend.world, modules)
     sources: Sources = dict(pinned or {})
     for name, spec in sorted(specs.items(), key=lambda item: _depth(item[0], specs, config)):
         _, source = _start(name, spec, config)

@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from generative.errors import ConfigError
 from generative.training.config import OptimizerConfig, ScheduleConfig
@@ -93,4 +94,6 @@ def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.O
     # One fused kernel over all parameters: same formula, several times faster than one call each.
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.betas[0], fused=True)
+    # torch has no fused kernel of SGD for sharded parameters.
+    sharded = any(isinstance(parameter, DTensor) for _, parameter in named)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.betas[0], foreach=sharded, fused=not sharded)

@@ -7,6 +7,7 @@ import signal
 import sys
 
 import torch
+import torch.distributed as dist
 
 from generative.training.backend import Backend
 from generative.training.checkpoint import CheckpointStore
@@ -14,9 +15,9 @@ from generative.training.config import ParallelConfig, TrainConfig
 from generative.training.hooks import Hook
 from generative.training.trainer import Trainer
 from generative.training.validation import ValidationHook
-from tests.support.toys import Duel, Points, Regression, loaders
+from tests.support.toys import Duel, Gpt, Penalty, Points, Regression, loaders
 
-METHODS = {"regression": Regression, "duel": Duel}
+METHODS = {"regression": Regression, "duel": Duel, "gpt": Gpt, "penalty": Penalty}
 
 
 class Curve(Hook):
@@ -32,8 +33,8 @@ class Curve(Hook):
         self.validation.append(record["loss"])
 
 
-def main(arguments: dict) -> None:
-    torch.set_num_threads(1)
+def train(arguments: dict) -> dict:
+    """One run under a strategy; what it came to."""
     parallel = ParallelConfig.model_validate({"timeout_seconds": 60, **arguments.get("parallel", {})})
     backend = Backend(parallel, arguments.get("precision", "fp32"))
     settings = TrainConfig.model_validate(
@@ -45,6 +46,7 @@ def main(arguments: dict) -> None:
             "schedule": {"name": "cosine", "warmup_steps": 2},
             "checkpoint": {"every_steps": arguments.get("every"), "keep_last": 5},
             "validation": {"every_steps": 4, "samples": 30},
+            **arguments.get("train", {}),
         }
     )
     store = None
@@ -53,7 +55,7 @@ def main(arguments: dict) -> None:
         store = CheckpointStore(arguments["store"], backend.rank, backend.world, attempt, keep_last=5)
     curve = Curve(arguments.get("kill_after"))
     trainer = Trainer(
-        METHODS[arguments["method"]](),
+        METHODS[arguments["method"]](**arguments.get("options", {})),
         settings,
         settings.steps,
         loaders(backend.rank, backend.world, settings.batch_size, arguments.get("micro")),
@@ -64,22 +66,30 @@ def main(arguments: dict) -> None:
     stop_at = arguments.get("stop_at")
     trainer._stop = lambda: stop_at is not None and trainer.step >= stop_at and backend.rank == 0
     state = trainer.train()
-    with trainer.evaluating() as nets:
+    with trainer.evaluating(arguments.get("weights", "trained")) as nets:
         parts = [p.detach().float().numpy().tobytes() for m in nets.values() for p in m.parameters()]
-    print(
-        json.dumps(
-            {
-                "state": state,
-                "step": trainer.step,
-                "losses": curve.losses,
-                "validation": curve.validation,
-                "weights": hashlib.sha256(b"".join(parts)).hexdigest(),
-                "mean": float(trainer.state.get("mean", torch.zeros(()))),
-            }
-        ),
-        flush=True,
-    )
-    backend.close()
+        probe = float(METHODS[arguments["method"]].probe(nets))
+    return {
+        "state": state,
+        "step": trainer.step,
+        "engines": {name: engine.strategy() for name, engine in trainer.engines.items()},
+        "memory": {name: dict(engine.memory()) for name, engine in trainer.engines.items()},
+        "losses": curve.losses,
+        "validation": curve.validation,
+        "weights": hashlib.sha256(b"".join(parts)).hexdigest(),
+        "probe": probe,
+        "mean": float(trainer.state.get("mean", torch.zeros(()))),
+    }
+
+
+def main(arguments: dict) -> None:
+    """One run, or the list under "jobs" one after the other in this group."""
+    torch.set_num_threads(1)
+    results = [train(job) for job in arguments.get("jobs", [arguments])]
+    print(json.dumps(results if "jobs" in arguments else results[0]), flush=True)
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

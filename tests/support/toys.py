@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from generative.data.loader import Loader
 from generative.method import Batch, Context, Loss, Mean, NetworkSpec, Update
+from generative.nets.transformer import Transformer
+from generative.nets.transformer_config import TransformerConfig
 
 
 class Points:
@@ -92,6 +94,11 @@ class Regression:
     def flops(self, batch: Batch) -> int:
         return 0
 
+    @staticmethod
+    def probe(nets) -> Tensor:
+        """A number that shows which weights the networks wear."""
+        return sum(net(torch.linspace(-1, 1, 3)[None]).sum() for net in nets.values())
+
 
 @dataclass(frozen=True)
 class Duel:
@@ -146,3 +153,43 @@ class Duel:
 
     def flops(self, batch: Batch) -> int:
         return 0
+
+    @staticmethod
+    def probe(nets) -> Tensor:
+        x = torch.linspace(-1, 1, 3)[None]
+        return nets["student"](x).sum() + nets["teacher"](x).sum() + nets["critic"](torch.ones(1, 4)).sum()
+
+
+class Gpt(Regression):
+    """A small GPT on rows of tokens made from the points."""
+
+    def networks(self) -> Mapping[str, NetworkSpec]:
+        config = TransformerConfig(
+            layers=2, heads=2, width=16, ff_width=24, vocab_size=24, padding_multiple=1, max_length=16
+        )
+        return {"net": NetworkSpec(lambda: Transformer(config, causal=True, mask_row=False), ema=(0.9,))}
+
+    def loss(self, update: Update, nets, batch: Batch, context: Context) -> Loss:
+        ids = (batch["index"][:, None] * torch.arange(1, 10) + batch["index"][:, None] // 3) % 24
+        rows = torch.arange(8).repeat(len(ids)) + 9 * torch.arange(len(ids)).repeat_interleave(8)
+        weights = batch["valid"].float().repeat_interleave(8) / 8
+        value, _ = nets["net"](ids, rows, ids[:, 1:].flatten(), weights)
+        return Loss(value)
+
+    @staticmethod
+    def probe(nets) -> Tensor:
+        return nets["net"](torch.arange(8)[None]).square().sum()
+
+
+class Penalty(Regression):
+    """Least squares with a penalty on the gradient of the network (R1): second order."""
+
+    def updates(self) -> Sequence[Update]:
+        return [Update("fit", "net", second_order=True)]
+
+    def loss(self, update: Update, nets, batch: Batch, context: Context) -> Loss:
+        x = batch["x"].clone().requires_grad_(True)
+        out = nets["net"](x)
+        (slope,) = torch.autograd.grad(out.sum(), x, create_graph=True)
+        weight = batch["valid"].float()
+        return Loss((((out - batch["y"]).square() + 0.3 * slope.square().sum(1)) * weight).sum())

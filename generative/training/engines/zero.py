@@ -216,6 +216,8 @@ class ZeroEngine(Engine):
     def publish(self) -> None:
         """Masters to the weights of the forward pass."""
         if self.stage == 3:
+            # What a forward pass has gathered and not let go of would be used again.
+            self._zero._partition_all_parameters()
             for group in range(len(self._flats())):
                 self._zero._reassign_or_swap_out_partitioned_parameters(group)
         else:

@@ -1,0 +1,112 @@
+"""What a strategy cannot do, found before anything is started."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from importlib import metadata
+
+from torch import nn
+
+from generative.errors import ConfigError, GenerativeError, ResourceError
+from generative.method import Method
+from generative.training.config import ParallelConfig, TrainConfig
+
+DEEPSPEED = "0.19."
+"""Versions of DeepSpeed whose inner doors `engines.zero` knows."""
+
+
+def check_strategy(
+    method: Method, config: TrainConfig, parallel: ParallelConfig, world: int, modules: Mapping[str, nn.Module]
+) -> None:
+    """Refuse what cannot work under a strategy.
+
+    Args:
+        world: number of workers.
+        modules: the networks by name; on the meta device they cost nothing.
+
+    Raises:
+        ConfigError: an impossible combination.
+        ResourceError: a package that the strategy needs is missing, or of a version that is not known.
+    """
+    strategy = parallel.strategy
+    _check_options(config, parallel, world)
+    if strategy.startswith("zero"):
+        _check_deepspeed(strategy)
+    for update in method.updates():
+        if update.second_order and strategy in ("fsdp", "zero3"):
+            raise _refused(
+                f"update {update.name!r} needs second derivatives, and {strategy} gathers weights for each pass anew",
+                "none, ddp, zero1 or zero2",
+            )
+    for name, spec in method.networks().items():
+        if strategy in ("fsdp", "zero3") and (spec.trainable or parallel.frozen == "sharded"):
+            _check_sharding(name, modules[name], strategy)
+        if strategy not in ("none", "ddp") and spec.trainable:
+            _check_size(name, modules[name], world, strategy)
+
+
+def _check_options(config: TrainConfig, parallel: ParallelConfig, world: int) -> None:
+    strategy = parallel.strategy
+    if strategy == "none" and world > 1:
+        raise _refused(f"{world} workers are to train together", "ddp, fsdp or zero1 to zero3 for more than one worker")
+    if parallel.frozen == "sharded" and strategy not in ("fsdp", "zero3"):
+        raise ConfigError(
+            f"parallel.frozen=sharded with parallel.strategy={strategy}, which shards no weights",
+            expected="parallel.frozen=plain, or strategy fsdp or zero3",
+            remedy="set parallel.frozen=plain",
+        )
+    if parallel.cpu_offload and strategy in ("none", "ddp"):
+        raise ConfigError(
+            f"parallel.cpu_offload=true with parallel.strategy={strategy}, which cannot move its optimizer",
+            expected="fsdp or zero1 to zero3 for offloading",
+            remedy="set parallel.cpu_offload=false, or parallel.strategy=zero2",
+        )
+    if config.compile and strategy == "zero3":
+        raise ConfigError(
+            "train.compile=true with parallel.strategy=zero3, whose gathering of weights breaks compiled code",
+            expected="train.compile=false, or another strategy",
+            remedy="set train.compile=false, or parallel.strategy=fsdp",
+        )
+
+
+def _check_deepspeed(strategy: str) -> None:
+    if importlib.util.find_spec("deepspeed") is None:
+        raise ResourceError(
+            f"parallel.strategy={strategy} needs DeepSpeed, which is not installed",
+            expected="an installation with DeepSpeed, or a strategy that needs none (ddp, fsdp)",
+            remedy='pip install "generative[deepspeed]", or set parallel.strategy=fsdp',
+        )
+    version = metadata.version("deepspeed")
+    if not version.startswith(DEEPSPEED):
+        raise ResourceError(
+            f"parallel.strategy={strategy} with DeepSpeed {version}",
+            expected=f"DeepSpeed {DEEPSPEED}x, whose inner parts this version of generative knows",
+            remedy=f'pip install "deepspeed=={DEEPSPEED}*", or set parallel.strategy=fsdp',
+        )
+
+
+def _check_sharding(name: str, module: nn.Module, strategy: str) -> None:
+    parameters = dict(module.named_parameters())
+    scalars = [key for key, parameter in parameters.items() if parameter.ndim == 0]
+    if strategy == "fsdp" and scalars:
+        raise _refused(f"parameter {scalars[0]} of network {name!r} is a scalar without rows", "ddp or zero1 to zero3")
+    fixed = [key for key, parameter in parameters.items() if not parameter.requires_grad]
+    if strategy == "zero3" and fixed and len(fixed) < len(parameters):
+        raise _refused(
+            f"parameter {fixed[0]} of network {name!r} is fixed while others of it are trained", "ddp, fsdp or zero2"
+        )
+
+
+def _check_size(name: str, module: nn.Module, world: int, strategy: str) -> None:
+    count = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    if count < world:
+        raise _refused(f"network {name!r} has {count} parameters for {world} workers", "ddp, or fewer workers")
+
+
+def _refused(problem: str, instead: str) -> GenerativeError:
+    return ConfigError(
+        f"parallel.strategy cannot be used here: {problem}",
+        expected=f"one of: {instead}",
+        remedy="change parallel.strategy",
+    )
