@@ -93,7 +93,11 @@ def score_windows(
         progress: told the windows of this rank that are done, and all.
     """
     if batch_size < 1:
-        raise DataError(f"evaluation batch size is {batch_size}", expected="a whole number of at least 1")
+        raise DataError(
+            f"the batch size of the evaluation is {batch_size}",
+            expected="a whole number of at least 1",
+            remedy="raise evaluate.batch_size",
+        )
     ranks = collectives or Alone()
     indices = evenly_spaced(len(source), count)
     share = range(len(indices) * ranks.rank // ranks.world, len(indices) * (ranks.rank + 1) // ranks.world)
