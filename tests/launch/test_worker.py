@@ -16,6 +16,7 @@ from launch import runs
 from launch.schema import load_run_config
 from launch.worker import ASSUMED_MFU, prepare, run_worker
 from tests.end_to_end.runs import CONFIG, write_text
+from tests.support.schema import check_lines, check_status
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,16 @@ def test_metrics_are_means_over_the_steps_between_lines(texts, tmp_path, trained
         line | {"time": other["time"]}
         for line, other in zip(lines(tmp_path / "run", "validation"), lines(trained, "validation"), strict=True)
     ]
+
+
+def test_what_a_run_writes_is_as_the_schema_says(trained):
+    metrics, events = check_lines(trained)
+    assert metrics == 3 + 2
+    assert events >= 5
+    status = check_status(trained)
+    assert status.peak_source.startswith("measured: fp32 matrix product")
+    last = lines(trained, "train")[-1]
+    assert (status.mfu, status.host_memory_gb, status.eta_seconds) == (last["mfu"], last["host_memory_gb"], 0)
 
 
 def test_trackers_samples_and_status(trained):
