@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from generative.errors import ConfigError
+
 current_run: list[str] = []
 """Folder of the run that this process trains; where a traceback goes."""
 
@@ -29,12 +31,42 @@ def train(config: ConfigName, overrides: Overrides = None) -> None:
 
 
 def status(
-    path: Annotated[str, typer.Argument(metavar="RUN_OR_FOLDER", help="A run, or a folder with runs in it.")] = "runs",
+    path: Annotated[str, typer.Argument(metavar="RUNS", help="A run, or a folder with runs in it.")] = "runs",
+    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it, until no run is alive or Ctrl-C.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print all that is known, for programs.")] = False,
 ) -> None:
-    """Show how runs stand: state, step, loss, speed, restarts, what was lost. Reads files only."""
-    from launch import status as runs
+    """Show how runs stand: progress, speed, time left, restarts, what was lost. Reads files only."""
+    from launch import status_show as runs
 
-    typer.echo(runs.show(path))
+    if watch and json:
+        raise ConfigError(
+            "--watch and --json are both given", "one of them", "leave out one; --json prints the state of this moment"
+        )
+    if json:
+        typer.echo(runs.as_json(path))
+    else:
+        (runs.watch if watch else runs.show)(path)
+
+
+def logs(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder.")],
+    worker: Annotated[int | None, typer.Option(min=0, help="Only this worker's.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with new lines until the run has ended.")
+    ] = False,
+    errors: Annotated[bool, typer.Option("--errors", help="Only what went wrong.")] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="Last lines to show; 0 for all.")] = 100,
+) -> None:
+    """Show what the workers, Ray and the trainer have said, by time. Works while a run goes on and after it."""
+    import contextlib
+    import sys
+    import time
+
+    from launch.logs import Logs, show
+
+    folder = Path(run)
+    with contextlib.suppress(KeyboardInterrupt):
+        show(Logs(folder, worker, errors), folder, lines, follow, sys.stdout, time.sleep)
 
 
 def sample(
