@@ -27,6 +27,7 @@ OPERATIONAL = (
     "train.validation.",
     "train.loader.",
     "train.anomaly.",
+    "train.profile.",
     "train.log_every",
     "train.sample_every",
     "train.threads",

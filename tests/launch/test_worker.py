@@ -129,6 +129,19 @@ def test_what_a_run_writes_is_as_the_schema_says(trained):
     assert (status.mfu, status.host_memory_gb, status.eta_seconds) == (last["mfu"], last["host_memory_gb"], 0)
 
 
+def test_profiles_are_made_where_asked_and_nothing_is_done_where_not(texts, tmp_path, trained, monkeypatch):
+    config = start(texts, tmp_path / "run", "train.profile.steps=6,12", "train.validation.every_steps=6")
+    run_worker(config, tmp_path / "run", rank=0, world=1, attempt=1)
+    traces = sorted(path.name for path in (tmp_path / "run" / "profile").glob("*.gz"))
+    assert traces == ["step_000006_rank0.json.gz", "step_000012_rank0.json.gz"]
+    check_lines(tmp_path / "run")
+    assert not (trained / "profile").exists()
+    monkeypatch.setattr("launch.worker.ProfileHook", None)
+    plain = start(texts, tmp_path / "plain", "evaluate.at_end=false", "sample.at_end=false")
+    run_worker(plain, tmp_path / "plain", rank=0, world=1, attempt=1)
+    assert json.loads((tmp_path / "plain" / "status.json").read_text())["state"] == "complete"
+
+
 def test_trackers_samples_and_status(trained):
     assert list((trained / "tensorboard").glob("events*"))
     assert {path.name for path in (trained / "samples").iterdir()} >= {"step_000006.json", "step_000012.json"}
