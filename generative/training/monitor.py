@@ -90,8 +90,9 @@ class MonitorHook(Hook):
         if record is not None:
             self._complete(trainer, record)
             append_line(self.folder / "metrics.jsonl", record)
+            counts = {key: self._status[key] for key in ("restarts", "lost_seconds") if key in self._status}
             for tracker in self._trackers:
-                tracker.log(trainer.step, scalars(record))
+                tracker.log(trainer.step, scalars(record) | counts)
             speed = self._pace.samples_per_second
             with self._lock:
                 self._status |= {
@@ -156,8 +157,7 @@ class MonitorHook(Hook):
         """The last word on training; evaluation may follow."""
         if self.active:
             self.event("complete" if state == "complete" else "stop", trainer.step, f"training {state}")
-            for tracker in self._trackers:
-                tracker.close()
+            self._close_trackers()
             done = state == "complete"
             self.status(state="evaluating" if done else state, step=trainer.step, eta_seconds=0.0 if done else None)
 
@@ -186,8 +186,13 @@ class MonitorHook(Hook):
             self.status(**fields)
 
     def stop_beating(self) -> None:
-        """End the heartbeat; the last status stays."""
+        """End the heartbeat and the trackers; the last status stays."""
         self._closed.set()
+        self._close_trackers()
+
+    def _close_trackers(self) -> None:
+        while self._trackers:
+            self._trackers.pop().close()
 
     def _beat(self) -> None:
         while not self._closed.wait(HEARTBEAT_SECONDS):
