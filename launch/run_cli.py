@@ -19,6 +19,12 @@ Overrides = Annotated[
 ]
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or one of its checkpoints.")]
 
+RunOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="a.b=c", help="Further settings, say launch.workers=8 launch.gpus_per_worker=1."),
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Share the work out over so many Ray workers.")]
+
 
 def train(config: ConfigName, overrides: Overrides = None) -> None:
     """Train a configuration; the same command given again goes on where it was.
@@ -71,6 +77,7 @@ def logs(
 
 def sample(
     run: RunFolder,
+    overrides: RunOverrides = None,
     prompt: Annotated[str | None, typer.Option(help="Text that samples begin with.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Number of samples.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Network calls (masked diffusion).")] = None,
@@ -78,25 +85,41 @@ def sample(
     order: Annotated[str | None, typer.Option(help="ancestral or confidence (masked diffusion).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the samples.")] = None,
     infill: Annotated[str | None, typer.Option(help='Text with "▁" for each token to fill in.')] = None,
+    workers: Workers = None,
     json: Annotated[Path | None, typer.Option(help="Also write the samples, step by step, to this file.")] = None,
 ) -> None:
     """Draw samples or fill gaps with a trained model. What is not given is as in the run's configuration."""
+    from launch.console import Console, bar_progress
     from launch.folder import check_output, write_output
     from launch.runs import sample_run
 
     check_output(json, "--json")
+    console = Console()
     samples = sample_run(
-        run, prompt=prompt, count=count, steps=steps, temperature=temperature, order=order, seed=seed, infill=infill
+        run,
+        prompt=prompt,
+        count=count,
+        steps=steps,
+        temperature=temperature,
+        order=order,
+        seed=seed,
+        infill=infill,
+        workers=workers,
+        overrides=overrides or [],
+        progress=bar_progress(console, "sample"),
     )
+    console.end_progress()
     for number, item in enumerate(samples["items"], start=1):
-        typer.echo(f"{item['kind']} {number}  ({samples['model']}, step {samples['step']})\n{item['text']}\n")
+        typer.echo(f"{item['kind']} {number}  ({samples['model']} weights, step {samples['step']})\n{item['text']}\n")
     write_output(json, samples)
 
 
 def evaluate(
     run: RunFolder,
+    overrides: RunOverrides = None,
     windows: Annotated[int | None, typer.Option(min=1, help="Held-out windows.")] = None,
     draws: Annotated[int | None, typer.Option(min=1, help="Forward passes a window.")] = None,
+    workers: Workers = None,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
 ) -> None:
     """Measure a trained model on held-out data. What is not given is as in the run's configuration."""
@@ -109,7 +132,15 @@ def evaluate(
     console = Console()
     written: list[Path] = []
     progress = bar_progress(console, "evaluate")
-    found = evaluate_run(run, windows=windows, draws=draws, progress=progress, on_written=written.append)
+    found = evaluate_run(
+        run,
+        windows=windows,
+        draws=draws,
+        workers=workers,
+        overrides=overrides or [],
+        progress=progress,
+        on_written=written.append,
+    )
     console.end_progress()
     typer.echo("\n".join([figures_table(found), *(f"written to {path}" for path in written)]))
     write_output(json, found)
