@@ -41,7 +41,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Go on showing it, until no run is alive or Ctrl-C.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print all that is known, for programs.")] = False,
 ) -> None:
-    """Show how runs stand: progress, speed, time left, restarts, what was lost. Reads files only."""
+    """Show how runs stand: progress, speed, time left, lost work. Reads files only."""
     from launch import status_show as runs
 
     if watch and json:
