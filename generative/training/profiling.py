@@ -98,7 +98,8 @@ class ProfileHook(Hook):
                 "a run folder with room",
                 "free space there, or set train.profile.steps to null",
             ) from error
-        trainer.event("note", f"profiled step {steps}: {trace}")
+        shown = f"step {last}" if last == self._first else f"steps {self._first} to {last}"
+        trainer.event("note", f"profiled {shown}: {trace}")
 
 
 class _Opener(Hook):
