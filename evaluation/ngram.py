@@ -108,7 +108,11 @@ def count_ngrams(chunks: Iterable[Ints], order: int, vocab_size: int) -> Counts:
         found, times = np.unique(ngram_codes(rows, order, vocab_size), return_counts=True)
         codes, counts = _add_up(np.r_[codes, found], np.r_[counts, times]) if len(found) else (codes, counts)
     if not len(codes):
-        raise DataError(f"no {ngram_name(order)} in the training text", expected=f"rows of at least {order} tokens")
+        raise DataError(
+            f"no {ngram_name(order)} in the training text",
+            expected=f"rows of at least {order} tokens",
+            remedy="raise data.sequence_length",
+        )
     contexts, totals = _add_up(codes // vocab_size, counts)
     return Counts(order, vocab_size, codes, counts, contexts, totals)
 

@@ -27,12 +27,6 @@ Likelihood = Callable[[Batch, Streams], Tensor]
 Progress = Callable[[int, int], None]
 """Called with the windows that are done, and all."""
 
-SpanLikelihood = Callable[[Batch, Tensor, Tensor, Streams], Tensor]
-"""(batch, visible bool[B, T], span bool[B, T], streams) -> nats of the span given what is visible, float64[B].
-
-Tokens that are neither visible nor in the span are unknown: masked for a masked model, never read by any.
-"""
-
 
 @dataclass(frozen=True)
 class TextLikelihood:
@@ -40,15 +34,6 @@ class TextLikelihood:
 
     nats_per_token: Estimate
     bits_per_byte: Estimate
-
-
-@dataclass(frozen=True)
-class Infill:
-    """Nats per token of a masked middle span; `gain` = left only - both sides, paired over the windows."""
-
-    both_sides: Estimate
-    left_only: Estimate
-    gain: Estimate
 
 
 def evenly_spaced(length: int, count: int) -> Tensor:
@@ -93,7 +78,11 @@ def score_windows(
         progress: told the windows of this rank that are done, and all.
     """
     if batch_size < 1:
-        raise DataError(f"evaluation batch size is {batch_size}", expected="a whole number of at least 1")
+        raise DataError(
+            f"the batch size of the evaluation is {batch_size}",
+            expected="a whole number of at least 1",
+            remedy="raise evaluate.batch_size",
+        )
     ranks = collectives or Alone()
     indices = evenly_spaced(len(source), count)
     share = range(len(indices) * ranks.rank // ranks.world, len(indices) * (ranks.rank + 1) // ranks.world)
@@ -101,13 +90,47 @@ def score_windows(
     scores = []
     with torch.no_grad():
         for position, valid in _batches(share, longest, min(batch_size, longest)):
-            sample_id = indices[position]
-            batch = {**source.fetch(sample_id.numpy()), "sample_id": sample_id, "position": position, "valid": valid}
-            scored = score({name: tensor.to(device) for name, tensor in batch.items()})
-            scores.append(scored[valid.to(scored.device)])
+            scores.append(_scored(score, source, indices, position, valid, device))
             if progress is not None:
                 progress(sum(map(len, scores)), len(share))
     return ranks.gather(torch.cat(scores)).cpu().double()
+
+
+def score_part(
+    score: Callable[[Batch], Tensor],
+    source: Source,
+    count: int,
+    part: range,
+    *,
+    size: int,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """What `score` says of a part of the windows that `score_windows` picks, in one batch of `size` rows.
+
+    Args:
+        score, source, count, device: as for `score_windows`.
+        part: places among the picked windows, at most `size` of them.
+        size: rows of the batch; those that only fill it up are dropped.
+    """
+    ((position, valid),) = _batches(part, size, size)
+    with torch.no_grad():
+        indices = evenly_spaced(len(source), count)
+        return _scored(score, source, indices, position, valid, device).cpu().double()
+
+
+def _scored(
+    score: Callable[[Batch], Tensor],
+    source: Source,
+    indices: Tensor,
+    position: Tensor,
+    valid: Tensor,
+    device: torch.device | str,
+) -> Tensor:
+    """The scores of the valid rows of one batch."""
+    sample_id = indices[position]
+    batch = {**source.fetch(sample_id.numpy()), "sample_id": sample_id, "position": position, "valid": valid}
+    scored = score({name: tensor.to(device) for name, tensor in batch.items()})
+    return scored[valid.to(scored.device)]
 
 
 def _batches(share: range, longest: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -164,74 +187,10 @@ def evaluate_likelihood(
         device=device,
         progress=progress,
     )
-    note = _protocol(protocol, len(nats), tokens_per_window)
+    note = protocol_of_windows(protocol, len(nats), tokens_per_window)
     return per_token(nats, tokens_per_window, bytes_per_token, note, bound)
 
 
-def _protocol(protocol: str, windows: int, tokens: int) -> str:
+def protocol_of_windows(protocol: str, windows: int, tokens: int) -> str:
+    """How something was measured, with what it was measured on."""
     return ", ".join(filter(None, [protocol, f"{windows:,} held-out windows of {tokens:,} tokens"]))
-
-
-def middle_span(length: int, tokens: int) -> Tensor:
-    """bool[tokens] that is True on the `length` tokens in the middle.
-
-    Raises:
-        DataError: the span leaves no token on one of its sides.
-    """
-    start = (tokens - length) // 2
-    if length < 1 or start < 1:
-        raise DataError(
-            f"an infilling span of {length} tokens in a window of {tokens}",
-            expected=f"1 to {tokens - 2} tokens, so that both sides have text",
-            remedy="choose a shorter span or a longer sequence",
-        )
-    places = torch.arange(tokens)
-    return (places >= start) & (places < start + length)
-
-
-def infill_check(
-    score: SpanLikelihood,
-    source: Source,
-    count: int,
-    *,
-    span: int,
-    batch_size: int,
-    streams: Streams,
-    tokens_per_window: int,
-    collectives: Collectives | None = None,
-    device: torch.device | str = "cpu",
-    protocol: str = "",
-    bound: Bound | None = None,
-) -> Infill:
-    """Does the right side help? Nats of a middle span given both sides, and given the left side only.
-
-    Both are scored on the same windows with the same noise, so the error of their difference is that of the pairs.
-    A model that uses what comes after the span has a positive gain.
-
-    Args:
-        score: nats of the span given what is visible.
-        span: tokens of the span in the middle of the window.
-        streams: noise of this evaluation; the two conditions draw the same.
-        tokens_per_window: tokens T of a window that masks refer to.
-        source, count, batch_size, collectives, device, protocol, bound: as for `evaluate_likelihood`.
-    """
-    inside = middle_span(span, tokens_per_window)
-    left = torch.arange(tokens_per_window) < inside.int().argmax()
-
-    def both(batch: Batch) -> Tensor:
-        rows = (len(batch["sample_id"]), tokens_per_window)
-        hidden = inside.to(device).expand(rows)
-        sides = (~hidden, left.to(device).expand(rows))
-        return torch.stack([score(batch, visible, hidden, streams) for visible in sides], dim=1)
-
-    nats = score_windows(both, source, count, batch_size=batch_size, collectives=collectives, device=device) / span
-    note = _protocol(protocol, len(nats), tokens_per_window) + f", span of {span} in the middle"
-
-    def estimate(values: Tensor, bound: Bound | None) -> Estimate:
-        return mean_estimate(values.numpy(), "nats/token", note, bound)
-
-    return Infill(
-        both_sides=estimate(nats[:, 0], bound),
-        left_only=estimate(nats[:, 1], bound),
-        gain=estimate(nats[:, 1] - nats[:, 0], None),
-    )

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from generative.config_messages import UNKNOWN_KEY, explain, plain_path
 from generative.config_text import KeyPath, parse_override, read_file, write_text
-from generative.errors import ConfigError, nearest
+from generative.errors import ConfigError, suggestion
 
 TOLD_AT_ONCE = 5
 """Mistakes that one error lists."""
@@ -117,9 +117,8 @@ def find_config(name: str, beside: Path | None = None) -> Path:
         for candidate in (folder / name, folder / f"{name}.yaml"):
             if candidate.is_file():
                 return candidate
-    guess = nearest(name, known_names())
     raise ConfigError(
-        f"no configuration named {name!r}" + (f".{guess}" if guess else ""),
+        f"no configuration named {name!r}{suggestion(name, known_names())}",
         expected="a YAML file, or a name that `generative config list` prints",
         remedy="give a path that exists or one of the known names",
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from generative.errors import ConfigError, nearest
+from generative.errors import ConfigError, suggestion
 
 KeyPath = tuple[str, ...]
 
@@ -84,7 +84,7 @@ def explain(
     if kind in (COMBINATION, "value_error", "assertion_error"):
         return _not_together(key, at, error)
     names = _names(error)
-    guess = _guess(error["input"], names) if names and isinstance(error["input"], str) else ""
+    guess = suggestion(error["input"], names) if names and isinstance(error["input"], str) else ""
     return ConfigError(f"{key}: {_shown(error['input'])} is not valid{at}{guess}", _expected(error), f"correct {key}")
 
 
@@ -99,7 +99,7 @@ def _unknown_key(
     key, parent = ".".join(path), ".".join(path[: depth - 1])
     listed = f"generative config schema {parent}".rstrip()
     return ConfigError(
-        f"{key}: unknown key{where(path)}{_guess(key, (name for name in known if name != key))}",
+        f"{key}: unknown key{where(path)}{suggestion(key, (name for name in known if name != key))}",
         f"a key of {f'the section {parent}' if parent else 'the configuration'} (`{listed}` lists them)",
         f"correct or remove {key}",
     )
@@ -127,7 +127,7 @@ def _wrong_choice(key: str, at: str, error: Any) -> ConfigError:
     if error["type"] == "union_tag_not_found":
         return ConfigError(f"{key}: missing{at}", "a `name` that picks the choice", f"set {key}")
     known = [name.strip(" '") for name in context["expected_tags"].split(",")]
-    name, guess = _shown(error["input"]["name"]), _guess(context["tag"], known)
+    name, guess = _shown(error["input"]["name"]), suggestion(context["tag"], known)
     return ConfigError(f"{key}: unknown name {name}{at}{guess}", _one_of(known), f"correct {key}")
 
 
@@ -167,12 +167,6 @@ def _names(error: Any) -> list[str]:
 
 def _one_of(names: Sequence[str]) -> str:
     return f"one of {', '.join(names)}" if len(names) > 1 else names[0]
-
-
-def _guess(name: str, known: Iterable[str]) -> str:
-    """ ". Did you mean X?", or nothing."""
-    found = nearest(name, known)
-    return f".{found}" if found else ""
 
 
 def _plain(message: str) -> str:

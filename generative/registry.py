@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Generic, TypeVar
 
-from generative.errors import ConfigError, nearest
+from generative.errors import ConfigError, suggestion
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ class Registry(Mapping[str, T], Generic[T]):
             return self._entries[name]
         except KeyError:
             raise ConfigError(
-                f"unknown {self.kind} {name!r}.{nearest(name, self._entries)}",
+                f"unknown {self.kind} {name!r}{suggestion(name, self._entries)}",
                 expected=f"one of {', '.join(sorted(self._entries))}",
                 remedy=f"use one of the names above for the {self.kind}",
             ) from None

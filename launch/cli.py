@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command("train")(run_cli.train)
 app.command("status")(run_cli.status)
+app.command("logs")(run_cli.logs)
 app.command("sample")(run_cli.sample)
 app.command("evaluate")(run_cli.evaluate)
 app.command("bench")(bench_cli.bench)

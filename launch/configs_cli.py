@@ -41,11 +41,10 @@ def schema(
     found = [line for line in lines if not key or line[0] == key or line[0].startswith(f"{key}.")]
     if not found:
         from generative.config import known_keys
-        from generative.errors import ConfigError, nearest
+        from generative.errors import ConfigError, suggestion
 
-        guess = nearest(key, known_keys(RunConfig))
         raise ConfigError(
-            f"{key}: unknown key" + (f".{guess}" if guess else ""),
+            f"{key}: unknown key{suggestion(key, known_keys(RunConfig))}",
             "a key or section of the configuration",
             "correct the key, or leave it out to list all",
         )

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from evaluation.quantities import clock, compact
-from generative.training.runfolder import parse_line
 from launch.folder import read_json
 from launch.formats import speed
 from launch.results import with_error
+from launch.tail import Tail
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -103,30 +103,6 @@ class Bar:
     def close(self) -> None:
         """Stops drawing."""
         self._progress.stop()
-
-
-class Tail:
-    """New JSON lines of a file that others append to (and may cut)."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = path.stat().st_size if path.exists() else 0
-
-    def read(self) -> list[dict[str, Any]]:
-        """Whole lines since the last call; only those after the cut where the file was cut."""
-        try:
-            size = self._path.stat().st_size
-            if size <= self._offset:
-                self._offset = size
-                return []
-            with open(self._path, "rb") as file:
-                file.seek(self._offset)
-                data = file.read()
-        except FileNotFoundError:
-            return []
-        whole = data[: data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        return [record for record in map(parse_line, whole.splitlines()) if record]
 
 
 class Follower:

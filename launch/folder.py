@@ -27,6 +27,7 @@ OPERATIONAL = (
     "train.validation.",
     "train.loader.",
     "train.anomaly.",
+    "train.profile.",
     "train.log_every",
     "train.sample_every",
     "train.threads",
@@ -187,10 +188,11 @@ def _in_short(cause: str | Exception) -> str:
 
 def record_event(folder: Path, kind: str, message: str) -> None:
     """One line of events.jsonl, at the step that status.json shows."""
+    from generative.training.records import event_line
     from generative.training.runfolder import append_line
 
     step = read_json(folder / "status.json").get("step", 0)
-    append_line(folder / "events.jsonl", {"time": time.time(), "kind": kind, "step": step, "message": message})
+    append_line(folder / "events.jsonl", event_line(kind, step, message))
 
 
 def write_environment(folder: Path, environment: dict[str, Any]) -> None:

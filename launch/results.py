@@ -50,7 +50,8 @@ def _protocol(evaluation: dict[str, Any], figure: dict[str, Any]) -> str:
 
 def figure_name(key: str) -> str:
     """How a figure's key is written."""
-    return {"elbo": "ELBO", "nll": "NLL"}.get(key, key.replace("_", " "))
+    first, *rest = key.split("_")
+    return " ".join([{"elbo": "ELBO", "nll": "NLL"}.get(first, first), *rest])
 
 
 def with_error(figure: dict[str, Any]) -> str:
@@ -68,14 +69,24 @@ def measured(figure: dict[str, Any]) -> str:
 def figures_table(evaluation: dict[str, Any]) -> str:
     """All figures of an evaluation, one a line, below what they were measured on."""
     step, model = evaluation.get("step"), evaluation.get("model")
-    lines = [", ".join(filter(None, [f"step {step}", f"{model} weights", evaluation.get("data")]))]
-    figures = evaluation.get("figures", {})
-    width = max((len(figure_name(key)) for key in figures), default=0)
-    for key, figure in figures.items():
-        n = f"n={figure['n']}" if figure.get("n") else ""
-        protocol = ", ".join(filter(None, [figure.get("protocol"), n]))
-        lines.append(f"  {figure_name(key):<{width}}  {measured(figure)}  ({protocol})")
-    return "\n".join(lines)
+    figures: dict[str, dict[str, Any]] = evaluation.get("figures", {})
+    protocols = {key: _protocol_parts(figure) for key, figure in figures.items()}
+    shared = [part for part in next(iter(protocols.values()), []) if all(part in parts for parts in protocols.values())]
+    lines = [", ".join(filter(None, [f"step {step}", f"{model} weights", evaluation.get("data"), *shared]))]
+    rows = [
+        (figure_name(key), measured(figure), ", ".join(part for part in protocols[key] if part not in shared))
+        for key, figure in figures.items()
+    ]
+    name, value = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
+    return "\n".join([*lines, *(f"  {row[0]:<{name}}  {row[1]:<{value}}  {row[2]}".rstrip() for row in rows)])
+
+
+def _protocol_parts(figure: dict[str, Any]) -> list[str]:
+    """How a figure was measured, in parts; its count comes last where the protocol does not say it."""
+    parts = [part for part in str(figure.get("protocol") or "").split(", ") if part]
+    n = figure.get("n")
+    told = any(part.startswith(f"{n:,} ") for part in parts) if n else True
+    return parts if told else [*parts, f"n={n:,}"]
 
 
 def sample_line(samples: dict[str, Any]) -> str:

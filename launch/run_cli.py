@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from generative.errors import ConfigError
+
 current_run: list[str] = []
 """Folder of the run that this process trains; where a traceback goes."""
 
@@ -16,6 +18,12 @@ Overrides = Annotated[
     typer.Argument(metavar="a.b=c", help="Settings that win over the file; ~a.b deletes one."),
 ]
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or one of its checkpoints.")]
+
+RunOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="a.b=c", help="Further settings, say launch.workers=8 launch.gpus_per_worker=1."),
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Share the work out over so many Ray workers.")]
 
 
 def train(config: ConfigName, overrides: Overrides = None) -> None:
@@ -29,16 +37,47 @@ def train(config: ConfigName, overrides: Overrides = None) -> None:
 
 
 def status(
-    path: Annotated[str, typer.Argument(metavar="RUN_OR_FOLDER", help="A run, or a folder with runs in it.")] = "runs",
+    path: Annotated[str, typer.Argument(metavar="RUNS", help="A run, or a folder with runs in it.")] = "runs",
+    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it, until no run is alive or Ctrl-C.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print all that is known, for programs.")] = False,
 ) -> None:
-    """Show how runs stand: state, step, loss, speed, restarts, what was lost. Reads files only."""
-    from launch import status as runs
+    """Show how runs stand: progress, speed, time left, lost work. Reads files only."""
+    from launch import status_show as runs
 
-    typer.echo(runs.show(path))
+    if watch and json:
+        raise ConfigError(
+            "--watch and --json are both given", "one of them", "leave out one; --json prints the state of this moment"
+        )
+    if json:
+        typer.echo(runs.as_json(path))
+    else:
+        (runs.watch if watch else runs.show)(path)
+
+
+def logs(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder.")],
+    worker: Annotated[int | None, typer.Option(min=0, help="Only this worker's.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with new lines until the run has ended.")
+    ] = False,
+    errors: Annotated[bool, typer.Option("--errors", help="Only what went wrong.")] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="Last lines to show; 0 for all.")] = 100,
+) -> None:
+    """Show what the workers, Ray and the trainer have said, by time. Works while a run goes on and after it."""
+    import contextlib
+    import sys
+    import time
+
+    from launch.logs import Logs, show
+
+    folder = Path(run)
+    with contextlib.suppress(KeyboardInterrupt):
+        show(Logs(folder, worker, errors), folder, lines, follow, sys.stdout, time.sleep)
 
 
 def sample(
     run: RunFolder,
+    overrides: RunOverrides = None,
     prompt: Annotated[str | None, typer.Option(help="Text that samples begin with.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Number of samples.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Network calls (masked diffusion).")] = None,
@@ -46,25 +85,41 @@ def sample(
     order: Annotated[str | None, typer.Option(help="ancestral or confidence (masked diffusion).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the samples.")] = None,
     infill: Annotated[str | None, typer.Option(help='Text with "▁" for each token to fill in.')] = None,
+    workers: Workers = None,
     json: Annotated[Path | None, typer.Option(help="Also write the samples, step by step, to this file.")] = None,
 ) -> None:
     """Draw samples or fill gaps with a trained model. What is not given is as in the run's configuration."""
+    from launch.console import Console, bar_progress
     from launch.folder import check_output, write_output
     from launch.runs import sample_run
 
     check_output(json, "--json")
+    console = Console()
     samples = sample_run(
-        run, prompt=prompt, count=count, steps=steps, temperature=temperature, order=order, seed=seed, infill=infill
+        run,
+        prompt=prompt,
+        count=count,
+        steps=steps,
+        temperature=temperature,
+        order=order,
+        seed=seed,
+        infill=infill,
+        workers=workers,
+        overrides=overrides or [],
+        progress=bar_progress(console, "sample"),
     )
+    console.end_progress()
     for number, item in enumerate(samples["items"], start=1):
-        typer.echo(f"{item['kind']} {number}  ({samples['model']}, step {samples['step']})\n{item['text']}\n")
+        typer.echo(f"{item['kind']} {number}  ({samples['model']} weights, step {samples['step']})\n{item['text']}\n")
     write_output(json, samples)
 
 
 def evaluate(
     run: RunFolder,
+    overrides: RunOverrides = None,
     windows: Annotated[int | None, typer.Option(min=1, help="Held-out windows.")] = None,
     draws: Annotated[int | None, typer.Option(min=1, help="Forward passes a window.")] = None,
+    workers: Workers = None,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
 ) -> None:
     """Measure a trained model on held-out data. What is not given is as in the run's configuration."""
@@ -77,7 +132,15 @@ def evaluate(
     console = Console()
     written: list[Path] = []
     progress = bar_progress(console, "evaluate")
-    found = evaluate_run(run, windows=windows, draws=draws, progress=progress, on_written=written.append)
+    found = evaluate_run(
+        run,
+        windows=windows,
+        draws=draws,
+        workers=workers,
+        overrides=overrides or [],
+        progress=progress,
+        on_written=written.append,
+    )
     console.end_progress()
     typer.echo("\n".join([figures_table(found), *(f"written to {path}" for path in written)]))
     write_output(json, found)

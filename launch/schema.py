@@ -51,6 +51,10 @@ class TrackerConfig(Config):
     """Write event files into <run.dir>/tensorboard (needs tensorboardX)."""
     wandb: str | None = None
     """Project of Weights & Biases to log to (needs wandb)."""
+    prometheus: int | None = Field(default=None, ge=1, le=65535)
+    """Port where rank 0 serves metrics to Prometheus while it trains (needs prometheus_client)."""
+    prometheus_host: str = "127.0.0.1"
+    """Address that it listens at; anything but a loopback address lets other machines read."""
 
 
 class TextEvaluation(Config):

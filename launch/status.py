@@ -1,4 +1,4 @@
-"""`generative status`: a table of runs, read from their folders alone (no Ray, no torch, no lock)."""
+"""`generative status`: how runs stand, read from their folders alone (no Ray, no torch, no lock)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,14 @@ from evaluation.run_state import ALIVE, run_state, silence
 from generative.errors import RunFolderError
 from launch.folder import read_json
 from launch.formats import speed
+from launch.tail import last_line
 
-INNER = ("checkpoints", "samples", "evaluations", "logs", "tensorboard")
-HEADER = ("run", "state", "step", "loss", "speed", "restarts", "lost", "ETA")
+INNER = ("checkpoints", "samples", "evaluations", "logs", "profile", "tensorboard")
+
+HEADER = ("run", "state", "step", "done", "loss", "speed", "workers", "restarts", "lost", "ETA", "last message")
+
+ORDER = (*ALIVE, "lost", "failed", "interrupted", "complete")
+"""States in the order of the table; others come last."""
 
 
 @dataclass(frozen=True)
@@ -30,26 +35,50 @@ class Run:
     outcome: dict[str, Any]
     now: float
     """Seconds since 1970."""
+    event: dict[str, Any] = field(default_factory=dict)
+    """The last line of events.jsonl."""
 
     @property
     def state(self) -> str:
         """What became of it, or "lost" where it should be alive and gives no sign of it."""
         return run_state(self.status, self.outcome, self.now)
 
-    def cells(self) -> tuple[str, ...]:
+    @property
+    def alive(self) -> bool:
+        """Whether something is going on."""
+        return self.state in ALIVE
+
+    def cells(self) -> dict[str, str]:
         """Texts for the columns of `HEADER`."""
-        get, going = self.status.get, self.state in ALIVE
+        get, going = self.status.get, self.alive
         step, steps, loss, eta = get("step"), get("steps"), get("loss"), get("eta_seconds")
-        return (
-            self.name,
-            self.state,
-            f"{step:,}/{steps:,}" if isinstance(step, int) and isinstance(steps, int) else "-",
-            f"{loss:.4g}" if isinstance(loss, int | float) else "-",
-            (speed(self.status) or "-") if going else "-",
-            str(get("restarts", 0)),
-            f"{get('lost_seconds') or 0:.0f} s",
-            clock(eta) if going and isinstance(eta, int | float) else "-",
+        count = f"{step:,}/{steps:,}" if isinstance(step, int) and isinstance(steps, int) else "-"
+        done = (
+            f"{step / steps:.0%}".replace("%", " %")
+            if isinstance(step, int) and isinstance(steps, int) and steps
+            else "-"
         )
+        lost = float(get("lost_seconds") or 0.0)
+        return {
+            "run": self.name,
+            "state": self.state,
+            "step": count,
+            "done": done,
+            "loss": f"{loss:.4g}" if isinstance(loss, int | float) else "-",
+            "speed": (speed(self.status) or "-") if going else "-",
+            "workers": str(get("world", "-")) if going else "-",
+            "restarts": str(get("restarts", 0)),
+            "lost": f"{lost:.2g} s" if lost < 9.5 else f"{lost:,.0f} s",
+            "ETA": clock(eta) if going and isinstance(eta, int | float) else "-",
+            "last message": self.message(),
+        }
+
+    def message(self) -> str:
+        """The last thing that it said, paths from its folder on, and how long ago."""
+        said = str(self.event.get("message") or "").replace(f"{self.folder.absolute()}/", "")
+        when = self.event.get("time")
+        age = f" ({duration(max(1, round(self.now - when)))} ago)" if said and isinstance(when, int | float) else ""
+        return f"{said}{age}"
 
     def advice(self) -> str:
         """What to know or do about this run; empty where nothing."""
@@ -62,6 +91,18 @@ class Run:
         if self.state == "failed":
             return str(self.outcome.get("problem") or self.status.get("message") or "")
         return f"report {self.folder / 'report.html'}" if (self.folder / "report.html").exists() else ""
+
+    def to_json(self) -> dict[str, Any]:
+        """All that is known of it, for programs."""
+        return {
+            "run": self.name,
+            "folder": str(self.folder),
+            "state": self.state,
+            "status": self.status,
+            "outcome": self.outcome or None,
+            "last_event": self.event or None,
+            "advice": self.advice(),
+        }
 
 
 def command(folder: Path) -> str:
@@ -84,7 +125,7 @@ def run_folders(root: Path) -> Iterator[Path]:
 
 
 def find_runs(root: Path, now: float | None = None) -> list[Run]:
-    """All runs at or below a folder.
+    """All runs at or below a folder, those that are alive first, then by state and name.
 
     Raises:
         RunFolderError: there is no such folder.
@@ -92,27 +133,15 @@ def find_runs(root: Path, now: float | None = None) -> list[Run]:
     if not root.is_dir():
         raise RunFolderError(f"{root}: there is no such folder", "a run folder or a folder of runs", "look at the path")
     now = time.time() if now is None else now
-    return [_run(folder, root, now) for folder in run_folders(root)]
+    return sorted((_run(folder, root, now) for folder in run_folders(root)), key=_place)
+
+
+def _place(run: Run) -> tuple[int, str]:
+    return (ORDER.index(run.state) if run.state in ORDER else len(ORDER), run.name)
 
 
 def _run(folder: Path, root: Path, now: float) -> Run:
     status = read_json(folder / "status.json")
     name = folder.relative_to(root).as_posix() if folder != root else str(status.get("config") or folder.name)
-    return Run(folder, name, status, read_json(folder / "outcome.json"), now)
-
-
-def table(runs: list[Run]) -> str:
-    """The table, with what to do below it."""
-    rows = [HEADER, *(run.cells() for run in runs)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
-    lines = [
-        "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    advice = [f"  {run.name}: {text}" for run in runs if (text := run.advice())]
-    return "\n".join([*lines, *([""] if advice else []), *advice])
-
-
-def show(path: str) -> str:
-    """What `generative status PATH` prints."""
-    runs = find_runs(Path(path))
-    return table(runs) if runs else f"no runs in {path}"
+    outcome, event = read_json(folder / "outcome.json"), last_line(folder / "events.jsonl")
+    return Run(folder, name, status, outcome, now, event)

@@ -1,4 +1,4 @@
-"""The figures of evaluation.json for a text model, shared out over ranks."""
+"""The figures of evaluation.json for a text model, its windows shared out over ranks or over workers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from evaluation.infill import infill_estimates, infill_score
 from evaluation.ngram import evaluate_ngrams
-from evaluation.text import evaluate_likelihood, infill_check, score_windows
+from evaluation.text import per_token, protocol_of_windows, score_part, score_windows
 from generative.data.shards import WindowSource
 from generative.data.sources import StreamingSource
 from generative.data.text import TextData
-from generative.method import Collectives, Likelihood
+from generative.method import Batch, Collectives, Likelihood
 from generative.randomness import Streams
 from launch.schema import TextEvaluation
 
@@ -24,10 +25,17 @@ NOISE_LEVELS = 10
 
 Figures = dict[str, Any]
 
+Score = Callable[[Batch], Tensor]
+"""Nats of each window of a batch."""
+
+
+STREAMS = Streams(0).within("evaluation")
+"""Noise of all evaluations: the same windows get the same, whatever is evaluated and wherever."""
+
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured, on what, and with which noise."""
+    """What is measured, on what."""
 
     settings: TextEvaluation
     data: TextData
@@ -35,18 +43,6 @@ class Subject:
     nets: Mapping[str, nn.Module]
     collectives: Collectives
     device: torch.device
-    streams: Streams
-
-    @property
-    def length(self) -> int:
-        """Tokens T of a window."""
-        assert self.data.facts.sequence_length is not None
-        return self.data.facts.sequence_length
-
-    @property
-    def sharing(self) -> dict[str, Any]:
-        """How windows are batched and shared out; changes nothing but speed."""
-        return {"batch_size": self.settings.batch_size, "collectives": self.collectives, "device": self.device}
 
 
 def evaluate(
@@ -73,46 +69,82 @@ def evaluate(
         step: that they were trained for.
         progress: told the windows of the likelihood that are done, and all.
     """
-    subject = Subject(settings, data, method, nets, collectives, device, Streams(0).within("evaluation"))
-    figures = _likelihood(subject, progress) | _infilling(subject) | _baselines(subject)
+    subject = Subject(settings, data, method, nets, collectives, device)
+    nats = {
+        name: score_windows(
+            score,
+            data.validation,
+            settings.windows,
+            batch_size=settings.batch_size,
+            collectives=collectives,
+            device=device,
+            progress=progress if name == "likelihood" else None,
+        )
+        for name, score in scores(subject).items()
+    }
+    return summary(settings, data, method, nats, model, step)
+
+
+def scores(subject: Subject) -> dict[str, Score]:
+    """All that takes the networks, by name: nats of each window of a batch, float64[B] or float64[B, K]."""
+    method, nets, draws = subject.method, subject.nets, subject.settings.draws
+    nats = method.likelihood(nets, draws).nats
+    found: dict[str, Score] = {"likelihood": lambda batch: nats(batch, STREAMS)}
+    if hasattr(method, "span_likelihood"):
+        span, length, streams = _span(subject.data), _length(subject.data), STREAMS.within("infill")
+        found["infill"] = infill_score(method.span_likelihood(nets, draws), span, length, streams, subject.device)
+    if hasattr(method, "noise_profile"):
+        profile = method.noise_profile(nets, [(low + 0.5) / NOISE_LEVELS for low in range(NOISE_LEVELS)])
+        found["profile"] = lambda batch: profile(batch, STREAMS.within("profile"))
+    return found
+
+
+def count_windows(settings: TextEvaluation, data: TextData) -> int:
+    """Windows that are scored: those asked for, or all there are."""
+    return min(settings.windows, len(data.validation))
+
+
+def part_of(subject: Subject, score: Score, part: range, size: int) -> Tensor:
+    """Scores of some of the windows, in a batch of `size` rows."""
+    data, windows = subject.data.validation, subject.settings.windows
+    return score_part(score, data, windows, part, size=size, device=subject.device)
+
+
+def summary(
+    settings: TextEvaluation, data: TextData, method: Any, nats: Mapping[str, Tensor], model: str, step: int
+) -> dict[str, Any]:
+    """What the scores of all windows come to, with the baselines, as it is written to evaluation.json."""
+    door: Likelihood = method.likelihood({}, settings.draws)
+    figures = _likelihood(door, data, nats["likelihood"])
+    figures |= _infilling(data, nats["infill"]) if "infill" in nats else {}
+    figures |= _baselines(settings, data, door.given)
     found = {"time": time.time(), "step": step, "model": model, "data": f"held-out part of {data.description}"}
     asked = {"windows": settings.windows, "draws": settings.draws}
-    return found | asked | {"figures": figures} | _loss_by_noise(subject)
+    return found | asked | {"figures": figures} | (_loss_by_noise(nats["profile"]) if "profile" in nats else {})
 
 
-def _likelihood(subject: Subject, progress: Callable[[int, int], None] | None) -> Figures:
-    door: Likelihood = subject.method.likelihood(subject.nets, subject.settings.draws)
-    found = evaluate_likelihood(
-        door.nats,
-        subject.data.validation,
-        subject.settings.windows,
-        streams=subject.streams,
-        tokens_per_window=subject.length,
-        bytes_per_token=subject.data.bytes_per_token,
-        progress=progress,
-        protocol=door.protocol,
-        bound=door.bound,
-        **subject.sharing,
-    )
+def _length(data: TextData) -> int:
+    """Tokens T of a window."""
+    assert data.facts.sequence_length is not None
+    return data.facts.sequence_length
+
+
+def _span(data: TextData) -> int:
+    """Tokens of the span that is filled in."""
+    return max(1, _length(data) // 8)
+
+
+def _likelihood(door: Likelihood, data: TextData, nats: Tensor) -> Figures:
+    note = protocol_of_windows(door.protocol, len(nats), _length(data))
+    found = per_token(nats, _length(data), data.bytes_per_token, note, door.bound)
     return {
         door.name: found.bits_per_byte.to_json(),
         f"{door.name}_nats_per_token": found.nats_per_token.to_json(),
     }
 
 
-def _infilling(subject: Subject) -> Figures:
-    if not hasattr(subject.method, "span_likelihood"):
-        return {}
-    found = infill_check(
-        subject.method.span_likelihood(subject.nets, subject.settings.draws),
-        subject.data.validation,
-        subject.settings.windows,
-        span=max(1, subject.length // 8),
-        streams=subject.streams.within("infill"),
-        tokens_per_window=subject.length,
-        bound="upper",
-        **subject.sharing,
-    )
+def _infilling(data: TextData, nats: Tensor) -> Figures:
+    found = infill_estimates(nats, _span(data), _length(data), bound="upper")
     return {
         "infill_both_sides": found.both_sides.to_json(),
         "infill_left_only": found.left_only.to_json(),
@@ -120,33 +152,24 @@ def _infilling(subject: Subject) -> Figures:
     }
 
 
-def _baselines(subject: Subject) -> Figures:
-    data = subject.data
+def _baselines(settings: TextEvaluation, data: TextData, given: int) -> Figures:
     if isinstance(data.train, StreamingSource):  # a stream cannot be counted beforehand
         return {}
-    given = subject.method.likelihood(subject.nets, subject.settings.draws).given
     # Windows that overlap would count every n-gram several times, which misleads the choice of smoothing.
     train = data.train.once() if isinstance(data.train, WindowSource) else data.train
     found = evaluate_ngrams(
         train,
         data.validation,
-        subject.settings.windows,
+        settings.windows,
         vocab_size=data.tokenizer.vocab_size,
-        tokens_per_window=subject.length,
+        tokens_per_window=_length(data),
         bytes_per_token=data.bytes_per_token,
         context=given,
     )
     return {name: baseline.bits_per_byte.to_json() for name, baseline in found.items()}
 
 
-def _loss_by_noise(subject: Subject) -> dict[str, Any]:
-    if not hasattr(subject.method, "noise_profile"):
-        return {}
-    levels = [(low + 0.5) / NOISE_LEVELS for low in range(NOISE_LEVELS)]
-    score, streams = subject.method.noise_profile(subject.nets, levels), subject.streams.within("profile")
-    nats = score_windows(
-        lambda batch: score(batch, streams), subject.data.validation, subject.settings.windows, **subject.sharing
-    )
+def _loss_by_noise(nats: Tensor) -> dict[str, Any]:
     profile = {
         "edges": [low / NOISE_LEVELS for low in range(NOISE_LEVELS + 1)],
         "value": nats.mean(0).tolist(),

@@ -27,8 +27,10 @@ def draw_samples(
     nets: Mapping[str, nn.Module],
     device: torch.device,
     prompt: str | None,
+    numbers: range | None = None,
 ) -> list[Item]:
-    """`settings.count` texts that begin with the prompt, or with the start of a document."""
+    """Texts that begin with the prompt, or with the start of a document: `settings.count`, or those of some numbers."""
+    numbers = range(settings.count) if numbers is None else numbers
     start = [] if data.tokenizer.eos_id is None else [data.tokenizer.eos_id]
     given = list(data.tokenizer.encode(prompt)) if prompt else start
     length = settings.length or data.facts.sequence_length or 0
@@ -38,12 +40,12 @@ def draw_samples(
             expected=f"fewer than {length} tokens",
             remedy="shorten the prompt, or raise sample.length",
         )
-    ids = torch.arange(settings.count, device=device)
-    tokens = torch.tensor(given, dtype=torch.int64, device=device).expand(settings.count, -1)
+    ids = torch.tensor(numbers, dtype=torch.int64, device=device)
+    tokens = torch.tensor(given, dtype=torch.int64, device=device).expand(len(ids), -1)
     if hasattr(method, "mask_id"):
-        canvas = tokens.new_full((settings.count, length), method.mask_id)
+        canvas = tokens.new_full((len(ids), length), method.mask_id)
         canvas[:, : tokens.shape[1]] = tokens
-        return _fill("sample", canvas, ids, settings, data, method, nets, [None] * settings.count)
+        return _fill("sample", canvas, ids, settings, data, method, nets, [None] * len(ids))
     condition = {"sample_id": ids} | ({"prompt": tokens} if given else {})
     drawn = replace(method.sampler(nets), length=length)(condition, _streams(settings))
     shown = data.tokenizer.display(given) if given else ""

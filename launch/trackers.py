@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases, imported only where they are asked for."""
+"""TensorBoard, Weights & Biases and Prometheus, imported only where they are asked for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 from generative.errors import ConfigError
 from generative.training.monitor import Tracker
+from launch.folder import record_event
+from launch.prometheus import Prometheus, check_port, is_loopback
 from launch.schema import RunConfig
 
 
@@ -50,21 +52,25 @@ class WeightsAndBiases:
 
 
 def check_trackers(config: RunConfig) -> None:
-    """Whether the packages are there; asked before any worker starts, since only rank 0 would meet the lack of one.
+    """Whether the packages are there and the port is free; asked before any worker starts.
+
+    Only rank 0 would meet the lack of them.
 
     Raises:
         ConfigError: a package is missing.
+        ResourceError: the port for Prometheus is taken.
     """
-    wanted = {"tensorboardX": config.track.tensorboard, "wandb": config.track.wandb}
-    extras = {"tensorboardX": "tensorboard", "wandb": "wandb"}
-    for package, setting in wanted.items():
-        if setting and importlib.util.find_spec(package) is None:
-            key = extras[package]
+    track = config.track
+    wanted = {"tensorboard": "tensorboardX", "wandb": "wandb", "prometheus": "prometheus_client"}
+    for key, package in wanted.items():
+        if getattr(track, key) and importlib.util.find_spec(package) is None:
             raise ConfigError(
                 f"track.{key} needs the package {package}, which is not installed",
                 expected="the tracker's package",
                 remedy=f"pip install 'generative[{key}]', or remove track.{key}",
             )
+    if track.prometheus and config.launch.address is None:  # rank 0 will run here
+        check_port(track.prometheus_host, track.prometheus)
 
 
 def make_trackers(config: RunConfig, folder: Path) -> list[Tracker]:
@@ -74,4 +80,9 @@ def make_trackers(config: RunConfig, folder: Path) -> list[Tracker]:
         trackers.append(TensorBoard(folder / "tensorboard"))
     if config.track.wandb:
         trackers.append(WeightsAndBiases(config.track.wandb, config, folder))
+    if config.track.prometheus:
+        host, port = config.track.prometheus_host, config.track.prometheus
+        trackers.append(Prometheus(host, port, config.name))
+        if not is_loopback(host):
+            record_event(folder, "warning", f"any machine that reaches {host}:{port} can read this run's metrics")
     return trackers

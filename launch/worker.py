@@ -25,6 +25,7 @@ from generative.training.checkpoint.rotation import complete_steps
 from generative.training.hooks import Hook
 from generative.training.monitor import MonitorHook, lost_work
 from generative.training.networks import check_networks
+from generative.training.profiling import ProfileHook
 from generative.training.runfolder import atomic_write
 from generative.training.runlock import RunLock
 from generative.training.throughput import measured_matmul_flops
@@ -200,6 +201,9 @@ def _train(config: RunConfig, run_dir: Path, backend: Backend, attempt: int, sto
 
     hooks: list[Hook] = [monitor, ValidationHook(config.train.validation, data.validation)]
     hooks.append(text_task.SampleHook(config, data, run_dir))
+    if config.train.profile.chosen():
+        profile = ProfileHook(config.train.profile, run_dir)
+        hooks = [monitor, profile, *hooks[1:], profile.opener]
     facts = {"config": config.name, "facts": text_task.facts_json(data.facts)}
     trainer = Trainer(method, config.train, steps, batches, backend, store, hooks, stop, facts)
     try:

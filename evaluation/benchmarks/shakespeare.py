@@ -23,8 +23,9 @@ from evaluation.benchmarks.figure import Figure, figure, say
 from evaluation.benchmarks.small_runs import SmallRun, load_run, train
 from evaluation.benchmarks.timing import one_thread
 from evaluation.estimate import Bound, Estimate, mean_estimate
+from evaluation.infill import infill_check
 from evaluation.ngram import evaluate_ngrams
-from evaluation.text import evaluate_likelihood, infill_check
+from evaluation.text import evaluate_likelihood
 from generative.data.sources import StreamingSource
 from generative.data.text import TextData, open_text
 from generative.errors import DataError

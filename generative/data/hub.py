@@ -69,7 +69,11 @@ class Place:
         try:
             from datasets import load_dataset
         except ImportError as error:
-            raise DataError("hub data needs the datasets library", remedy="pip install 'generative[hub]'") from error
+            raise DataError(
+                "data.name=hub needs the package datasets, which is not installed",
+                expected="an installation with it, or data that needs none (data.name=files, builtin or shards)",
+                remedy="pip install 'generative[hub]'",
+            ) from error
         revision = None if Path(self.id).is_dir() else self.revision
         try:
             found = load_dataset(self.id, self.config, split=self.split, revision=revision, streaming=streaming)

@@ -37,7 +37,9 @@ class HuggingFaceTokenizer:
             from transformers import AutoTokenizer
         except ImportError as error:
             raise DataError(
-                "Hugging Face tokenizers need the transformers library", remedy="pip install 'generative[hub]'"
+                "data.tokenizer.name=huggingface needs the package transformers, which is not installed",
+                expected="an installation with it, or a tokenizer that needs none (bytes, characters)",
+                remedy="pip install 'generative[hub]'",
             ) from error
         try:
             revision = "main" if revision is None or Path(name).is_dir() else revision

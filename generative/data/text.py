@@ -62,7 +62,11 @@ def open_prepared(folder: Path, config: TextDataConfig) -> TextData:
         return TokenSequence([TokenFile(folder / shard.file, shard.tokens, kind) for shard in manifest.splits[split]])
 
     if not {"train", "validation"} <= set(manifest.splits):
-        raise DataError(f"{folder}: splits {sorted(manifest.splits)}", expected="train and validation")
+        raise DataError(
+            f"{folder}: the prepared data has the splits {', '.join(sorted(manifest.splits)) or '(none)'}",
+            expected="the splits train and validation, as `generative data prepare` writes them",
+            remedy="prepare the data again, or correct data.path",
+        )
     return text_data(
         config,
         sequence("train"),

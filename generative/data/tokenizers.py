@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from generative.data.config import HuggingFaceTokenizerConfig, TokenizerConfig
 from generative.data.files import damaged, write_json
-from generative.errors import ConfigError, DataError, nearest
+from generative.errors import ConfigError, DataError, suggestion
 
 if TYPE_CHECKING:  # torch is slow to import, and the processes that tokenise do without it
     from torch import Tensor
@@ -209,7 +209,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     known = ("bytes", "characters", "huggingface")
     if name not in known:
         raise ConfigError(
-            f"{path}: unknown tokenizer {name!r}.{nearest(name, known)}",
+            f"{path}: unknown tokenizer {name!r}{suggestion(name, known)}",
             expected=f"one of {', '.join(known)}",
             remedy="prepare the data with this version",
         )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from generative.config import Config
 from generative.config_messages import combination
@@ -93,6 +93,52 @@ class LoaderConfig(Config):
     """Batches that each worker keeps ready."""
 
 
+class ProfileConfig(Config):
+    """Traces of chosen steps with torch.profiler, in <run.dir>/profile. Traced steps are slower; the others are not."""
+
+    steps: str | None = None
+    """Training steps to trace, from 1 on: "10-12", "10-12,500" or a list; null for none."""
+    ranks: tuple[NonNegativeInt, ...] | None = (0,)
+    """Workers that trace; null for all."""
+    memory: bool = False
+    """Trace allocations too."""
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _as_text(cls, steps: Any) -> Any:
+        parts = steps if isinstance(steps, list | tuple) else [steps]
+        return steps if steps is None else ",".join(map(str, parts))
+
+    @field_validator("steps")
+    @classmethod
+    def _readable(cls, steps: str | None) -> str | None:
+        parse_steps(steps)
+        return steps
+
+    def chosen(self) -> list[int]:
+        """The steps, ascending."""
+        return parse_steps(self.steps)
+
+
+def parse_steps(steps: str | None) -> list[int]:
+    """ "10-12,500" as [10, 11, 12, 500].
+
+    Raises:
+        ValueError: it is no such text.
+    """
+    found: set[int] = set()
+    for part in (steps or "").split(",") if steps is not None else ():
+        first, dash, last = (word.strip() for word in part.partition("-"))
+        if not (first.isdigit() and (last.isdigit() or not dash)) or not 1 <= int(first) <= int(last or first):
+            raise combination(
+                f"{part.strip()!r} names no training steps",
+                "steps from 1 on, such as 10, 10-12 or 10-12,500",
+                "correct it, or set it to null",
+            )
+        found |= set(range(int(first), int(last or first) + 1))
+    return sorted(found)
+
+
 class NetworkTraining(Config):
     """Settings of one network that differ from the common ones."""
 
@@ -131,6 +177,7 @@ class TrainConfig(Config):
     validation: ValidationConfig = ValidationConfig()
     anomaly: AnomalyConfig = AnomalyConfig()
     loader: LoaderConfig = LoaderConfig()
+    profile: ProfileConfig = ProfileConfig()
     log_every: PositiveInt = 1
     """Steps between lines in metrics.jsonl (means over the steps in between)."""
     sample_every: PositiveInt | None = None

@@ -15,8 +15,10 @@ import torch
 
 from generative.errors import RunFolderError
 from generative.training.hooks import Hook, Record
+from generative.training.records import VERSION, event_line
 from generative.training.runfolder import append_line, atomic_write, read_lines, truncate_lines
-from generative.training.throughput import device_memory_gb, host_memory_gb, peak_flops
+from generative.training.throughput import Pace, Peak, device_memory_gb, host_memory_gb, peak_rate
+from generative.training.timing import StepClock
 from generative.training.trainer import Trainer
 
 HEARTBEAT_SECONDS = 2.0
@@ -50,15 +52,16 @@ class MonitorHook(Hook):
         trackers: Callable[[], list[Tracker]] = list,
     ) -> None:
         self.folder, self.batch_flops, self.tokens_per_sample = folder, batch_flops, tokens_per_sample
-        self._status: dict[str, Any] = {"state": "starting", "step": 0, "started": time.time(), **(status or {})}
+        begin = {"version": VERSION, "state": "starting", "step": 0, "started": time.time()}
+        self._status: dict[str, Any] = {**begin, **(status or {})}
         self._make_trackers = trackers
         self._trackers: list[Tracker] = []
-        self._peak: float | None = None
-        self._last_step = 0
+        self._peak: Peak | None = None
+        self._pace, self._clock = Pace(), StepClock()
+        self._last_step = self._last_samples = 0
         self._lock, self._writing = threading.Lock(), threading.Lock()
         self._memory: float | None = None
         self._closed = threading.Event()
-        self._speed: float | None = None
         self.active = False
 
     def on_start(self, trainer: Trainer) -> None:
@@ -67,9 +70,13 @@ class MonitorHook(Hook):
         if not self.active:
             return
         self._trackers = self._make_trackers()
-        self._peak = peak_flops(trainer.backend.device, trainer.config.precision)
-        self._last_step = trainer.step
-        self.status(state="running", step=trainer.step, steps=trainer.steps, world=trainer.backend.world)
+        self._peak = peak_rate(trainer.backend.device, trainer.config.precision)
+        self._clock.attach(trainer)
+        self._last_step, self._last_samples = trainer.step, trainer.samples
+        measured = {"peak_flops": self._peak.flops, "peak_source": self._peak.source} if self._peak else {}
+        self.status(
+            state="running", step=trainer.step, steps=trainer.steps, world=trainer.backend.world, message="", **measured
+        )
         threading.Thread(target=self._beat, daemon=True, name="heartbeat").start()
         if trainer.step:
             self.event("resume", trainer.step, f"goes on from step {trainer.step} of {trainer.steps}")
@@ -78,46 +85,54 @@ class MonitorHook(Hook):
 
     def on_step(self, trainer: Trainer, record: Record | None) -> None:
         """One line of metrics."""
-        if not self.active or record is None:
+        if not self.active:
             return
-        self._complete(trainer, record)
-        append_line(self.folder / "metrics.jsonl", record)
-        for tracker in self._trackers:
-            tracker.log(trainer.step, _scalars(record))
-        with self._lock:
-            self._status |= {
-                "step": trainer.step,
-                "loss": next(iter(record["loss"].values()), None),
-                "samples_per_second": self._speed,
-                "tokens_per_second": self._per_token(self._speed),
-                "eta_seconds": self._eta(trainer),
-            }
+        if record is not None:
+            self._complete(trainer, record)
+            append_line(self.folder / "metrics.jsonl", record)
+            counts = {key: self._status[key] for key in ("restarts", "lost_seconds") if key in self._status}
+            for tracker in self._trackers:
+                tracker.log(trainer.step, scalars(record) | counts)
+            speed = self._pace.samples_per_second
+            with self._lock:
+                self._status |= {
+                    "step": trainer.step,
+                    "loss": next(iter(record["loss"].values()), None),
+                    "samples_per_second": speed,
+                    "tokens_per_second": self._per_token(speed),
+                    **{key: record[key] for key in ("eta_seconds", "mfu", "host_memory_gb", "device_memory_gb")},
+                }
+        self._clock.step_ended()
 
     def _complete(self, trainer: Trainer, record: Record) -> None:
-        """Add speed in tokens, MFU and memory."""
+        """Add the version, speed in tokens, MFU, where the time went, time left and memory."""
         steps, self._last_step = trainer.step - self._last_step, trainer.step
-        speed = record["samples_per_second"]
-        self._speed = speed if self._speed is None else 0.9 * self._speed + 0.1 * speed
+        samples, self._last_samples = trainer.samples - self._last_samples, trainer.samples
+        self._pace.add(samples, record["seconds"])
         if self.tokens_per_sample:
             record["tokens"] = record["samples"] * self.tokens_per_sample
-            record["tokens_per_second"] = self._per_token(speed)
-        record["mfu"] = None
+            record["tokens_per_second"] = self._per_token(record["samples_per_second"])
+        mfu = None
         if self._peak and self.batch_flops:
-            record["mfu"] = self.batch_flops * steps / record["seconds"] / (self._peak * trainer.backend.world)
-        record["host_memory_gb"] = self._memory or host_memory_gb()
-        record["device_memory_gb"] = device_memory_gb(trainer.backend.device)
+            mfu = self.batch_flops * steps / record["seconds"] / (self._peak.flops * trainer.backend.world)
+        left = (trainer.steps - trainer.step) * (trainer.samples / trainer.step)
+        record |= {
+            "version": VERSION,
+            "split": self._clock.take(record["seconds"]),
+            "mfu": mfu,
+            "eta_seconds": self._pace.seconds_for(round(left)),
+            "host_memory_gb": self._memory or host_memory_gb(),
+            "device_memory_gb": device_memory_gb(trainer.backend.device),
+            "checkpoint_seconds": trainer.store.blocked_seconds if trainer.store is not None else 0.0,
+        }
 
     def _per_token(self, speed: float | None) -> float | None:
         return speed * self.tokens_per_sample if speed is not None and self.tokens_per_sample else None
 
-    def _eta(self, trainer: Trainer) -> float | None:
-        left = (trainer.steps - trainer.step) * trainer.config.batch_size
-        return left / self._speed if self._speed else None
-
     def on_validation(self, trainer: Trainer, record: Record) -> None:
         """One line of metrics."""
         if self.active:
-            append_line(self.folder / "metrics.jsonl", record)
+            append_line(self.folder / "metrics.jsonl", {"version": VERSION, **record})
             for tracker in self._trackers:
                 tracker.log(trainer.step, {f"validation/{u}": loss["value"] for u, loss in record["loss"].items()})
 
@@ -129,9 +144,9 @@ class MonitorHook(Hook):
     def on_rewind(self, trainer: Trainer, step: int) -> None:
         """Lines beyond the step belong to steps that will be taken again."""
         if trainer.backend.rank == 0:
-            for name in ("metrics.jsonl",):
-                truncate_lines(self.folder / name, lambda line: int(line.get("step", 0)) <= step)
-            self._last_step = step
+            truncate_lines(self.folder / "metrics.jsonl", lambda line: int(line.get("step", 0)) <= step)
+            self._last_step, self._last_samples = step, trainer.samples
+            self._clock.restart()
 
     def on_event(self, trainer: Trainer, kind: str, message: str) -> None:
         """Keep it."""
@@ -142,14 +157,13 @@ class MonitorHook(Hook):
         """The last word on training; evaluation may follow."""
         if self.active:
             self.event("complete" if state == "complete" else "stop", trainer.step, f"training {state}")
-            for tracker in self._trackers:
-                tracker.close()
+            self._close_trackers()
             done = state == "complete"
             self.status(state="evaluating" if done else state, step=trainer.step, eta_seconds=0.0 if done else None)
 
     def event(self, kind: str, step: int, message: str) -> None:
         """One line of events.jsonl."""
-        append_line(self.folder / "events.jsonl", {"time": time.time(), "kind": kind, "step": step, "message": message})
+        append_line(self.folder / "events.jsonl", event_line(kind, step, message))
 
     def status(self, **fields: Any) -> None:
         """Replace status.json."""
@@ -172,8 +186,13 @@ class MonitorHook(Hook):
             self.status(**fields)
 
     def stop_beating(self) -> None:
-        """End the heartbeat; the last status stays."""
+        """End the heartbeat and the trackers; the last status stays."""
         self._closed.set()
+        self._close_trackers()
+
+    def _close_trackers(self) -> None:
+        while self._trackers:
+            self._trackers.pop().close()
 
     def _beat(self) -> None:
         while not self._closed.wait(HEARTBEAT_SECONDS):
@@ -188,11 +207,12 @@ def lost_work(folder: Path, step: int) -> tuple[int, float]:
     return len({r["step"] for r in lines}), float(sum(r["seconds"] for r in lines))
 
 
-def _scalars(record: Record) -> dict[str, float]:
+def scalars(record: Record) -> dict[str, float]:
     """The numbers of a record for trackers: "loss/denoise", "masked_fraction/denoise", "samples_per_second", ..."""
     values = {f"{kind}/{u}": v for kind in ("loss", "grad_norm", "lr") for u, v in record[kind].items()}
     values |= {f"{name}/{u}": v for u, metrics in record["metrics"].items() for name, v in metrics.items()}
-    values |= {name: v for name, v in record.items() if name not in ("kind", "step", "time")}
+    values |= {f"split/{part}": seconds for part, seconds in record.get("split", {}).items()}
+    values |= {name: v for name, v in record.items() if name not in ("kind", "step", "time", "version")}
     return {name: v for name, v in values.items() if isinstance(v, int | float)}
 
 

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from tests.end_to_end.runs import Run, write_text
+from tests.support.schema import check_lines, check_status
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
 
@@ -54,6 +55,15 @@ def test_one_command_leaves_a_whole_run(straight):
     assert straight.losses() == losses
 
 
+def test_every_line_is_as_the_schema_says(straight):
+    metrics, events = check_lines(straight.folder)
+    assert metrics == 120 + 3
+    assert events >= 12
+    assert check_status(straight.folder).world == 2
+    for line in straight.lines("metrics.jsonl"):
+        assert line["kind"] == "validation" or sum(line["split"].values()) == pytest.approx(line["seconds"])
+
+
 def test_one_process_gives_the_same_curve(straight, run):
     run.finish(*LOCAL, "train.micro_batch_size=5")
     assert run.losses() == pytest.approx(straight.losses(), rel=1e-5)
@@ -65,7 +75,8 @@ def test_killed_worker_is_replaced_and_nothing_changes(straight, run):
     os.kill(run.read("status.json")["pid"], signal.SIGKILL)
     run.end(process)
     assert run.curve() == straight.curve()
-    assert run.read("status.json")["restarts"] == 1
+    assert check_status(run.folder).restarts == 1
+    check_lines(run.folder)
     assert "resume" in {event["kind"] for event in run.lines("events.jsonl")}
 
 

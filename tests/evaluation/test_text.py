@@ -5,7 +5,8 @@ from threading import Barrier, Thread
 import pytest
 import torch
 
-from evaluation.text import evaluate_likelihood, evenly_spaced, infill_check, middle_span, score_windows
+from evaluation.infill import infill_check, middle_span
+from evaluation.text import evaluate_likelihood, evenly_spaced, score_windows
 from generative.errors import DataError
 from generative.randomness import Streams
 
@@ -135,7 +136,7 @@ def test_nothing_to_evaluate_is_said(length, count):
 
 
 def test_a_batch_of_none_is_refused():
-    with pytest.raises(DataError, match="batch size is 0"):
+    with pytest.raises(DataError, match="batch size of the evaluation is 0"):
         evaluate(batch_size=0)
 
 

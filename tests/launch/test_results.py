@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from launch.results import evaluation_line, result_lines, sample_line, with_error
+from launch.results import evaluation_line, figures_table, result_lines, sample_line, with_error
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,21 @@ def test_an_exact_likelihood_has_no_strata() -> None:
     nll = {"value": 2.0, "stderr": 0.1, "n": 8, "unit": "bits/byte", "bound": None}
     line = evaluation_line({"data": "held-out part of X", "draws": 16, "figures": {"nll": nll}})
     assert line == "NLL 2.00 ± 0.10 bits/byte (held-out part of X, 8 windows)"
+
+
+def test_what_all_figures_share_is_said_once() -> None:
+    def figure(value: float, protocol: str, n: int = 1200) -> dict[str, Any]:
+        return {"value": value, "stderr": 0.1, "n": n, "unit": "bits/byte", "protocol": protocol}
+
+    windows = "1,200 held-out windows of 32 tokens"
+    figures = {"elbo": figure(3.0, f"4 strata, {windows}"), "elbo_of_words": figure(10.0, f"counts, {windows}")}
+    assert figures_table({"step": 7, "model": "ema 0.9", "data": "held-out X", "figures": figures}).splitlines() == [
+        "step 7, ema 0.9 weights, held-out X, 1,200 held-out windows of 32 tokens",
+        "  ELBO           3.00 ± 0.10 bits/byte   4 strata",
+        "  ELBO of words  10.00 ± 0.10 bits/byte  counts",
+    ]
+    unsaid = figures_table({"step": 7, "figures": {"nll": figure(3.0, "exact", 8), "bigram": figure(4.0, "", 9)}})
+    assert [line.split("bits/byte")[1].strip() for line in unsaid.splitlines()[1:]] == ["exact, n=8", "n=9"]
 
 
 def test_a_folder_without_results_has_no_lines(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import socket
+import urllib.request
 from unittest.mock import ANY
 
 import pytest
@@ -13,9 +15,11 @@ from evaluation.report import write_report
 from generative.config import to_yaml
 from generative.errors import CheckpointError, ConfigError
 from launch import runs
+from launch.prometheus import Prometheus, check_port
 from launch.schema import load_run_config
 from launch.worker import ASSUMED_MFU, prepare, run_worker
 from tests.end_to_end.runs import CONFIG, write_text
+from tests.support.schema import check_lines, check_status
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +120,60 @@ def test_metrics_are_means_over_the_steps_between_lines(texts, tmp_path, trained
         line | {"time": other["time"]}
         for line, other in zip(lines(tmp_path / "run", "validation"), lines(trained, "validation"), strict=True)
     ]
+
+
+def test_what_a_run_writes_is_as_the_schema_says(trained):
+    metrics, events = check_lines(trained)
+    assert metrics == 3 + 2
+    assert events >= 5
+    status = check_status(trained)
+    assert status.peak_source.startswith("measured: fp32 matrix product")
+    last = lines(trained, "train")[-1]
+    assert (status.mfu, status.host_memory_gb, status.eta_seconds) == (last["mfu"], last["host_memory_gb"], 0)
+
+
+def test_profiles_are_made_where_asked_and_nothing_is_done_where_not(texts, tmp_path, trained, monkeypatch):
+    config = start(texts, tmp_path / "run", "train.profile.steps=6,12", "train.validation.every_steps=6")
+    run_worker(config, tmp_path / "run", rank=0, world=1, attempt=1)
+    traces = sorted(path.name for path in (tmp_path / "run" / "profile").glob("*.gz"))
+    assert traces == ["step_000006_rank0.json.gz", "step_000012_rank0.json.gz"]
+    check_lines(tmp_path / "run")
+    assert not (trained / "profile").exists()
+    monkeypatch.setattr("launch.worker.ProfileHook", None)
+    plain = start(texts, tmp_path / "plain", "evaluate.at_end=false", "sample.at_end=false")
+    run_worker(plain, tmp_path / "plain", rank=0, world=1, attempt=1)
+    assert json.loads((tmp_path / "plain" / "status.json").read_text())["state"] == "complete"
+
+
+def test_metrics_are_served_while_training_and_no_longer(texts, tmp_path, monkeypatch):
+    pytest.importorskip("prometheus_client")
+    served = []
+
+    class Kept(Prometheus):
+        def log(self, step, values):
+            super().log(step, values)
+            address = f"http://127.0.0.1:{self._server.server_port}/metrics"
+            served.append(urllib.request.urlopen(address, timeout=5).read().decode())
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setattr("launch.trackers.Prometheus", Kept)
+    config = start(texts, tmp_path / "run", f"track.prometheus={port}", "train.steps=3")
+    run_worker(config, tmp_path / "run", rank=0, world=1, attempt=1)
+    assert [next(step for step in (1, 2, 3) if f"_step {step}.0" in text) for text in served] == [1, 2, 3, 3]
+    for name in (
+        "loss{",
+        "validation_loss{",
+        "samples_per_second",
+        "tokens_per_second",
+        "mfu",
+        "restarts",
+        "lost_seconds",
+        "host_memory",
+    ):
+        assert f"generative_{name}" in served[-1]
+    check_port("127.0.0.1", port)
 
 
 def test_trackers_samples_and_status(trained):

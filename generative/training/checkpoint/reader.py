@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from generative.errors import CheckpointError, nearest
+from generative.errors import CheckpointError, suggestion
 from generative.training.checkpoint.format import DTYPES, INDEX, decode_index, step_folder
 from generative.training.checkpoint.rotation import complete_steps
 
@@ -105,7 +105,7 @@ class Checkpoint:
         tensors: dict[str, dict[str, Any]] = self._index["tensors"]
         if name not in tensors:
             raise CheckpointError(
-                f"{self.path} holds no tensor {name!r}.{nearest(name, tensors)}",
+                f"{self.path} holds no tensor {name!r}{suggestion(name, tensors)}",
                 f"one of its {len(tensors)} names",
                 "correct the name, or take a checkpoint of the same configuration",
             )

@@ -1,0 +1,71 @@
+"""What the command line asks of a run that is there: `a.b=c` for its evaluation or samples, and who computes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from generative.config import Config, Layers, validate
+from generative.config_text import parse_override
+from generative.errors import ConfigError
+from launch.schema import LaunchConfig
+
+
+class _Launch(Config):
+    """The section alone: a run's other settings do not limit how many workers evaluate it."""
+
+    launch: LaunchConfig = LaunchConfig()
+
+
+def merge_overrides(layers: Layers, overrides: Sequence[str]) -> None:
+    """Put `a.b=c` on top."""
+    for text in overrides:
+        path, nested = parse_override(text)
+        for part in reversed(path):
+            nested = {part: nested}
+        layers.merge(nested, "command line", {})
+
+
+def split_overrides(overrides: Sequence[str], sections: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(those of the section launch, the others).
+
+    Args:
+        overrides: `a.b=c`.
+        sections: what may be set besides launch.
+
+    Raises:
+        ConfigError: another section is named: it says how the run was trained.
+    """
+    for text in overrides:
+        if not text.startswith(tuple(f"{section}." for section in ("launch", *sections))):
+            raise ConfigError(
+                f"{text.partition('=')[0]}: cannot be set for a run that is there already",
+                f"a key of {', '.join((*sections, 'launch'))}",
+                "leave it out, or train another run with it",
+            )
+    launch = [text for text in overrides if text.startswith("launch.")]
+    return launch, [text for text in overrides if text not in launch]
+
+
+def asked_launch(own: LaunchConfig, overrides: Sequence[str], workers: int | None) -> LaunchConfig | None:
+    """How to start workers; None where none are asked for, so that this process does it all.
+
+    Args:
+        own: the run's settings: its cluster, cores and GPUs are taken over, its number of workers is not.
+        overrides: `launch.a=b`.
+        workers: number of workers, in short.
+    """
+    if not overrides and workers is None:
+        return None
+    layers = Layers()
+    trained = {"workers": 1, "min_workers": None, "nodes": None}
+    layers.merge({"launch": own.model_dump(mode="json") | trained}, "config.yaml", {})
+    merge_overrides(layers, overrides)
+    if workers is not None:
+        merge_overrides(layers, [f"launch.workers={workers}"])
+    return validate(layers, _Launch).launch
+
+
+def as_changes(overrides: Sequence[str]) -> dict[str, Any]:
+    """`a.b=c` as dotted keys with values."""
+    return {".".join(path): value for path, value in map(parse_override, overrides)}

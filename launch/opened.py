@@ -1,0 +1,129 @@
+"""A finished (or stopped) run, opened again from its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from generative.config import Layers, validate
+from generative.data.text import TextData
+from generative.errors import CheckpointError, ConfigError
+from generative.training.checkpoint import Checkpoint, open_checkpoint
+from generative.training.networks import checkpoint_weights, load_weights
+from generative.training.precision import under_autocast
+from launch import folder as run_folder
+from launch import text_task
+from launch.schema import RunConfig
+
+Changes = Mapping[str, Any]
+"""Dotted keys and their new values."""
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run's newest complete checkpoint with everything that belongs to it."""
+
+    folder: Path
+    config: RunConfig
+    data: TextData
+    method: Any
+    checkpoint: Checkpoint
+    device: torch.device
+
+    def networks(self, weights: str) -> tuple[Mapping[str, nn.Module], str]:
+        """The networks in eval mode, and the name of the weights that they wear ("ema 0.99" or "trained").
+
+        They compute in the precision that the run was trained and evaluated in.
+        """
+        nets: dict[str, nn.Module] = {}
+        for name, spec in self.method.networks().items():
+            rate = spec.ema[0] if weights == "ema" and spec.ema else None
+            module = spec.build()
+            if spec.trainable:
+                load_weights(module, checkpoint_weights(self.checkpoint, name, rate), str(self.checkpoint.path))
+            nets[name] = under_autocast(module.to(self.device).eval(), self.config.train.precision, self.device)
+        return nets, self.worn(weights)
+
+    def worn(self, weights: str) -> str:
+        """Name of the weights that the networks wear."""
+        rates = [spec.ema[0] for spec in self.method.networks().values() if spec.ema]
+        return f"ema {rates[-1]}" if weights == "ema" and rates else "trained"
+
+
+def read_config(folder: Path, changes: Mapping[str, Any] | None = None) -> RunConfig:
+    """The resolved configuration of a run folder.
+
+    Args:
+        folder: the run folder.
+        changes: dotted keys to set in it.
+
+    Raises:
+        ConfigError: the folder holds no run, or a change is not valid.
+        RunFolderError: its config.yaml is damaged, or of another version.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder} is not a run folder (it has no config.yaml)",
+            expected="a folder that `generative train` has written",
+            remedy="`generative status runs` lists the runs there are",
+        )
+    config = run_folder.validate(run_folder.read_layers(path), path)
+    return _changed(config, path, changes) if changes else config
+
+
+def _changed(config: RunConfig, path: Path, changes: Mapping[str, Any]) -> RunConfig:
+    layers = Layers()
+    layers.merge(config.model_dump(mode="json"), str(path), {})
+    for key, value in changes.items():
+        section: Any = layers.values
+        *parents, last = key.split(".")
+        for parent in parents:
+            section = section.get(parent) if isinstance(section, dict) else None
+        if parents == ["method", "sampling"] and last not in section:
+            raise ConfigError(
+                f"{key}: the method {config.method.name!r} has no such setting",
+                expected=f"one of {', '.join(section)}",
+                remedy="leave the option out",
+            )
+        nested = value
+        for part in reversed((*parents, last)):
+            nested = {part: nested}
+        layers.merge(nested, "command line", {})
+    return validate(layers, RunConfig)
+
+
+def open_run(path: str | Path, changes: Mapping[str, Any] | None = None) -> OpenRun:
+    """Open a run folder, or one of its checkpoint folders.
+
+    Args:
+        path: the run folder, or <run>/checkpoints/step_xxxxxx.
+        changes: as for `read_config`.
+
+    Raises:
+        ConfigError, RunFolderError, CheckpointError, DataError: what is missing, damaged, or not a run.
+    """
+    path = Path(path)
+    folder = path.parent.parent if path.parent.name == "checkpoints" else path
+    config = read_config(folder, changes)
+    checkpoint = open_checkpoint(path)
+    data = text_task.open_data(config)
+    _same_tokens(data, checkpoint)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return OpenRun(folder, config, data, text_task.build_method(config, data.facts), checkpoint, device)
+
+
+def _same_tokens(data: TextData, checkpoint: Checkpoint) -> None:
+    """The numbers of a model mean nothing under another tokenizer."""
+    trained = checkpoint.meta.get("facts", {}).get("vocab_size")
+    if trained != data.facts.vocab_size:
+        raise CheckpointError(
+            f"{checkpoint.path} was trained with {trained} tokens; the data has {data.facts.vocab_size} now",
+            expected="the tokenizer that the run began with",
+            remedy="restore the data (or data.cache) that the run was trained on",
+        )

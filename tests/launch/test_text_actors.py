@@ -1,0 +1,124 @@
+"""Evaluation and samples by workers are those of one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from launch import ray_map, runs, text_actors
+from launch.results import figures_table
+from launch.text_actors import parts
+from launch.worker import run_worker
+from tests.end_to_end.runs import write_text
+from tests.launch.test_worker import start
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
+    write_text(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["masked_diffusion", "autoregressive"])
+def trained(texts, tmp_path_factory, request):
+    folder = tmp_path_factory.mktemp("run") / "run"
+    config = start(texts, folder, f"method.name={request.param}", "evaluate.windows=20", "sample.at_end=false")
+    run_worker(config, folder, rank=0, world=1, attempt=1)
+    return folder
+
+
+@pytest.fixture
+def without_ray(monkeypatch):
+    """The workers' functions, one part after the other in this process; the parts that there were."""
+    seen = []
+
+    def here(items, make, launch, log, progress=None):
+        seen.extend(items)
+        return ray_map._map_here(items, make, progress)
+
+    monkeypatch.setattr(text_actors, "map_items", here)
+    return seen
+
+
+def close(one, two):
+    assert one.keys() == two.keys()
+    for name, figure in one.items():
+        assert two[name] == figure | {"value": pytest.approx(figure["value"], rel=1e-6), "stderr": two[name]["stderr"]}
+        assert two[name]["stderr"] == pytest.approx(figure["stderr"], rel=1e-5)
+
+
+@pytest.mark.parametrize("workers", [2, 3, 64])
+def test_figures_are_those_of_one_process(trained, without_ray, workers):
+    told = []
+    alone = runs.evaluate_run(trained, windows=19)
+    spread = runs.evaluate_run(trained, windows=19, workers=workers, progress=lambda *counts: told.append(counts))
+    assert sum(stop - start for start, stop in without_ray) == 19
+    assert len(without_ray) == min(workers, 19)
+    assert told[-1] == (19, 19)
+    close(alone["figures"], spread["figures"])
+    assert figures_table(alone) == figures_table(spread)
+    assert alone.keys() == spread.keys()
+    for name, curve in alone.get("loss_by_noise", {}).items():
+        assert spread["loss_by_noise"][name] == pytest.approx(curve, rel=1e-5)
+
+
+def test_in_whole_batches_not_a_bit_differs(trained, without_ray):
+    alone = runs.evaluate_run(trained, overrides=["evaluate.batch_size=4"])
+    spread = runs.evaluate_run(trained, overrides=["evaluate.batch_size=4", "launch.workers=2"])
+    assert len(without_ray) == 5
+    assert alone["figures"] == spread["figures"]
+
+
+@pytest.mark.parametrize(("workers", "prompt"), [(2, None), (5, "alpha"), (64, None)])
+def test_samples_are_those_of_one_process(trained, without_ray, workers, prompt):
+    alone = runs.sample_run(trained, count=7, prompt=prompt)
+    spread = runs.sample_run(trained, count=7, prompt=prompt, workers=workers)
+    assert len(without_ray) > 1
+    assert spread["items"] == alone["items"]
+    assert spread | {"time": 0} == alone | {"time": 0}
+
+
+def test_an_infilling_needs_no_workers(trained, without_ray):
+    if "autoregressive" in (trained / "config.yaml").read_text():
+        pytest.skip("writes from left to right")
+    assert runs.sample_run(trained, infill="al▁▁a", workers=4) | {"time": 0} == runs.sample_run(
+        trained, infill="al▁▁a"
+    ) | {"time": 0}
+    assert without_ray == []
+
+
+@pytest.mark.parametrize(("count", "workers", "most"), [(1, 1, 1), (96, 8, 32), (96, 1, 32), (7, 3, 2), (5, 64, 32)])
+def test_parts_cover_everything_once_and_leave_no_worker_idle(count, workers, most):
+    found = parts(count, workers, most)
+    assert [i for start, stop in found for i in range(start, stop)] == list(range(count))
+    assert all(0 < stop - start <= most for start, stop in found)
+    assert len({stop - start for start, stop in found[:-1]}) <= 1
+    assert len(found) >= min(workers, count) / 2
+
+
+@pytest.mark.distributed
+@pytest.mark.timeout(240)
+def test_the_commands_with_real_workers(trained):
+    pytest.importorskip("ray")
+    if "autoregressive" in (trained / "config.yaml").read_text():
+        pytest.skip("one method is enough for the way there")
+
+    def run(*words):
+        command = [sys.executable, "-m", "launch.cli", *words]
+        done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=110)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    asked = ("evaluate", str(trained), "--windows", "9")
+    assert [line for line in run(*asked, "launch.workers=2").splitlines() if not line.startswith("evaluate")] == run(
+        *asked
+    ).splitlines()
+    run("sample", str(trained), "--count", "5", "--workers", "2", "--json", str(trained / "two.json"))
+    run("sample", str(trained), "--count", "5", "--json", str(trained / "one.json"))
+    one, two = (json.loads((trained / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert one["items"] == two["items"]
