@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -14,6 +15,14 @@ INTERRUPTED = 75
 """Exit code that says: give the same command again (EX_TEMPFAIL)."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def exit_code(code: int) -> int:
+    """What a training process exits with: `code`, but 0 where it was interrupted under torchrun.
+
+    torchrun starts all processes again after any other code. How the run ended is in outcome.json.
+    """
+    return 0 if code == INTERRUPTED and "TORCHELASTIC_RUN_ID" in os.environ else code
 
 
 abandoned = threading.Event()
