@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -73,7 +74,7 @@ def to_kubernetes(job: Job, cluster: KubernetesCluster, manifest: str) -> int:
         raise ResourceError(
             f"the run {job.run} in {job.folder} has a RayJob already: {job.id} ({' '.join(found[1:]) or 'starting'})",
             "one job at a time for a run",
-            f"`kubectl delete rayjob {job.id} -n {cluster.namespace}` ends it (it saves first); or give another run.dir",
+            f"`kubectl delete rayjob {job.id} -n {cluster.namespace}` ends it (saving first); or give another run.dir",
         )
     if found:
         _call([*kubectl, "delete", "rayjob", job.id, "--wait"])
@@ -103,10 +104,10 @@ def _kept(job: Job, manifest: str) -> str | None:
     return str(Path(job.folder) / "job.yaml")
 
 
-def torchrun_words(job: Job, cluster: TorchrunCluster) -> list[str]:
-    """The command line; on one node with the interpreter and the program that this is."""
+def torchrun_words(job: Job, cluster: TorchrunCluster, node: int = 0) -> list[str]:
+    """The command line of a machine; of a single one with the interpreter and the program that this is."""
     if cluster.nodes > 1:
-        return torchrun.render(job, cluster)
+        return torchrun.render(job, cluster, node=node)
     if cluster.command == Cluster().command:
         cluster = cluster.model_copy(update={"command": shlex.join([sys.executable, "-m", "launch.cli"])})
     return torchrun.render(job, cluster, sys.executable)
@@ -115,7 +116,7 @@ def torchrun_words(job: Job, cluster: TorchrunCluster) -> list[str]:
 def to_torchrun(job: Job, cluster: TorchrunCluster, text: str) -> int:
     """Start the processes here; for several machines, say what to start on each."""
     if cluster.nodes > 1:
-        typer.echo(f"on each of the {cluster.nodes} machines, in the same folder:\n{text}")
+        typer.echo(f"# start these within a minute of each other, in a folder that all machines see\n{text}")
         return 0
     (folder := Path(job.folder)).mkdir(parents=True, exist_ok=True)
     (folder / "outcome.json").unlink(missing_ok=True)
@@ -192,10 +193,16 @@ def _call(words: Sequence[str], text: str | None = None) -> str:
         problem = f"`{words[0]}` cannot be run: {error.strerror}"
         raise ResourceError(problem, f"a working {words[0]}", "repair the installation") from error
     if done.returncode:
-        said = (done.stderr or done.stdout).strip()
+        said = "; ".join(_told(done.stderr) or _told(done.stdout)) or f"exit code {done.returncode}"
         raise ResourceError(
-            f"`{shlex.join(words)}` failed: {said[-600:] or f'exit code {done.returncode}'}",
+            f"`{shlex.join(words)}` failed: {said}",
             "a job that the cluster accepts",
             "mend what it says (the settings are those of cluster.*), then give the command again",
         )
     return done.stdout
+
+
+def _told(output: str) -> list[str]:
+    """The last lines that a command printed, without those of its own log."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return [line for line in lines if not re.match(r"[EWI]\d{4} ", line)][-3:]

@@ -108,6 +108,7 @@ def _check_room(config: RunConfig, cluster: Cluster) -> None:
     from launch.ray_cluster import check_resources
 
     if isinstance(cluster, TorchrunCluster):
+        torchrun.check_meeting_point(cluster)
         torchrun.processes(config.launch, cluster.nodes, cluster.processes_per_node)
     elif isinstance(cluster, SlurmCluster) and cluster.launcher == "torchrun":
         torchrun.processes(config.launch, cluster.nodes)
@@ -154,7 +155,10 @@ def text(submission: Submission) -> str:
     from launch.sending import torchrun_words
 
     variables = [f"{name}={shlex.quote(value)}" for name, value in torchrun.environment(cluster).items()]
-    return " ".join([*variables, shell(torchrun_words(job, cluster))])
+    lines = [" ".join([*variables, shell(torchrun_words(job, cluster, node))]) for node in range(cluster.nodes)]
+    return (
+        lines[0] if len(lines) == 1 else "\n".join(f"# machine {node + 1}\n{line}" for node, line in enumerate(lines))
+    )
 
 
 def submit(name: str, words: Sequence[str], backend: str | None, dry_run: bool, wait: bool) -> int:

@@ -138,6 +138,8 @@ def _ray(job: Job, cluster: SlurmCluster) -> str:
 # Others on these nodes must not reach the cluster. The secret stays in the environment.
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \\n')
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
+# The cluster ends after its driver: there is nothing to drain.
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
 ray_folder=/tmp/ray-$SLURM_JOB_ID
 steps=()
 # shellcheck disable=SC2329
@@ -179,8 +181,12 @@ def _torchrun(job: Job, cluster: SlurmCluster) -> str:
     return f"""\
 code=75
 if [ -z "$told" ]; then
+    # torchrun's own guess, whether a node is the first, fails where the name of a node does not lead to its address.
+    # shellcheck disable=SC2016
     {_step(cluster, '--nodes="${#nodes[@]}"')} --kill-on-bad-exit=1 \\
-        {_inside(cluster)}{start} --rdzv-backend=c10d --rdzv-endpoint="$address:$port" --rdzv-id="$SLURM_JOB_ID" \\
+        bash -c 'export PET_RDZV_CONF=is_host=$((SLURM_NODEID == 0)); exec "$@"' torchrun \\
+        {_inside(cluster)}{start} \\
+        --rdzv-backend=c10d --rdzv-endpoint="$address:$port" --rdzv-id="$SLURM_JOB_ID" \\
         --no-python {train} &
     trainer=$!
     wait_for_trainer

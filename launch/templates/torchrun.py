@@ -25,6 +25,20 @@ def processes(launch: LaunchConfig, nodes: int, per_node: int | None = None) -> 
     return per_node or launch.workers // nodes
 
 
+def check_meeting_point(cluster: TorchrunCluster) -> None:
+    """Several machines can meet.
+
+    Raises:
+        ConfigError: at an address that means another machine on each of them.
+    """
+    if cluster.nodes > 1 and cluster.rendezvous.startswith(("127.", "localhost:")):
+        raise ConfigError(
+            f"cluster.rendezvous={cluster.rendezvous} is each machine's own, with cluster.nodes={cluster.nodes}",
+            "host:port of the first machine, as the others reach it",
+            "give cluster.rendezvous=HOST:PORT",
+        )
+
+
 def train(job: Job, cluster: TorchrunCluster | SlurmCluster, workers: int) -> list[str]:
     """Words of the command of each process."""
     return job.train(cluster, *LOCAL, f"launch.workers={workers}")
@@ -36,14 +50,15 @@ def launcher(python: str, job: Job, nodes: int, per_node: int) -> list[str]:
     return [*words, f"--max-restarts={job.launch.max_restarts}"]
 
 
-def render(job: Job, cluster: TorchrunCluster, python: str = "python") -> list[str]:
-    """The command line, the same one on each machine."""
+def render(job: Job, cluster: TorchrunCluster, python: str = "python", node: int = 0) -> list[str]:
+    """The command line of one machine; the first one (node 0) is where the others meet."""
     per_node = processes(job.launch, cluster.nodes, cluster.processes_per_node)
     start = launcher(python, job, cluster.nodes, per_node)
     if cluster.nodes == 1:
         start += ["--standalone"]
     else:
         start += ["--rdzv-backend=c10d", f"--rdzv-endpoint={cluster.rendezvous}", f"--rdzv-id={job.id}"]
+        start += [f"--rdzv-conf=is_host={int(node == 0)}"]
     return [*start, "--no-python", *train(job, cluster, cluster.nodes * per_node)]
 
 
