@@ -89,13 +89,17 @@ def prepare(name: str, words: Sequence[str], backend: str | None) -> Submission:
 
 def _job(name: str, overrides: Sequence[str], config: RunConfig, cluster: Cluster, folder: str) -> Job:
     """The run as the nodes are told it: named configurations by name, files by their path or their text."""
-    from generative.config import config_folder, find_config, to_yaml
+    from generative.config import config_folder, find_config, load_layers
+    from generative.config_text import write_text
 
     parts = [(part, find_config(part)) for part in name.split("+")]
-    if all(path.is_relative_to(config_folder()) for _, path in parts):
+    pods = isinstance(cluster, KubernetesCluster)
+    known = all(path.is_relative_to(config_folder()) for _, path in parts)
+    if known and (not pods or all(map(kubernetes.plain, overrides))):
         return Job(config.name, folder, name, tuple(overrides), config.launch)
-    if isinstance(cluster, KubernetesCluster):
-        text = to_yaml(config)
+    if pods:
+        # As it was given, not as it was resolved here: relative paths mean the folder that the job runs in.
+        text = write_text({**load_layers(name, overrides).values, "name": config.name})
         return Job(config.name, folder, f"{kubernetes.CONFIG_FOLDER}/{kubernetes.CONFIG_FILE}", (), config.launch, text)
     files = [part if path.is_relative_to(config_folder()) else str(path.absolute()) for part, path in parts]
     if isinstance(cluster, RayCluster) and cluster.upload:
@@ -134,6 +138,12 @@ def _check_folder(config: RunConfig, cluster: Cluster, folder: str) -> None:
                 f"run.dir={folder} is not below cluster.storage.path={cluster.storage.path}: it would end with its pod",
                 "a run folder on the volume that all pods see",
                 "give a relative run.dir, or one below cluster.storage.path",
+            )
+        if not kubernetes.plain(folder):
+            raise ConfigError(
+                f"run.dir={folder} has characters that do not reach the driver on Kubernetes unchanged",
+                "letters, digits and any of _ . / : = , + @ % -",
+                "give another run.dir",
             )
         return
     if Path(folder).is_dir():

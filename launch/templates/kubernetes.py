@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
 import yaml
 
 from launch.clusters import KubernetesCluster, PodSize
-from launch.templates.job import Job, shell
+from launch.templates.job import Job
 
 USER = 1000
 """User and group of the image; the volume is made writable for it."""
@@ -21,8 +22,20 @@ Manifest = dict[str, Any]
 
 def to_yaml(*manifests: Manifest) -> str:
     """Manifests as one YAML text."""
-    texts = [yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=4096) for manifest in manifests]
+    options: Any = {"Dumper": _Dumper, "sort_keys": False, "allow_unicode": True, "width": 4096}
+    texts = [yaml.dump(manifest, **options) for manifest in manifests]
     return "---\n".join(texts)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of several lines line by line."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def render(job: Job, cluster: KubernetesCluster) -> list[Manifest]:
@@ -38,13 +51,13 @@ def render(job: Job, cluster: KubernetesCluster) -> list[Manifest]:
 def ray_job(job: Job, cluster: KubernetesCluster) -> Manifest:
     """The RayJob. A driver that fails, is lost or is interrupted is started again on a new cluster and goes on."""
     command = job.train(cluster, "launch.backend=ray", "launch.address=auto")
+    assert all(map(plain, command)), command
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
         "metadata": _metadata(job, cluster),
         "spec": {
-            # The submitter puts this into a shell line of its own: one command, nothing for that shell to interpret.
-            "entrypoint": shell(["sh", "-c", f"cd {shlex.quote(folder(cluster))} && exec {shell(command)}"]),
+            "entrypoint": " ".join(command),
             "runtimeEnvYAML": yaml.safe_dump({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(cluster.grace_seconds)}}),
             "submissionMode": "K8sJobMode",
             "shutdownAfterJobFinishes": True,
@@ -65,6 +78,11 @@ def ray_cluster(name: str, cluster: KubernetesCluster) -> Manifest:
         "metadata": {"name": name, "namespace": cluster.namespace},
         "spec": cluster_spec(cluster, None),
     }
+
+
+def plain(word: str) -> bool:
+    """Whether a word of the command means itself. Two shells and Ray's own quoting lie between it and the driver."""
+    return re.fullmatch(r"[A-Za-z0-9_./:=,+@%-]+", word) is not None
 
 
 def folder(cluster: KubernetesCluster) -> str:
@@ -140,6 +158,7 @@ def _container(name: str, cluster: KubernetesCluster, size: PodSize) -> Manifest
         "name": name,
         "image": cluster.image,
         "imagePullPolicy": cluster.pull_policy,
+        "workingDir": folder(cluster),
         "env": _environment(cluster),
         "resources": {"requests": dict(resources), "limits": dict(resources)},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
