@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 from generative.config import Config, Layers, load_layers, validate
 from generative.config_messages import combination
@@ -21,6 +21,16 @@ SECRETS = ("TOKEN", "SECRET", "PASSWORD", "API_KEY", "CREDENTIAL")
 BACKENDS = ("ray", "slurm", "kubernetes", "torchrun")
 DEFAULTS = {name: f"our-{name}" if name != "torchrun" else name for name in BACKENDS}
 """The description that `--backend` stands for where no cluster is named."""
+
+
+def _clock(value: Any) -> Any:
+    """YAML reads 24:00:00 without quotes as 86400, the same time in seconds."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value // 3600}:{value // 60 % 60:02d}:{value % 60:02d}"
+    return value
+
+
+TimeLimit = Annotated[str, BeforeValidator(_clock), Field(pattern=r"^(\d+-\d{1,2}(:\d{2}){0,2}|\d+:\d{2}(:\d{2})?)$")]
 
 
 class Cluster(Config):
@@ -77,8 +87,8 @@ class SlurmCluster(Cluster):
     """Slurm's partition; null: its default."""
     account: OneLine | None = None
     """Account that pays; null: your default."""
-    time: str = Field(default="24:00:00", pattern=r"^(\d+-)?\d{1,2}(:\d{2}){0,2}$|^\d+$")
-    """Time limit of one job, [days-]hours:minutes:seconds. A longer run is queued again, see `requeue`."""
+    time: TimeLimit = "24:00:00"
+    """Time limit of one job, [days-]hours:minutes:seconds, or seconds. A longer run is queued again, see `requeue`."""
     nodes: PositiveInt = 1
     """Nodes of the job."""
     cpus_per_node: PositiveInt = 8
@@ -107,6 +117,27 @@ class SlurmCluster(Cluster):
     """How long before the time limit the run is told to save and leave."""
     start_seconds: PositiveInt = 300
     """How long to wait for all nodes of the Ray cluster."""
+
+    @model_validator(mode="after")
+    def _time_for_notice(self) -> SlurmCluster:
+        if self.seconds <= self.notice_seconds:
+            raise combination(
+                f"cluster.notice_seconds={self.notice_seconds} is no part of cluster.time={self.time}",
+                "a warning some time after the start and before the end",
+                "raise cluster.time, or lower cluster.notice_seconds",
+            )
+        return self
+
+    @property
+    def seconds(self) -> int:
+        """The time limit, as Slurm reads it: minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]]."""
+        days, dash, rest = self.time.rpartition("-")
+        parts = [int(part) for part in rest.split(":")]
+        if dash or len(parts) == 3:
+            hours, minutes, seconds = [*parts, 0, 0][:3]
+        else:
+            hours, minutes, seconds = 0, *[*parts, 0][:2]
+        return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
 
     @model_validator(mode="after")
     def _one_environment(self) -> SlurmCluster:

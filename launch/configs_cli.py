@@ -32,18 +32,19 @@ def schema(
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON schema instead.")] = False,
 ) -> None:
     """List all keys with type, default and meaning."""
+    from launch.clusters import ClusterFile
     from launch.schema import RunConfig
 
     if as_json:
         typer.echo(json.dumps(RunConfig.model_json_schema(), indent=1))
         return
-    lines = list(dict.fromkeys(_lines(RunConfig, "")))
+    lines = list(dict.fromkeys([*_lines(RunConfig, ""), *_lines(ClusterFile, "")]))
     found = [line for line in lines if not key or line[0] == key or line[0].startswith(f"{key}.")]
     if not found:
         from generative.config import known_keys
         from generative.errors import ConfigError, nearest
 
-        guess = nearest(key, known_keys(RunConfig))
+        guess = nearest(key, [*known_keys(RunConfig), *known_keys(ClusterFile)])
         raise ConfigError(
             f"{key}: unknown key" + (f".{guess}" if guess else ""),
             "a key or section of the configuration",

@@ -89,7 +89,7 @@ def prepare(name: str, words: Sequence[str], backend: str | None) -> Submission:
 
 def _job(name: str, overrides: Sequence[str], config: RunConfig, cluster: Cluster, folder: str) -> Job:
     """The run as the nodes are told it: named configurations by name, files by their path or their text."""
-    from generative.config import config_folder, find_config, load_layers
+    from generative.config import config_folder, find_config, load_layers, validate
     from generative.config_text import write_text
 
     parts = [(part, find_config(part)) for part in name.split("+")]
@@ -99,7 +99,9 @@ def _job(name: str, overrides: Sequence[str], config: RunConfig, cluster: Cluste
         return Job(config.name, folder, name, tuple(overrides), config.launch)
     if pods:
         # As it was given, not as it was resolved here: relative paths mean the folder that the job runs in.
-        text = write_text({**load_layers(name, overrides).values, "name": config.name})
+        layers = load_layers(name, overrides)
+        validate(layers, type(config))  # drops the keys of a choice that a later layer took back
+        text = write_text({**layers.values, "name": config.name})
         return Job(config.name, folder, f"{kubernetes.CONFIG_FOLDER}/{kubernetes.CONFIG_FILE}", (), config.launch, text)
     files = [part if path.is_relative_to(config_folder()) else str(path.absolute()) for part, path in parts]
     if isinstance(cluster, RayCluster) and cluster.upload:
@@ -117,16 +119,19 @@ def _check_room(config: RunConfig, cluster: Cluster) -> None:
     elif isinstance(cluster, SlurmCluster) and cluster.launcher == "torchrun":
         torchrun.processes(config.launch, cluster.nodes)
     if isinstance(cluster, SlurmCluster):
-        size, section = {"CPU": cluster.cpus_per_node, "GPU": cluster.gpus_per_node}, "cpus_per_node or gpus_per_node"
+        size, keys = (
+            {"CPU": cluster.cpus_per_node, "GPU": cluster.gpus_per_node},
+            "cluster.cpus_per_node or cluster.gpus_per_node",
+        )
     elif isinstance(cluster, KubernetesCluster):
-        size, section = {"CPU": cluster.node.cpus, "GPU": cluster.node.gpus}, "node.cpus or node.gpus"
+        size, keys = {"CPU": cluster.node.cpus, "GPU": cluster.node.gpus}, "cluster.node.cpus or cluster.node.gpus"
     else:
         return
     node = {kind: float(count) for kind, count in size.items()}
     try:
         check_resources(config.launch, [node] * cluster.nodes, f"the job (cluster.nodes={cluster.nodes})")
     except ResourceError as error:
-        remedy = f"raise cluster.nodes or cluster.{section.replace(' or ', ' or cluster.')}, or lower launch.workers"
+        remedy = f"raise cluster.nodes, {keys}, or lower launch.workers"
         raise ResourceError(error.problem, error.expected, f"{remedy} (results stay the same)") from error
 
 

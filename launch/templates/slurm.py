@@ -47,7 +47,7 @@ def _header(job: Job, cluster: SlurmCluster) -> str:
     options = [f"--{key}={shlex.quote(str(value))}" for key, value in wanted.items() if value is not None]
     options += ["--requeue" if cluster.requeue else "--no-requeue", *map(shlex.quote, cluster.options)]
     about = f"# The run {job.run}. Submitted again, it goes on where it was."
-    return "\n".join(["#!/bin/bash", about, *(f"#SBATCH {option}" for option in options), "set -euo pipefail", ""])
+    return "\n".join(["#!/bin/bash", about, *(f"#SBATCH {option}" for option in options), *_STRICT, ""])
 
 
 def _set_up(job: Job, cluster: SlurmCluster, directory: str) -> str:
@@ -59,6 +59,7 @@ def _set_up(job: Job, cluster: SlurmCluster, directory: str) -> str:
     return "\n".join([*lines, ""])
 
 
+_STRICT = ("", "# Settings are passed on as they are.", "# shellcheck disable=SC2016", "set -euo pipefail")
 _FAIL = """\
 fail() {
     echo "$1" >&2
@@ -182,7 +183,6 @@ def _torchrun(job: Job, cluster: SlurmCluster) -> str:
 code=75
 if [ -z "$told" ]; then
     # torchrun's own guess, whether a node is the first, fails where the name of a node does not lead to its address.
-    # shellcheck disable=SC2016
     {_step(cluster, '--nodes="${#nodes[@]}"')} --kill-on-bad-exit=1 \\
         bash -c 'export PET_RDZV_CONF=is_host=$((SLURM_NODEID == 0)); exec "$@"' torchrun \\
         {_inside(cluster)}{start} \\
