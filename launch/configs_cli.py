@@ -32,7 +32,7 @@ def schema(
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON schema instead.")] = False,
 ) -> None:
     """List all keys with type, default and meaning."""
-    from launch.clusters import ClusterFile
+    from launch.cluster_schema import ClusterFile
     from launch.schema import RunConfig
 
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +13,16 @@ import typer
 
 from evaluation.quantities import duration
 from generative.errors import ConfigError, ResourceError, nearest
-from launch.clusters import RayCluster
+from launch.cluster_schema import RayCluster
 from launch.jobs_api import connect, errors
 from launch.stopping import INTERRUPTED
 from launch.templates import ray_job
 from launch.templates.job import Job
 
 POLL_SECONDS = 0.5
+STARTING_SECONDS = 60.0
+"""How long a cluster that was just started may take until it runs jobs; its dashboard answers before."""
+
 DETACHED = 130
 """Exit code after Ctrl-C, as of any command: the job goes on, its end is not known."""
 
@@ -61,10 +65,12 @@ class Jobs:
         Raises:
             ConfigError: there is none.
         """
-        jobs = self.all()
+        jobs, folder = self.all(), os.path.abspath(name)
         for job in reversed(jobs):
             about = job.metadata or {}
-            if name in (job.submission_id, job.submission_id.partition(".")[0], about.get("run"), about.get("run_dir")):
+            if name in (job.submission_id, job.submission_id.partition(".")[0], about.get("run")):
+                return job
+            if about.get("run_dir") in (name, folder):
                 return job
         guess = nearest(name, [job.submission_id for job in jobs])
         raise ConfigError(
@@ -73,8 +79,8 @@ class Jobs:
             "correct the name, or the cluster",
         )
 
-    def submit(self, job: Job) -> str:
-        """Send a run; the identity of the job. A run that was interrupted goes on under a new number.
+    def submit(self, job: Job, directory: str) -> str:
+        """Send a run that works in a folder of the nodes; the identity of the job. A run that was interrupted goes on under a new number.
 
         Raises:
             ResourceError: the run has a job that is still going on.
@@ -84,9 +90,16 @@ class Jobs:
             if old.status not in ENDED:
                 raise self._running(old, job)
         submission = job.id if not earlier else f"{job.id}.{len(earlier) + 1}"
-        request = ray_job.render(job, self.cluster, submission)
-        with errors(self.cluster):
-            return str(self.client.submit_job(**request))
+        request = ray_job.render(job, self.cluster, submission, directory)
+        deadline = time.monotonic() + STARTING_SECONDS
+        while True:
+            try:
+                with errors(self.cluster):
+                    return str(self.client.submit_job(**request))
+            except ResourceError as error:
+                if "No available agent" not in error.problem or time.monotonic() > deadline:
+                    raise
+            time.sleep(POLL_SECONDS)
 
     def _running(self, old: Any, job: Job) -> ResourceError:
         return ResourceError(
@@ -186,5 +199,5 @@ def describe(job: Any) -> str:
     """All that there is to say about one job."""
     name, state_now, run, began, took = cells(job)
     about = {"job": name, "state": state_now, "run": run, "folder": (job.metadata or {}).get("run_dir", "-")}
-    about |= {"began": began, "took": took, "command": job.entrypoint.removeprefix("exec ")}
+    about |= {"began": began, "took": took, "command": job.entrypoint.rpartition(" && exec ")[2]}
     return "\n".join(f"  {key:<8} {value}" for key, value in about.items())

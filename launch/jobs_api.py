@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from generative.errors import ResourceError
-from launch.clusters import RayCluster
+from launch.cluster_schema import RayCluster
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0

@@ -12,15 +12,18 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from generative.errors import ResourceError
-from launch.clusters import Cluster, KubernetesCluster, RayCluster, TorchrunCluster
+from launch.cluster_schema import Cluster, KubernetesCluster, RayCluster, TorchrunCluster
 from launch.stopping import INTERRUPTED
 from launch.templates import torchrun
 from launch.templates.job import Job
+
+if TYPE_CHECKING:
+    from launch.submit import Submission
 
 COMMAND_SECONDS = 60.0
 """How long sbatch, squeue and kubectl may take."""
@@ -29,14 +32,14 @@ STOP_SECONDS = 120.0
 """How long the workers of torchrun may take to save and leave."""
 
 
-def to_ray(job: Job, cluster: RayCluster, words: str, wait: bool) -> int:
+def to_ray(submission: Submission, cluster: RayCluster, wait: bool) -> int:
     """Send it to the cluster's Jobs API, and follow its log."""
     from launch.jobs import Jobs
 
-    jobs = Jobs.at(cluster, words)
-    submission = jobs.submit(job)
-    typer.echo(f"submit  job {submission} at {cluster.address} · run folder {job.folder}\n{jobs.advice(submission)}")
-    return jobs.follow(submission) if wait else 0
+    jobs = Jobs.at(cluster, submission.words)
+    name = jobs.submit(submission.job, submission.directory)
+    typer.echo(f"submit  job {name} at {cluster.address} · run folder {submission.job.folder}\n{jobs.advice(name)}")
+    return jobs.follow(name) if wait else 0
 
 
 def to_slurm(job: Job, script: str) -> int:

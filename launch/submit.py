@@ -14,14 +14,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from generative.errors import ConfigError, ResourceError
-from launch.clusters import (
-    Cluster,
-    KubernetesCluster,
-    RayCluster,
-    SlurmCluster,
-    TorchrunCluster,
-    load_cluster,
-)
+from launch.cluster_schema import Cluster, KubernetesCluster, RayCluster, SlurmCluster, TorchrunCluster
+from launch.clusters import load_cluster
 from launch.templates import kubernetes, ray_job, slurm, torchrun
 from launch.templates.job import Job, shell
 
@@ -83,7 +77,8 @@ def prepare(name: str, words: Sequence[str], backend: str | None) -> Submission:
     _check_room(config, cluster)
     _check_folder(config, cluster, folder)
     named = [f"cluster={cluster_name}"] if cluster_name else []
-    told = "".join(f" {shlex.quote(word)}" for word in (*named, *cluster_overrides))
+    place = [word for word in cluster_overrides if word.startswith(("cluster.address=", "cluster.auth="))]
+    told = "".join(f" {shlex.quote(word)}" for word in (*named, *place))
     return Submission(config, job, cluster, directory, told)
 
 
@@ -92,6 +87,7 @@ def _job(name: str, overrides: Sequence[str], config: RunConfig, cluster: Cluste
     from generative.config import config_folder, find_config, load_layers, validate
     from generative.config_text import write_text
 
+    overrides = [word for word in overrides if not word.startswith("run.dir=")]
     parts = [(part, find_config(part)) for part in name.split("+")]
     pods = isinstance(cluster, KubernetesCluster)
     known = all(path.is_relative_to(config_folder()) for _, path in parts)
@@ -161,7 +157,7 @@ def text(submission: Submission) -> str:
     """The job exactly as it is handed over."""
     job, cluster = submission.job, submission.cluster
     if isinstance(cluster, RayCluster):
-        return json.dumps(ray_job.render(job, cluster, job.id), indent=1)
+        return json.dumps(ray_job.render(job, cluster, job.id, submission.directory), indent=1)
     if isinstance(cluster, SlurmCluster):
         return slurm.render(job, cluster, submission.directory)
     if isinstance(cluster, KubernetesCluster):
@@ -195,7 +191,7 @@ def submit(name: str, words: Sequence[str], backend: str | None, dry_run: bool, 
         return 0
     cluster = submission.cluster
     if isinstance(cluster, RayCluster):
-        return sending.to_ray(submission.job, cluster, submission.words, wait)
+        return sending.to_ray(submission, cluster, wait)
     if isinstance(cluster, SlurmCluster):
         return sending.to_slurm(submission.job, text(submission))
     if isinstance(cluster, KubernetesCluster):

@@ -96,7 +96,8 @@ def stop(job: JobName, words: ClusterWords = None) -> None:
 
 def _jobs(words: list[str] | None) -> Jobs:
     from generative.errors import ConfigError
-    from launch.clusters import RayCluster, load_cluster
+    from launch.cluster_schema import RayCluster
+    from launch.clusters import load_cluster
     from launch.jobs import Jobs
     from launch.submit import split
 

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from launch.clusters import Cluster
+from launch.cluster_schema import Cluster
 from launch.schema import LaunchConfig
 
 HEAD, TAIL = 32, 6
@@ -38,8 +38,10 @@ class Job:
     @property
     def id(self) -> str:
         """Identity that follows from the name and the folder: small letters, digits and dashes, at most 39."""
-        short = re.sub(r"[^a-z0-9]+", "-", self.run.lower()).strip("-")[-HEAD:].strip("-") or "run"
-        return f"{short}-{hashlib.sha256(self.folder.encode()).hexdigest()[:TAIL]}"
+        words = re.sub(r"[^a-z0-9]+", "-", self.run.lower()).strip("-").split("-")
+        while len(words) > 1 and len("-".join(words)) > HEAD:
+            words = words[1:]
+        return f"{'-'.join(words)[-HEAD:] or 'run'}-{hashlib.sha256(self.folder.encode()).hexdigest()[:TAIL]}"
 
     def train(self, cluster: Cluster, *extra: str) -> list[str]:
         """Words of the command that trains; `extra` overrides win."""

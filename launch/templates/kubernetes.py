@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from launch.clusters import KubernetesCluster, PodSize
+from launch.cluster_schema import KubernetesCluster, PodSize
 from launch.templates.job import Job
 
 USER = 1000

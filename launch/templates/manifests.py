@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from launch.clusters import KubernetesCluster, load_cluster
+from launch.cluster_schema import KubernetesCluster
+from launch.clusters import load_cluster
 from launch.submit import prepare, text
 from launch.templates import kubernetes
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from launch.clusters import RayCluster
+from launch.cluster_schema import RayCluster
 from launch.templates.job import Job, shell
 
 LEFT_OUT = [".git", ".venv", "runs", "build", "dist"]
 """Folders that do not travel with cluster.upload, besides what .gitignore names."""
 
 
-def render(job: Job, cluster: RayCluster, submission_id: str) -> dict[str, Any]:
+def render(job: Job, cluster: RayCluster, submission_id: str, directory: str) -> dict[str, Any]:
     """The request to the Jobs API.
+
+    Args:
+        directory: folder of the nodes that the driver runs in (with cluster.upload it runs in a copy of this one).
 
     The driver joins the cluster that runs it. Ray kills a stopped job after 3 s, which is less than a checkpoint may
     take, unless the environment of the job's supervisor says otherwise.
@@ -24,8 +27,7 @@ def render(job: Job, cluster: RayCluster, submission_id: str) -> dict[str, Any]:
     if cluster.upload:
         runtime |= {"working_dir": ".", "excludes": LEFT_OUT}
     else:
-        folder = shlex.quote(cluster.directory) if cluster.directory else ""
-        command = f"cd {folder} && exec {command}" if folder else f"exec {command}"
+        command = f"cd {shlex.quote(directory)} && exec {command}"
     return {
         "entrypoint": command,
         "submission_id": submission_id,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 
-from launch.clusters import SlurmCluster
+from launch.cluster_schema import SlurmCluster
 from launch.templates import torchrun
 from launch.templates.job import Job, exports, shell
 

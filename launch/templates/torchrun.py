@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from generative.errors import ConfigError
-from launch.clusters import SlurmCluster, TorchrunCluster
+from launch.cluster_schema import SlurmCluster, TorchrunCluster
 from launch.schema import LaunchConfig
 from launch.templates.job import Job
 

@@ -43,7 +43,8 @@ def cluster():
     start = "import sys; from ray.scripts.scripts import main; sys.argv[0] = 'ray'; main()"
     command = [sys.executable, "-c", start, "start", "--head", "--block", "--num-cpus=2", f"--port={_free_port()}"]
     command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={address.rpartition(':')[2]}", f"--temp-dir={folder}"]
-    command += [f"--ray-client-server-port={_free_port()}", "--min-worker-port=0", "--max-worker-port=0"]
+    command += [f"--ray-client-server-port={_free_port()}", f"--dashboard-agent-listen-port={_free_port()}"]
+    command += ["--min-worker-port=0", "--max-worker-port=0"]
     said = pathlib.Path(folder, "start.log")
     with said.open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)

@@ -35,15 +35,30 @@ def a_run(**fields) -> Job:
 
 def test_a_run_has_one_job_at_a_time_and_each_one_its_own_number():
     name = a_run().id
-    assert jobs().submit(a_run()) == name
+    assert jobs().submit(a_run(), "/place") == name
     ended = [job(name, "STOPPED"), job(f"{name}.2", "FAILED", driver_exit_code=75)]
-    assert jobs(*ended).submit(a_run()) == f"{name}.3"
+    assert jobs(*ended).submit(a_run(), "/place") == f"{name}.3"
     busy = jobs(*ended, job(f"{name}.3", "PENDING"))
     with pytest.raises(ResourceError) as error:
-        busy.submit(a_run())
+        busy.submit(a_run(), "/place")
     assert f"jobs stop {name}.3 cluster=mine" in error.value.remedy
     assert busy.client.sent == []
-    assert jobs(job("another", "RUNNING")).submit(a_run()) == name
+    assert jobs(job("another", "RUNNING")).submit(a_run(), "/place") == name
+
+
+def test_cluster_that_is_still_starting_is_given_a_moment(monkeypatch):
+    monkeypatch.setattr("launch.jobs.POLL_SECONDS", 0.0)
+    starting, answers = jobs(), iter(["No available agent to submit job", None, "something else"])
+
+    def submit_job(**request):
+        if problem := next(answers):
+            raise RuntimeError(problem)
+        return request["submission_id"]
+
+    starting.client.submit_job = submit_job
+    assert starting.submit(a_run(), "/place") == a_run().id
+    with pytest.raises(ResourceError, match="something else"):
+        starting.submit(a_run(), "/place")
 
 
 def test_job_is_found_by_identity_run_or_folder_the_newest_first():

@@ -72,6 +72,7 @@ def test_ray_job_trains_the_same_run_on_the_cluster():
     assert (cd, words[0]) == ("cd", ";")
     assert words[1:4] == ["generative", "train", QUICK]
     assert NASTY in words
+    assert sum(word.startswith("run.dir=") for word in words) == 1
     assert words[-3:] == ["run.dir=/runs/x", "launch.backend=ray", "launch.address=auto"]
     assert int(request["runtime_env"]["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]) > 30
     assert "working_dir" not in request["runtime_env"]
