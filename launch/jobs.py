@@ -80,7 +80,7 @@ class Jobs:
         )
 
     def submit(self, job: Job, directory: str) -> str:
-        """Send a run that works in a folder of the nodes; the identity of the job. A run that was interrupted goes on under a new number.
+        """Send a run, which works in a folder of the nodes; the identity of the job. Each start has its own number.
 
         Raises:
             ResourceError: the run has a job that is still going on.
