@@ -32,19 +32,20 @@ def schema(
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON schema instead.")] = False,
 ) -> None:
     """List all keys with type, default and meaning."""
+    from launch.cluster_schema import ClusterFile
     from launch.schema import RunConfig
 
     if as_json:
         typer.echo(json.dumps(RunConfig.model_json_schema(), indent=1))
         return
-    lines = list(dict.fromkeys(_lines(RunConfig, "")))
+    lines = list(dict.fromkeys([*_lines(RunConfig, ""), *_lines(ClusterFile, "")]))
     found = [line for line in lines if not key or line[0] == key or line[0].startswith(f"{key}.")]
     if not found:
         from generative.config import known_keys
         from generative.errors import ConfigError, suggestion
 
         raise ConfigError(
-            f"{key}: unknown key{suggestion(key, known_keys(RunConfig))}",
+            f"{key}: unknown key{suggestion(key, [*known_keys(RunConfig), *known_keys(ClusterFile)])}",
             "a key or section of the configuration",
             "correct the key, or leave it out to list all",
         )

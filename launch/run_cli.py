@@ -32,8 +32,10 @@ def train(config: ConfigName, overrides: Overrides = None) -> None:
     Example: generative train masked_diffusion/quickstart train.steps=200 launch.workers=4
     """
     from launch import run
+    from launch.stopping import exit_code
 
-    raise typer.Exit(run.train(config, overrides or [], on_folder=current_run.append))
+    code = run.train(config, overrides or [], on_folder=current_run.append)
+    raise typer.Exit(exit_code(code))
 
 
 def status(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +16,14 @@ INTERRUPTED = 75
 """Exit code that says: give the same command again (EX_TEMPFAIL)."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def exit_code(code: int) -> int:
+    """What a training process exits with: `code`, but 0 where it was interrupted under torchrun.
+
+    torchrun starts all processes again after any other code. How the run ended is in outcome.json.
+    """
+    return 0 if code == INTERRUPTED and "TORCHELASTIC_RUN_ID" in os.environ else code
 
 
 abandoned = threading.Event()
@@ -47,6 +57,9 @@ class StopRequest:
 
     def handle(self, number: int, frame: Any) -> None:
         """The signal handler."""
+        if "ray" in sys.modules:
+            # Ray's own handler stands before this one and sets an alarm that aborts the process 3 s after SIGTERM.
+            signal.alarm(0)
         if not self._training:
             raise KeyboardInterrupt
         self.count += 1

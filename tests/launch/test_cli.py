@@ -12,6 +12,7 @@ import yaml
 
 from generative.config import known_keys
 from launch import bench_cli, cli
+from launch.cluster_schema import ClusterFile
 from launch.schema import RunConfig
 
 QUICKSTART = "masked_diffusion/quickstart"
@@ -96,7 +97,7 @@ def test_show_prints_what_loads_back_to_the_same(tmp_path: Path, capsys: pytest.
 def test_schema_lists_every_key_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["config", "schema"]) == 0
     listed = {line.split("  ")[0] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")}
-    assert listed == set(known_keys(RunConfig))
+    assert listed == {*known_keys(RunConfig), *known_keys(ClusterFile)}
     assert cli.main(["config", "schema", "launch.max_restarts"]) == 0
     assert "How often a group that lost a worker" in capsys.readouterr().out
 
