@@ -72,13 +72,7 @@ class PeerError(GenerativeError):
     exit_code = 3
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """' Did you mean X?' for the known name nearest to `name`, or an empty string."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {matches[0]}?" if matches else ""
-
-
 def suggestion(name: str, known: Iterable[str]) -> str:
     """'. Did you mean X?' to end a problem with, or an empty string where no known name is near."""
-    guess = nearest(name, known)
-    return f".{guess}" if guess else ""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f". Did you mean {matches[0]}?" if matches else ""

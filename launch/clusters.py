@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from generative.config import Layers, load_layers, validate
-from generative.errors import ConfigError, nearest
+from generative.errors import ConfigError, suggestion
 from launch.cluster_schema import ClusterFile, KubernetesCluster, RayCluster, SlurmCluster, TorchrunCluster
 
 BACKENDS = ("ray", "slurm", "kubernetes", "torchrun")
@@ -30,7 +30,7 @@ def load_cluster(
     """
     if backend is not None and backend not in BACKENDS:
         raise ConfigError(
-            f"--backend {backend}: there is no such backend.{nearest(backend, BACKENDS)}",
+            f"--backend {backend}: there is no such backend{suggestion(backend, BACKENDS)}",
             f"one of {', '.join(BACKENDS)}",
             "correct --backend, or name a cluster (cluster=NAME)",
         )

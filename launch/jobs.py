@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from evaluation.quantities import duration
-from generative.errors import ConfigError, ResourceError, nearest
+from generative.errors import ConfigError, ResourceError, suggestion
 from launch.cluster_schema import RayCluster
 from launch.jobs_api import connect, errors
 from launch.stopping import INTERRUPTED
@@ -72,9 +72,9 @@ class Jobs:
                 return job
             if about.get("run_dir") in (name, folder):
                 return job
-        guess = nearest(name, [job.submission_id for job in jobs])
+        known = [job.submission_id for job in jobs]
         raise ConfigError(
-            f"there is no job {name!r} at {self.cluster.address}.{guess}",
+            f"there is no job {name!r} at {self.cluster.address}{suggestion(name, known)}",
             f"one that `generative jobs list{self.words}` prints, or the name of its run",
             "correct the name, or the cluster",
         )

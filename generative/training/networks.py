@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from generative.errors import CheckpointError, ConfigError, nearest
+from generative.errors import CheckpointError, ConfigError, suggestion
 from generative.method import Method, NetworkSpec, Update
 from generative.training.backend import Backend
 from generative.training.checkpoint import Checkpoint, open_checkpoint
@@ -93,9 +93,8 @@ def check_networks(
 def _check_names(config: TrainConfig, specs: Mapping[str, NetworkSpec]) -> None:
     for name in config.networks:
         if name not in specs:
-            guess = nearest(name, specs)
             raise ConfigError(
-                f"train.networks.{name}: the method has no network of this name" + (f".{guess}" if guess else ""),
+                f"train.networks.{name}: the method has no network of this name{suggestion(name, specs)}",
                 expected=f"one of {', '.join(specs)}",
                 remedy=f"correct or remove train.networks.{name}",
             )
@@ -169,9 +168,8 @@ def _check_start(module: nn.Module, key: str, source: str, name: str, modules: M
     other = source.removeprefix("network:")
     if other != source:
         if other not in modules:
-            guess = nearest(other, modules)
             raise ConfigError(
-                f"{key}: the method has no network {other!r}" + (f".{guess}" if guess else ""),
+                f"{key}: the method has no network {other!r}{suggestion(other, modules)}",
                 expected=f"network: and one of {', '.join(modules)}, or the path of a run or checkpoint",
                 remedy=f"correct {key}",
             )
