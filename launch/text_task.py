@@ -122,8 +122,15 @@ class SampleHook(Hook):
     def on_step(self, trainer: Trainer, record: Record | None) -> None:
         """Sample if it is due."""
         every = self.config.train.sample_every
-        if every and trainer.step % every == 0 and trainer.backend.rank == 0:
-            write_samples(self.config, self.data, trainer, self.run_dir)
+        if every and trainer.step % every == 0:
+            draw_on_rank_0(self.config, self.data, trainer, self.run_dir)
+
+
+def draw_on_rank_0(config: RunConfig, data: TextData, trainer: Trainer, run_dir: Path) -> None:
+    """Samples, on rank 0; called on all ranks, since the others wait for it."""
+    with trainer.backend.patience.together():
+        if trainer.backend.rank == 0:
+            write_samples(config, data, trainer, run_dir)
 
 
 def write_samples(config: RunConfig, data: TextData, trainer: Trainer, run_dir: Path) -> None:
@@ -147,8 +154,8 @@ def finish(config: RunConfig, data: TextData, trainer: Trainer, run_dir: Path) -
             )
         if trainer.backend.rank == 0:
             write_json(run_dir / "evaluation.json", figures)
-    if config.sample.at_end and trainer.backend.rank == 0:
-        write_samples(config, data, trainer, run_dir)
+    if config.sample.at_end:
+        draw_on_rank_0(config, data, trainer, run_dir)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from generative.training.collectives import collectives
 from generative.training.config import ParallelConfig, ScheduleConfig
 from generative.training.ema import Ema
 from generative.training.optimizers import learning_rate
+from generative.training.patience import Patience
 
 
 @dataclass
@@ -115,6 +116,7 @@ class Backend:
         self.device: torch.device = self.accelerator.device
         self.collectives: Collectives = collectives()
         self.rank, self.world = self.collectives.rank, self.collectives.world
+        self.patience = Patience(self.world, parallel.timeout_seconds, parallel.patience_seconds)
 
     def engine(self, name: str, module: nn.Module, *, trainable: bool, compiled: bool = False) -> Engine:
         """Put a network on the device and, if it is trained, into its wrapper."""

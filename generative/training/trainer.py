@@ -134,7 +134,16 @@ class Trainer:
     def _settle(self) -> None:
         """Wait until the last checkpoint is complete; an error of any rank is raised on all."""
         if self.store is not None:
-            self._together(False, self.store.wait)
+            self._patiently(self.store.wait)
+
+    def _patiently(self, action: Callable[[], None]) -> None:
+        """`_together` for what may take longer than a collective on some ranks (a slow disk)."""
+
+        def all_of_it() -> None:
+            with self.backend.patience.together():
+                action()
+
+        self._together(False, all_of_it)
 
     def _together(self, stop: bool, action: Callable[[], None]) -> bool:
         """Run `action` on every rank, then agree on whether it failed anywhere and whether anyone wants to stop."""
@@ -148,7 +157,9 @@ class Trainer:
             flags = self.backend.collectives.sum(flags)
         anyone, failed = flags.tolist()
         if failed:
-            raise error or PeerError("another worker could not write its part of a checkpoint")
+            raise (
+                error.on_all_ranks() if error else PeerError("another worker could not write its part of a checkpoint")
+            )
         return bool(anyone)
 
     def _after_step(self) -> None:
@@ -284,7 +295,7 @@ class Trainer:
                 expected="finite losses and gradients" if "sigma" not in problem else "a loss near its recent mean",
                 remedy="give the same command again to replay exactly this step (the state before it is saved); add "
                 "train.anomaly.policy=skip (or rollback) to get past it; for another learning rate start a new run",
-            )
+            ).on_all_ranks()
         if policy == "skip":
             return True
         self._rollback()
@@ -334,7 +345,7 @@ class Trainer:
             return
         if self.best is None or loss < self.best["loss"]:
             self.best = {"step": self.step, "loss": loss}
-            self._together(False, partial(self.store.protect, self.step))
+            self._patiently(partial(self.store.protect, self.step))
             self.checkpoint()
 
     def networks(self) -> dict[str, torch.nn.Module]:
@@ -392,41 +403,35 @@ class Trainer:
         }
         state = entries(self.engines, self.state, self.backend.rank, self.backend.world)
         asynchronous = self.config.checkpoint.asynchronous
-        self._together(False, partial(self.store.save, self.step, state, meta, asynchronous=asynchronous))
+        self._patiently(partial(self.store.save, self.step, state, meta, asynchronous=asynchronous))
         for hook in self.hooks:
             hook.on_checkpoint(self, self.step)
 
     def _newest(self, store: CheckpointStore) -> int:
-        """Step of the newest whole checkpoint, agreed on by all ranks; -1 where there is none."""
-        step, error = -1, None
-        if self.backend.rank == 0:
-            try:
-                newest = store.newest()
-                step = -1 if newest is None else newest.step
-            except CheckpointError as raised:
-                step, error = -2, raised
-        step = self.backend.agree(step)
-        if step == -2:
-            raise error or PeerError("rank 0 could not read the checkpoints")
-        return step
-
-    def _resume(self) -> Mapping[str, Any] | None:
-        """Load the newest whole checkpoint that rank 0 finds; returns the data cursor, None for a fresh start.
+        """Step of the newest whole checkpoint that rank 0 finds, agreed on by all ranks; -1 where there is none.
 
         Raises:
             CheckpointError: there are checkpoints, but all are damaged: starting again would throw their work away.
+        """
+        step, error = -1, None
+        with self.backend.patience.together():  # reading and hashing take time
+            if self.backend.rank == 0:
+                step, error = _find_newest(store)
+        step = self.backend.agree(step)
+        if step == -2:
+            raise error.on_all_ranks() if error else PeerError("rank 0 could not read the checkpoints")
+        return step
+
+    def _resume(self) -> Mapping[str, Any] | None:
+        """Load the newest whole checkpoint; returns the data cursor, None for a fresh start.
+
+        Raises:
+            CheckpointError: see `_newest`.
         """
         if self.store is None:
             return None
         step = self._newest(self.store)
         if step < 0:
-            damaged = self.store.complete_steps()
-            if damaged:
-                raise CheckpointError(
-                    f"all checkpoints in {self.store.folder} are damaged (steps {', '.join(map(str, damaged))})",
-                    expected="at least one whole checkpoint, or none at all",
-                    remedy="restore one from a copy, or remove the folder to start from the beginning",
-                )
             for hook in self.hooks:
                 hook.on_rewind(self, 0)
             return None
@@ -442,6 +447,21 @@ class Trainer:
             hook.on_rewind(self, self.step)
         data: Mapping[str, Any] = meta["data"]
         return data
+
+
+def _find_newest(store: CheckpointStore) -> tuple[int, CheckpointError | None]:
+    """Step of the newest whole checkpoint, or -1; -2 with an error where none can be used."""
+    try:
+        newest = store.newest()
+        if newest is None and (damaged := store.complete_steps()):
+            raise CheckpointError(
+                f"all checkpoints in {store.folder} are damaged (steps {', '.join(map(str, damaged))})",
+                expected="at least one whole checkpoint, or none at all",
+                remedy="restore one from a copy, or remove the folder to start from the beginning",
+            )
+    except CheckpointError as error:
+        return -2, error
+    return (-1 if newest is None else newest.step), None
 
 
 def _nothing() -> None:
