@@ -59,15 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    code = _run([word for word in words if word != "--debug"], debug)
-    from launch.stopping import abandoned
-
-    if abandoned.is_set():
-        # Threads of a half-started cluster must not keep the process; its own processes end with this one.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    return _run([word for word in words if word != "--debug"], debug)
 
 
 def _run(words: list[str], debug: bool) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,13 @@ class Report:
     nonce: str | None
 
 
-def check_nodes(folder: Path, where: str) -> None:
-    """Ask every node of the cluster that Ray is connected to.
+def check_nodes(folder: Path, where: str, nodes: Collection[str]) -> None:
+    """Ask nodes of the cluster that Ray is connected to.
 
     Args:
         folder: the run folder.
         where: names the cluster in messages.
+        nodes: their ids.
 
     Raises:
         ResourceError: a node does not answer, or has other versions.
@@ -46,7 +47,7 @@ def check_nodes(folder: Path, where: str) -> None:
     nonce, file = secrets.token_hex(8), folder / f".seen-by-all-{secrets.token_hex(4)}"
     atomic_write(file, nonce)
     try:
-        compare(_ask(file, where), {name: versions().get(name, "none") for name in COMPARED}, nonce, folder)
+        compare(_ask(file, where, nodes), {name: versions().get(name, "none") for name in COMPARED}, nonce, folder)
     finally:
         file.unlink(missing_ok=True)
 
@@ -81,14 +82,14 @@ def compare(reports: Mapping[str, Report], own: Mapping[str, str], nonce: str, f
         )
 
 
-def _ask(file: Path, where: str) -> dict[str, Report]:
-    """The report of each living node, by "address (id)"."""
+def _ask(file: Path, where: str, nodes: Collection[str]) -> dict[str, Report]:
+    """The report of each node, by "address (id)"."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     question = ray.remote(_question())
     asked = {}
-    for node in (node for node in ray.nodes() if node["Alive"]):
+    for node in (node for node in ray.nodes() if node["NodeID"] in nodes):
         here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         task = question.options(num_cpus=0, scheduling_strategy=here, max_retries=0).remote(str(file), COMPARED)
         asked[task] = f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"

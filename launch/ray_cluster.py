@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import secrets
@@ -26,6 +25,9 @@ LOG = logging.getLogger("launch.ray")
 """Goes to logs/ray.log beside Ray's own messages; its times tell where a slow start comes from."""
 
 CONNECT_SECONDS = 5.0
+TELL_SECONDS = 3.0
+LOCAL_WAIT_SECONDS = 15.0
+"""On this machine no node can join; a group that has ended only needs a moment to give its cores back."""
 PREFIX = "gen"
 """How the folders of local clusters begin, under /tmp."""
 
@@ -49,12 +51,6 @@ LOCAL_ENVIRONMENT = {
 }
 
 
-@functools.cache
-def _token() -> str:
-    """Secret of the local clusters of this process; kept in its environment only. Ray reads it once per process."""
-    return secrets.token_hex(32)
-
-
 @contextlib.contextmanager
 def ray_environment(config: RunConfig) -> Iterator[None]:
     """Environment variables for Ray and the processes that it starts; what the user has set stays."""
@@ -65,7 +61,7 @@ def ray_environment(config: RunConfig) -> Iterator[None]:
     if config.launch.address is None:
         wanted |= LOCAL_ENVIRONMENT
         if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-            wanted["RAY_AUTH_TOKEN"] = _token()
+            wanted["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # kept in this process's environment only
     added = {key: value for key, value in wanted.items() if key not in os.environ}
     os.environ.update(added)
     try:
@@ -127,7 +123,7 @@ def connect(launch: LaunchConfig, temporary: Path) -> None:
     Must run in a thread that lives as long as the cluster: its processes die with the thread that started them.
 
     Raises:
-        ResourceError: no cluster there, or not enough in it.
+        ResourceError: no cluster there.
     """
     import ray
 
@@ -153,7 +149,6 @@ def connect(launch: LaunchConfig, temporary: Path) -> None:
                 expected="a running cluster of the same Ray version (and its token, where it asks for one)",
                 remedy="look at the cluster, or give launch.address=null for a local one",
             ) from error
-    check_resources(launch, nodes(), where(launch))
 
 
 def where(launch: LaunchConfig) -> str:
@@ -190,22 +185,36 @@ def draining() -> set[str]:
     return set()
 
 
-def find_seats(launch: LaunchConfig, given_up: Callable[[], bool]) -> list[str]:
+def find_seats(launch: LaunchConfig, on_wait: Callable[[str], None]) -> list[str]:
     """The node of each worker, as soon as there is room for all of them.
 
-    After launch.wait_seconds fewer will do, but no fewer than launch.min_workers.
+    After launch.wait_seconds (at once where the cluster is this machine) fewer will do, but no fewer than
+    launch.min_workers.
+
+    Args:
+        launch: what is asked for.
+        on_wait: told once where nodes are missing or busy.
 
     Raises:
-        ResourceError: too much of the cluster is in use, or gone.
+        ResourceError: too much of the cluster is missing or in use.
     """
-    deadline = time.monotonic() + launch.wait_seconds
+    began = time.monotonic()
+    told = False
     while True:
-        found = seats(launch, nodes(free=True))
-        if len(found) == launch.workers or given_up():
+        free = nodes(free=True)
+        found = seats(launch, free)
+        if len(found) == launch.workers:
             return found
-        if time.monotonic() > deadline:
-            check_resources(launch, nodes(free=True), f"the free part of {where(launch)}")
+        waited = time.monotonic() - began
+        if waited > launch.wait_seconds or (launch.address is None and waited > LOCAL_WAIT_SECONDS):
+            check_resources(launch, nodes(), where(launch))
+            check_resources(launch, free, f"the free part of {where(launch)}")
             return found
+        if waited > TELL_SECONDS and not told:
+            told = True
+            on_wait(
+                f"room for {len(found)} of {launch.workers} workers; waiting up to {launch.wait_seconds} s for more"
+            )
         time.sleep(0.5)
 
 
@@ -226,29 +235,3 @@ def remove_temporary(folder: Path, keep_logs_in: Path | None = None) -> None:
             with contextlib.suppress(OSError, shutil.Error):
                 shutil.copytree(logs, keep_logs_in, dirs_exist_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def chatter_to(path: Path) -> Iterator[None]:
-    """Send Ray's messages to a file: its loggers, and what C++ and child processes write to descriptors 1 and 2."""
-    logger, handler = logging.getLogger("ray"), logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    kept = logger.handlers, logger.propagate
-    logger.handlers, logger.propagate = [handler], False
-    LOG.addHandler(handler)
-    LOG.setLevel(logging.INFO)
-    LOG.propagate = False
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    saved = [(number, os.dup(number)) for number in (1, 2)]
-    for number, _ in saved:
-        os.dup2(log, number)
-    try:
-        yield
-    finally:
-        for number, copy in saved:
-            os.dup2(copy, number)
-            os.close(copy)
-        os.close(log)
-        logger.handlers, logger.propagate = kept
-        LOG.removeHandler(handler)
-        handler.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from generative.errors import GenerativeError
 from launch import failures, ray_cluster
 from launch.cluster_watch import ClusterWatch
 from launch.folder import clear_requests, read_json, record_event
+from launch.nodes import check_nodes
 
 if TYPE_CHECKING:
     from launch.run import Work
@@ -35,28 +36,33 @@ class Groups:
         folder: the run folder.
         work: what each worker does.
         watch: knows whether a node is being taken away, and whether the user wants to stop.
-        cancelled: whether the driver has left.
     """
 
-    def __init__(
-        self, config: RunConfig, folder: Path, work: Work, watch: ClusterWatch, cancelled: Callable[[], bool]
-    ) -> None:
-        self._config, self._folder, self._work = config, folder, work
-        self._watch, self._cancelled = watch, cancelled
+    def __init__(self, config: RunConfig, folder: Path, work: Work, watch: ClusterWatch) -> None:
+        self._config, self._folder, self._work, self._watch = config, folder, work, watch
         self._counted = 0
+        self._checked: set[str] = set()
 
     def train(self) -> None:
         """Until a group has ended by itself; how is in outcome.json.
 
         Raises:
-            ResourceError: no room for (enough) workers.
+            ResourceError: no room for (enough) workers, or a node that cannot take part.
+            RunFolderError: a node does not see the run folder.
             WorkersError: the workers failed too often.
             GenerativeError: a worker met a mistake that another start would meet again.
         """
         for attempt in itertools.count(1):
-            nodes = ray_cluster.find_seats(self._config.launch, self._cancelled)
-            if self._cancelled() or not self._once(nodes, attempt):
+            nodes = ray_cluster.find_seats(self._config.launch, partial(record_event, self._folder, "warning"))
+            self._check(set(nodes))
+            if not self._once(nodes, attempt):
                 return
+
+    def _check(self, nodes: set[str]) -> None:
+        """Look at nodes that are new to this run."""
+        if self._config.launch.address is not None and nodes - self._checked:
+            check_nodes(self._folder, ray_cluster.where(self._config.launch), nodes - self._checked)
+            self._checked |= nodes
 
     def _once(self, nodes: list[str], attempt: int) -> bool:
         """One group; whether another must follow."""
@@ -68,7 +74,7 @@ class Groups:
         try:
             ray_group.fit(self._config, self._folder, self._work, nodes, attempt)
         except Exception as error:
-            if self._cancelled() or read_json(self._folder / "outcome.json").get("state") == "failed":
+            if read_json(self._folder / "outcome.json").get("state") == "failed":
                 return False
             self._restart_after(error)
         else:
@@ -108,7 +114,7 @@ class Groups:
 
     def _told_to_leave(self) -> bool:
         """Whether the workers saved and left because a node or a process of theirs is being taken away."""
-        if read_json(self._folder / "outcome.json").get("state") != "interrupted" or self._watch.stop_asked:
+        if read_json(self._folder / "outcome.json").get("state") != "interrupted" or self._watch.stop_asked():
             return False
         return bool(self._watch.leaving) or not (self._folder / "stop").exists()
 

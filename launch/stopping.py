@@ -19,9 +19,6 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TERMINATED = threading.Event()
 """Set in a worker's process that was told to end (SIGTERM): it saves and leaves at the next step."""
 
-abandoned = threading.Event()
-"""Set when threads or processes were left behind: the command line then ends its process without waiting for them."""
-
 
 class StopRequest:
     """What the signals have asked for so far.
