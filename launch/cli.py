@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from generative.errors import GenerativeError
-from launch import bench_cli, configs_cli, data_cli, run_cli
+from launch import bench_cli, chaos_cli, configs_cli, data_cli, run_cli
 
 app = typer.Typer(
     help="Train, sample, edit and evaluate generative models, from one laptop core to many nodes.",
@@ -26,6 +26,7 @@ app.command("train")(run_cli.train)
 app.command("status")(run_cli.status)
 app.command("sample")(run_cli.sample)
 app.command("evaluate")(run_cli.evaluate)
+app.command("chaos")(chaos_cli.chaos)
 app.command("bench")(bench_cli.bench)
 app.add_typer(configs_cli.app, name="config")
 app.add_typer(data_cli.app, name="data")

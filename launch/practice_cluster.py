@@ -38,8 +38,12 @@ class PracticeCluster:
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
         }
         """What drivers need to be let in."""
+        self._size = (str(nodes), str(cores))
+        self._start()
+
+    def _start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "launch.practice_cluster", str(nodes), str(cores)],
+            [sys.executable, "-m", "launch.practice_cluster", *self._size],
             env=os.environ | self.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -47,6 +51,12 @@ class PracticeCluster:
             text=True,
         )
         self.address = str(self._answer())
+
+    def replace(self) -> str:
+        """The whole cluster dies, and another one is started; its address."""
+        self.close()
+        self._start()
+        return self.address
 
     def add(self) -> str:
         """One more node; its id."""

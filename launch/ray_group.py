@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,6 +78,7 @@ def fit(config: schema.RunConfig, folder: Path, work: Work, nodes: Sequence[str]
             "directory": os.getcwd(),
             "work": work,
             "attempt": attempt,
+            "driver": f"{socket.gethostname()} {os.getpid()}",
         },
         scaling_config=ScalingConfig(
             num_workers=len(nodes),

@@ -17,7 +17,7 @@ from launch.interfaces import choose_interface
 from launch.stopping import TERMINATED
 
 WORKERS = "logs/workers.jsonl"
-"""Which processes have worked on the run: {"rank", "pid", "host", "node", "attempt", "time"}."""
+"""Which processes have worked on the run: {"rank", "pid", "host", "node", "driver", "attempt", "time"}."""
 
 
 def prepare_process(timeout_seconds: int) -> None:
@@ -44,7 +44,7 @@ def train_worker(settings: Mapping[str, Any]) -> None:
     context, folder = ray.train.get_context(), Path(settings["folder"])
     rank, world, attempt = context.get_world_rank(), context.get_world_size(), int(settings["attempt"])
     _output_to(folder / "logs" / f"worker_{rank}.log")
-    _sign(folder, rank, attempt)
+    _sign(folder, rank, attempt, str(settings["driver"]))
     if os.path.isdir(settings["directory"]):
         os.chdir(settings["directory"])
     config = RunConfig.model_validate(settings["config"])
@@ -62,16 +62,16 @@ def _output_to(path: Path) -> None:
     faulthandler.enable(file=2)
 
 
-def _sign(folder: Path, rank: int, attempt: int) -> None:
+def _sign(folder: Path, rank: int, attempt: int, driver: str) -> None:
     import ray
 
     from generative.errors import RunFolderError
     from generative.training.runfolder import append_line
 
     node = ray.get_runtime_context().get_node_id()
-    who = {"rank": rank, "pid": os.getpid(), "host": socket.gethostname(), "node": node, "attempt": attempt}
+    who = {"rank": rank, "pid": os.getpid(), "host": socket.gethostname(), "node": node}
     with contextlib.suppress(RunFolderError):
-        append_line(folder / WORKERS, who | {"time": time.time()})
+        append_line(folder / WORKERS, who | {"driver": driver, "attempt": attempt, "time": time.time()})
 
 
 def restarts(folder: Path) -> int:

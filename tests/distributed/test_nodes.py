@@ -136,6 +136,7 @@ def test_workers_on_two_hosts_talk_over_the_network_between_them(alone, texts, n
         for host in (1, 2):
             join = ["--address=10.99.0.1:6399", "--num-cpus=1", f"--node-ip-address=10.99.0.{host + 1}"]
             network.start(host, *ray, *small, *join)
+            time.sleep(6)  # two that start at once on one file system get in each other's way
         run = Run(texts, tmp_path / "run")
         wanted = ("launch.address=10.99.0.1:6399", "launch.nodes=2", "train.steps=400", *QUIET)
         process = run.start(*wanted, before=network.inside(0))
