@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,6 @@ class Target:
     dice: random.Random
     cluster: PracticeCluster | None = None
     elastic: bool = False
-    new_address: str | None = field(default=None)
-    """Where the cluster is after it was replaced."""
 
     def workers(self) -> list[Mapping[str, Any]]:
         """The processes of the newest group.
@@ -129,7 +127,7 @@ def _preempt(target: Target) -> None:
 
 def _cluster(target: Target) -> None:
     assert target.cluster is not None
-    target.new_address = target.cluster.replace()
+    target.cluster.close()
 
 
 FAULTS: dict[str, tuple[Callable[[Target], None], str]] = {

@@ -69,9 +69,14 @@ class News:
                 self.seconds[self.step] = float(line["seconds"])
         self.events += self._events.read()
 
-    def after(self, moment: float, *kinds: str) -> dict[str, Any] | None:
-        """The first event of these kinds after a moment."""
-        return next((e for e in self.events if e["time"] > moment and e["kind"] in kinds), None)
+    def restarted(self, moment: float) -> float:
+        """When the first restart after a moment was decided."""
+        return next((float(e["time"]) for e in self.events if e["time"] > moment and e["kind"] == "restart"), moment)
+
+    def resumed(self, moment: float) -> dict[str, Any] | None:
+        """The first event after a moment that says that workers train."""
+        later = (event for event in self.events if event["time"] > moment)
+        return next((e for e in later if e["kind"] == "resume" or e["message"].endswith("worker(s)")), None)
 
 
 class Storm:
@@ -139,10 +144,10 @@ class Storm:
         moment, step = time.time(), self._news.step
         self._say(f"step {step}: {FAULTS[fault.kind][1]}")
         FAULTS[fault.kind][0](self._target)
-        detected = self._again() if fault.kind in ENDING else None
+        detected = self._again(fault) if fault.kind in ENDING else None
         self._until(lambda: self._trains_since(moment), f"recovery from {fault.kind}@{fault.step}", again=False)
-        noticed = detected or float((self._news.after(moment, "restart") or {"time": moment})["time"])
-        resumed = self._news.after(moment, "resume", "start")
+        noticed = detected or self._news.restarted(moment)
+        resumed = self._news.resumed(moment)
         assert resumed is not None
         repeated = [seconds for at, seconds in self._before.items() if at > int(resumed["step"])]
         damage = Damage(
@@ -154,20 +159,22 @@ class Storm:
         )
         return damage
 
-    def _again(self) -> float:
-        """Wait for the end of the command, give it again; when it ended."""
+    def _again(self, fault: Fault) -> float:
+        """Wait for the end of the command, give it again (where its cluster is gone: with a new one); when it ended."""
         driver = self._target.driver
         try:
             driver.wait(timeout=self._patience)
         except subprocess.TimeoutExpired:
             raise self._lost("the command did not end") from None
         ended = time.time()
+        if fault.kind == "cluster" and self._target.cluster is not None:
+            self._target.cluster.restart()
         self._target.driver = self._start(self._target.cluster)
         return ended
 
     def _trains_since(self, moment: float) -> bool:
         """Whether a step was taken by workers that were started after a moment; before that, remembers the steps."""
-        resumed = self._news.after(moment, "resume", "start")
+        resumed = self._news.resumed(moment)
         if resumed is None:
             self._before = dict(self._news.seconds)
             return False

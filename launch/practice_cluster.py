@@ -52,11 +52,9 @@ class PracticeCluster:
         )
         self.address = str(self._answer())
 
-    def replace(self) -> str:
-        """The whole cluster dies, and another one is started; its address."""
-        self.close()
+    def restart(self) -> None:
+        """Another cluster after `close`, at another address."""
         self._start()
-        return self.address
 
     def add(self) -> str:
         """One more node; its id."""
