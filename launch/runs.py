@@ -16,6 +16,7 @@ from generative.errors import CheckpointError, ConfigError
 from generative.method import Alone
 from generative.training.checkpoint import Checkpoint, open_checkpoint
 from generative.training.networks import checkpoint_weights, load_weights
+from generative.training.precision import under_autocast
 from launch import folder as run_folder
 from launch import text_task
 from launch.schema import RunConfig, TextEvaluation
@@ -49,18 +50,8 @@ class OpenRun:
             module = spec.build()
             if spec.trainable:
                 load_weights(module, checkpoint_weights(self.checkpoint, name, rate), str(self.checkpoint.path))
-            nets[name] = _as_trained(module.to(self.device).eval(), self.config.train.precision, self.device)
+            nets[name] = under_autocast(module.to(self.device).eval(), self.config.train.precision, self.device)
         return nets, worn
-
-
-def _as_trained(module: nn.Module, precision: str, device: torch.device) -> nn.Module:
-    """Autocast around the forward pass, and outputs in fp32, as the trainer's backend has it for bf16."""
-    if precision == "bf16":
-        from accelerate.utils import convert_outputs_to_fp32
-
-        autocast = torch.autocast(device.type, torch.bfloat16)
-        module.forward = convert_outputs_to_fp32(autocast(module.forward))
-    return module
 
 
 def read_config(folder: Path, changes: Mapping[str, Any] | None = None) -> RunConfig:

@@ -56,10 +56,10 @@ class StalledTrainer(Trainer):
         self.stalls: dict[int, float] = {}
         """Seconds by step."""
 
-    def checkpoint(self, data: Mapping[str, Any] | None = None) -> None:
+    def checkpoint(self, data: Mapping[str, Any] | None = None, label: str | None = None) -> None:
         """As the trainer's, timed."""
         start = time.perf_counter()
-        super().checkpoint(data)
+        super().checkpoint(data, label)
         self.stalls[self.step] = time.perf_counter() - start
 
 

@@ -186,7 +186,7 @@ class Bench:
         fractions = mean_estimate([bout.fraction for bout in found], "", f"{note}; over checkpoints")
         figures = {"checkpoint_stall_fraction": figure(fractions, "< 0.02")}
         both = [(bout.writing, bout.idle) for bout in found if bout.writing and bout.idle]
-        if both:  # else every step, or none, fell into a write: there is nothing to compare
+        if len(both) > 1:  # else every step, or none, fell into a write: there is nothing to compare
             figures["checkpoint_write_slowdown"] = figure(grouped_ratio_of_medians(both), None, note)
         return figures
 

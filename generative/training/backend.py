@@ -1,85 +1,31 @@
-"""Processes, devices and wrapped networks: the only module that knows accelerate."""
+"""Processes, devices and strategies: the only module that knows accelerate."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from generative.errors import ResourceError
 from generative.method import Collectives
 from generative.training.collectives import collectives
-from generative.training.config import ParallelConfig, ScheduleConfig
-from generative.training.ema import Ema
-from generative.training.optimizers import learning_rate
+from generative.training.config import OptimizerConfig, ParallelConfig
+from generative.training.engines import Engine
+from generative.training.optimizers import build_optimizer
 from generative.training.patience import Patience
 
 
-@dataclass
-class Engine:
-    """One network as the trainer holds it.
-
-    Args:
-        name: its name in the method.
-        module: the network itself; what a loss sees while another network is trained.
-        wrapped: the network whose backward pass averages gradients over ranks; what a loss sees while it is trained.
-        updates: optimizer steps taken.
-    """
-
-    name: str
-    module: nn.Module
-    wrapped: Callable[..., Any]
-    optimizer: torch.optim.Optimizer | None = None
-    schedule: ScheduleConfig | None = None
-    peak_lr: float = 0.0
-    clip_norm: float | None = None
-    planned_updates: int = 1
-    updates: int = 0
-    emas: list[Ema] = field(default_factory=list)
-
-    def set_trainable(self, trainable: bool) -> None:
-        """Whether the parameters take gradients in the update that follows."""
-        assert self.optimizer is not None
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.requires_grad_(trainable)
-
-    def clip(self) -> Tensor:
-        """Clip the gradient norm over the whole network; returns the norm before (scalar tensor)."""
-        limit = float("inf") if self.clip_norm is None else self.clip_norm
-        return nn.utils.clip_grad_norm_(self.module.parameters(), limit, foreach=True)
-
-    def step(self, lr_factor: float) -> float:
-        """One optimizer step at the scheduled learning rate, which is returned."""
-        assert self.optimizer is not None
-        assert self.schedule is not None
-        lr = lr_factor * learning_rate(self.schedule, self.peak_lr, self.updates, self.planned_updates)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
-        self.updates += 1
-        return lr
-
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        assert self.optimizer is not None
-        self.optimizer.zero_grad(set_to_none=True)
-
-
 class Backend:
-    """One process, or DDP over gloo or nccl, through accelerate.
+    """One process, or a group over gloo or nccl, and the strategy by which networks are spread over it.
 
     Args:
         parallel: strategy and time-out.
-        precision: "fp32" or "bf16" (autocast; weights stay fp32).
+        precision: "fp32" or "bf16". Plain and DDP networks then run under autocast with fp32 weights; FSDP gathers bf16
+            copies of fp32 shards; ZeRO's networks are bf16 with fp32 masters.
         threads: CPU threads of this process; None leaves torch's choice.
 
     Raises:
@@ -93,16 +39,17 @@ class Backend:
         from accelerate.state import AcceleratorState, PartialState
         from accelerate.utils import DistributedDataParallelKwargs
 
-        parallel = parallel or ParallelConfig()
-        self.precision = precision
+        self.parallel = parallel or ParallelConfig()
+        self.strategy, self.precision = self.parallel.strategy, precision
         cuda = torch.cuda.is_available()
         asked = int(os.environ.get("WORLD_SIZE", "1"))
-        join_group(asked, "nccl" if cuda else "gloo", timedelta(seconds=parallel.timeout_seconds))
+        timeout = timedelta(seconds=self.parallel.timeout_seconds)
+        self._joined = join_group(asked, cuda, timeout, alone=self._shards)
         # accelerate keeps process-wide state from an earlier run in this process; a new run starts from nothing.
         AcceleratorState._reset_state()
         PartialState._reset_state()
-        # Buffers (batch statistics) are the network's own affair: broadcasting rank 0's over the others in the middle
-        # of a step breaks losses that run a network twice.
+        # Buffers (batch statistics) are averaged by the trainer: broadcasting rank 0's over the others in the middle of
+        # a step breaks losses that run a network twice.
         ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)
         mixed = "bf16" if precision == "bf16" else "no"
         self.accelerator = Accelerator(cpu=not cuda, mixed_precision=mixed, kwargs_handlers=[ddp])
@@ -116,35 +63,92 @@ class Backend:
         self.device: torch.device = self.accelerator.device
         self.collectives: Collectives = collectives()
         self.rank, self.world = self.collectives.rank, self.collectives.world
-        self.patience = Patience(self.world, parallel.timeout_seconds, parallel.patience_seconds)
+        self.patience = Patience(self.world, self.parallel.timeout_seconds, self.parallel.patience_seconds)
 
-    def engine(self, name: str, module: nn.Module, *, trainable: bool, compiled: bool = False) -> Engine:
-        """Put a network on the device and, if it is trained, into its wrapper."""
-        module.to(self.device)
-        if compiled:
-            module.compile()
-        if not trainable:
+    @property
+    def _shards(self) -> bool:
+        return self.strategy not in ("none", "ddp")
+
+    def engine(
+        self, name: str, module: nn.Module, optimizer: OptimizerConfig | None = None, *, compiled: bool = False
+    ) -> Engine:
+        """Put a network on the device and into the strategy's hands.
+
+        Args:
+            optimizer: of a trained network; None for a frozen one.
+            compiled: torch.compile it.
+
+        Raises:
+            ResourceError: the engine that came up is not the strategy that was asked for.
+        """
+        if optimizer is None:
             module.requires_grad_(False)
             module.eval()
+        if compiled:
+            module.compile()
+        if self._shards and (optimizer is not None or self.parallel.frozen == "sharded"):
+            engine = self._sharded(name, module, optimizer)
+        else:
+            engine = self._whole(name, module, optimizer)
+        engine.clip_norm = optimizer.clip_norm if optimizer else None
+        self._verify(engine, trained=optimizer is not None)
+        return engine
+
+    def _whole(self, name: str, module: nn.Module, config: OptimizerConfig | None) -> Engine:
+        module.to(self.device)
+        optimizer = build_optimizer(config, module) if config else None
         with warnings.catch_warnings():
             # torch is renaming the option that accelerate passes on; nothing that a user could change.
             warnings.filterwarnings("ignore", category=FutureWarning, message=".*broadcast_buffers.*")
-            wrapped = self.accelerator.prepare_model(module, evaluation_mode=not trainable)
-        return Engine(name, module, wrapped)
+            # In evaluation mode accelerate leaves out DDP, but not autocast.
+            alone = config is None or self._shards or self.world == 1
+            wrapped = self.accelerator.prepare_model(module, evaluation_mode=alone)
+        return Engine(name, module, wrapped, optimizer)
 
-    def backward(self, loss: Tensor) -> None:
-        """Backward pass of one micro-batch; over ranks gradients are averaged unless inside `local_gradients`."""
-        self.accelerator.backward(loss)
+    def _sharded(self, name: str, module: nn.Module, config: OptimizerConfig | None) -> Engine:
+        if self.strategy == "fsdp":
+            from generative.training.engines import fsdp
 
-    @contextlib.contextmanager
-    def local_gradients(self, engine: Engine, local: bool) -> Iterator[None]:
-        """Micro-batches but the last: gradients are added up here and not yet exchanged."""
-        wrapped = engine.wrapped
-        if local and isinstance(wrapped, nn.parallel.DistributedDataParallel):
-            with wrapped.no_sync():
-                yield
-        else:
-            yield
+            fsdp.shard(module, self.device, self.precision, self.parallel.cpu_offload)
+            optimizer = build_optimizer(config, module) if config else None
+            return fsdp.ShardedEngine(name, module, module, optimizer)
+        from generative.training.engines import zero
+
+        stage, module = int(self.strategy[-1]), module.to(self.device)
+        optimizer = build_optimizer(config, module) if config else None
+        settings = zero.settings(
+            stage,
+            self.precision,
+            config.clip_norm if config else None,
+            self.parallel.cpu_offload,
+            self.device.type == "cuda",
+        )
+        wrapped = zero.wrap(module, optimizer, settings, self.device)
+        if config is None:
+            return zero.FrozenZeroEngine(name, module, wrapped)
+        return zero.ZeroEngine(name, module, wrapped, optimizer, precision=self.precision)
+
+    def _verify(self, engine: Engine, trained: bool) -> None:
+        """Refuse to train under another strategy than the one asked for (libraries fall back without a word)."""
+        found = engine.strategy()
+        wanted: str = self.strategy
+        if not trained and self.parallel.frozen == "plain":
+            wanted = "none"
+        if wanted == "ddp" and self.world == 1:
+            wanted = "none"
+        if found != wanted:
+            raise ResourceError(
+                f"network {engine.name!r} came up under {found!r} instead of parallel.strategy={wanted}",
+                expected="the engine of the strategy, over all workers",
+                remedy="check the installed versions of torch, accelerate and deepspeed against constraints.txt",
+            )
+
+    def close(self) -> None:
+        """Leave the process group, if it was joined here; for the orderly end of a program."""
+        if self._joined and dist.is_initialized():
+            # Nobody goes before all have come: gloo takes the loss of a peer for an error.
+            dist.barrier()
+            dist.destroy_process_group()
 
     def agree(self, number: int) -> int:
         """Rank 0's number, on every rank."""
@@ -152,17 +156,32 @@ class Backend:
         return int(self.collectives.sum(mine))
 
 
-def join_group(world: int, backend: str, timeout: timedelta) -> None:
+def join_group(world: int, cuda: bool, timeout: timedelta, alone: bool = False) -> bool:
     """Join the process group that RANK, WORLD_SIZE and MASTER_ADDR describe, unless the launcher has done so.
 
     Done here rather than by accelerate, whose own way ignores the time-out on CPUs.
+
+    Args:
+        alone: a single process gets a group of its own, which sharding engines need.
+
+    Returns:
+        whether a group was joined.
     """
-    if world < 2 or dist.is_initialized():
-        return
+    if dist.is_initialized():
+        return False
+    backend = "nccl" if cuda else "gloo"
+    if world < 2:
+        if alone:
+            for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1")):
+                os.environ.setdefault(name, value)
+            store = dist.HashStore()  # type: ignore[attr-defined]
+            dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=timeout)
+        return alone
     # Unset, accelerate takes it upon itself to choose a number of threads, and warns of it.
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
     try:
         dist.init_process_group(backend, timeout=timeout)
+        return True
     except (dist.DistStoreError, dist.DistNetworkError, ValueError) as error:
         raise ResourceError(
             f"the process group of {world} workers did not come up: {error}",

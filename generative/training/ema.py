@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Ema:
@@ -15,34 +15,36 @@ class Ema:
     Buffers are not averaged: in evaluation the module keeps its own.
 
     Args:
-        module: the network, whose fp32 weights are the start of the average.
+        weights: what is averaged, by name: views of the fp32 weights, or of this rank's part of them. They are also
+            the start of the average.
         rate: decay rate in (0, 1).
+        publish: called after the weights were changed from here.
     """
 
-    def __init__(self, module: nn.Module, rate: float) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], rate: float, publish: Callable[[], None] = lambda: None) -> None:
         if not 0 < rate < 1:
             raise ValueError(f"EMA rate {rate} is not between 0 and 1")
-        self.rate = rate
-        self._parameters = dict(module.named_parameters())
-        self.average: dict[str, Tensor] = {
-            name: parameter.detach().float().clone() for name, parameter in self._parameters.items()
-        }
+        self.rate, self._weights, self._publish = rate, dict(weights), publish
+        self.average: dict[str, Tensor] = {name: weight.detach().float().clone() for name, weight in weights.items()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Take one step towards the current weights."""
-        weights = [parameter.detach() for parameter in self._parameters.values()]
-        torch._foreach_lerp_(list(self.average.values()), weights, 1 - self.rate)
+        torch._foreach_lerp_(list(self.average.values()), list(self._weights.values()), 1 - self.rate)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The module has the averaged weights inside this context. Storage is swapped, nothing is copied."""
+        """The network has the averaged weights inside this context."""
         self._swap()
         try:
             yield
         finally:
             self._swap()
 
+    @torch.no_grad()
     def _swap(self) -> None:
-        for name, parameter in self._parameters.items():
-            parameter.data, self.average[name] = self.average[name], parameter.data
+        for name, weight in self._weights.items():
+            mine = weight.clone()
+            weight.copy_(self.average[name])
+            self.average[name].copy_(mine)
+        self._publish()

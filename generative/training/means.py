@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from generative.errors import ConfigError
 from generative.method import Collectives, Mean
 
 
@@ -20,7 +22,13 @@ def add(into: dict[str, Mean], more: Mapping[str, Mean]) -> None:
 
 
 def reduce(means: Mapping[str, Mean], collectives: Collectives) -> dict[str, Mean]:
-    """Sums over all ranks, on the CPU in float64: one collective, and one copy from the device."""
+    """Sums over all ranks, on the CPU in float64: one small collective for the names, one for the numbers.
+
+    Raises:
+        ConfigError: the ranks have different names or shapes; all of them raise it.
+    """
+    if collectives.world > 1:
+        _check_names(means, collectives)
     if not means:
         return {}
     parts: list[Tensor] = []
@@ -35,6 +43,18 @@ def reduce(means: Mapping[str, Mean], collectives: Collectives) -> dict[str, Mea
         result[name] = Mean(total.view(mean.total.shape), count.view(mean.total.shape))
         at += 2 * size
     return result
+
+
+def _check_names(means: Mapping[str, Mean], collectives: Collectives) -> None:
+    listed = ", ".join(f"{name}{list(mean.total.shape)}" for name, mean in means.items())
+    code = zlib.crc32(listed.encode())
+    device = next((mean.total.device for mean in means.values()), torch.device("cpu"))
+    if int(collectives.sum(torch.tensor(code, device=device))) != code * collectives.world:
+        raise ConfigError(
+            f"the ranks report different metrics; rank {collectives.rank} has {listed or 'none'}",
+            expected="the same names and shapes on every rank and for every batch",
+            remedy="report a metric with a count of 0 (Mean) where it does not apply, instead of leaving it out",
+        )
 
 
 def value(mean: Mean) -> Any:

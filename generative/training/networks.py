@@ -2,45 +2,73 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from generative.errors import CheckpointError, ConfigError, nearest
 from generative.method import Method, NetworkSpec, Update
-from generative.training.backend import Backend, Engine
+from generative.training.backend import Backend
 from generative.training.checkpoint import Checkpoint, open_checkpoint
+from generative.training.checkpoint.format import step_folder
+from generative.training.checkpoint.rotation import complete_steps
 from generative.training.config import TrainConfig
 from generative.training.ema import Ema
-from generative.training.optimizers import build_optimizer, check_no_decay
+from generative.training.engines import Engine
+from generative.training.optimizers import check_no_decay
 from generative.training.state import differences
 
+Sources = dict[str, str]
+"""Networks that start from a checkpoint, and its exact place: {"teacher": "runs/a/checkpoints/step_000100#net"}."""
 
-def build_engines(method: Method, config: TrainConfig, steps: int, backend: Backend) -> dict[str, Engine]:
-    """All networks of a method on the device, in the order of its specifications.
+
+def build_engines(
+    method: Method, config: TrainConfig, steps: int, backend: Backend, pinned: Sources | None = None
+) -> tuple[dict[str, Engine], Sources]:
+    """All networks of a method on the device, in the order of its specifications, and where they came from.
+
+    Args:
+        pinned: of a run that is resumed: trained networks will be filled from its own checkpoint, so that they need
+            no source any more; frozen ones come again from exactly where they came from.
 
     Raises:
         ConfigError, CheckpointError: see `check_networks`; or the weights to start from are damaged.
     """
     specs = method.networks()
     modules = {name: _build(name, spec, config.seed) for name, spec in specs.items()}
-    check_networks(method, config, modules)
+    check_networks(method, config, modules, resumed=pinned is not None)
+    sources: Sources = dict(pinned or {})
     for name, spec in sorted(specs.items(), key=lambda item: _depth(item[0], specs, config)):
         _, source = _start(name, spec, config)
-        if source:
-            initialize(modules[name], source, name, modules)
+        if source and not (pinned is not None and spec.trainable):
+            path = initialize(modules[name], (pinned or {}).get(name, source), name, modules)
+            sources |= {name: path} if path else {}
         if config.activation_checkpointing and spec.trainable:
             modules[name].activation_checkpointing = True  # type: ignore[assignment]
-    return {name: _engine(name, modules[name], spec, method, config, steps, backend) for name, spec in specs.items()}
+    engines = {name: _engine(name, modules[name], spec, method, config, steps, backend) for name, spec in specs.items()}
+    return engines, sources
 
 
-def check_networks(method: Method, config: TrainConfig, modules: Mapping[str, nn.Module]) -> None:
+def pinned_sources(folder: Path) -> Sources | None:
+    """What the newest readable checkpoint of a run says about its sources; None for a run without checkpoints."""
+    for step in reversed(complete_steps(folder)):
+        with contextlib.suppress(CheckpointError):
+            return dict(Checkpoint(folder / step_folder(step)).meta.get("sources", {}))
+    return None
+
+
+def check_networks(
+    method: Method, config: TrainConfig, modules: Mapping[str, nn.Module], resumed: bool = False
+) -> None:
     """Find what is wrong with a method's networks and their settings without reading or making any weights.
 
     Args:
         modules: the networks by name; on the meta device they cost nothing.
+        resumed: the run has checkpoints, so that what trained networks start from is not needed any more.
 
     Raises:
         ConfigError: a section of `train.networks` names no network, a `no_decay` pattern fits no parameter, an update
@@ -56,7 +84,7 @@ def check_networks(method: Method, config: TrainConfig, modules: Mapping[str, nn
         if spec.trainable:
             _check_training(name, modules[name], config)
         key, source = _start(name, spec, config)
-        if source:
+        if source and not (resumed and spec.trainable):
             _check_start(modules[name], key, source, name, modules)
 
 
@@ -79,6 +107,12 @@ def _check_update(update: Update, config: TrainConfig, specs: Mapping[str, Netwo
             expected=f"one of {trainable}",
             remedy="correct the method's networks() or updates()",
         )
+    if update.second_order and config.compile:
+        raise ConfigError(
+            f"train.compile=true, but update {update.name!r} needs gradients of gradients, which compiled code has not",
+            expected="train.compile=false",
+            remedy="set train.compile=false",
+        )
     if update.coupled and config.micro_batch_size is not None:
         raise ConfigError(
             f"train.micro_batch_size={config.micro_batch_size}, but {update.name!r} couples the samples of a batch",
@@ -88,6 +122,12 @@ def _check_update(update: Update, config: TrainConfig, specs: Mapping[str, Netwo
 
 
 def _check_training(name: str, module: nn.Module, config: TrainConfig) -> None:
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise ConfigError(
+            f"network {name!r} is to be trained, but has no parameters that take gradients",
+            expected="at least one parameter",
+            remedy="declare it with trainable=False in the method's networks(), or give it parameters",
+        )
     own = config.networks.get(name)
     if own and own.optimizer:
         check_no_decay(own.optimizer, module, f"train.networks.{name}.optimizer")
@@ -155,34 +195,38 @@ def _build(name: str, spec: NetworkSpec, seed: int) -> nn.Module:
 def _engine(
     name: str, module: nn.Module, spec: NetworkSpec, method: Method, config: TrainConfig, steps: int, backend: Backend
 ) -> Engine:
-    engine = backend.engine(name, module, trainable=spec.trainable, compiled=config.compile)
     if not spec.trainable:
-        return engine
+        return backend.engine(name, module)
     own = config.networks.get(name)
     optimizer = (own.optimizer if own else None) or config.optimizer
+    engine = backend.engine(name, module, optimizer, compiled=config.compile)
     engine.schedule = (own.schedule if own else None) or config.schedule
-    engine.optimizer = build_optimizer(optimizer, module)
-    engine.peak_lr, engine.clip_norm = optimizer.lr, optimizer.clip_norm
+    engine.peak_lr = optimizer.lr
     engine.planned_updates = sum(
         -(-steps // update.every) * update.repeats for update in method.updates() if update.trains == name
     )
-    engine.emas = [Ema(module, rate) for rate in spec.ema]
+    weights = {key: entry.tensor for key, entry in engine.weights().items()}
+    engine.emas = [Ema(weights, rate, engine.publish) for rate in spec.ema]
     return engine
 
 
-def initialize(module: nn.Module, source: str, name: str, modules: Mapping[str, nn.Module]) -> None:
+def initialize(module: nn.Module, source: str, name: str, modules: Mapping[str, nn.Module]) -> str | None:
     """Copy weights from another network of the method ("network:NAME") or from a checkpoint ("PATH" or "PATH#NAME").
+
+    Returns:
+        the exact checkpoint, "PATH/step_000100#NAME", if it was one.
 
     Raises:
         CheckpointError: no such checkpoint, a damaged one, or weights that do not fit.
     """
     if source.startswith("network:"):
         load_weights(module, modules[source.removeprefix("network:")].state_dict(), source)
-        return
+        return None
     path, _, other = source.partition("#")
     checkpoint = open_checkpoint(path)
     load_weights(module, checkpoint_weights(checkpoint, other or name), source)
     checkpoint.close()
+    return f"{checkpoint.path.absolute()}#{other or name}"
 
 
 def checkpoint_weights(checkpoint: Checkpoint, network: str, ema: float | None = None) -> dict[str, torch.Tensor]:

@@ -12,8 +12,10 @@ from torch import nn
 from generative.errors import ConfigError
 from generative.training.config import OptimizerConfig, ScheduleConfig
 
-MOMENTS = {"adamw": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
-"""Names of the state that torch keeps for each parameter."""
+
+def moment_names(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
+    """Names of what torch keeps for each parameter, of its shape."""
+    return ("exp_avg", "exp_avg_sq") if isinstance(optimizer, torch.optim.AdamW) else ("momentum_buffer",)
 
 
 def learning_rate(schedule: ScheduleConfig, peak: float, update: int, updates: int) -> float:

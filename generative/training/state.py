@@ -3,90 +3,89 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from generative.errors import CheckpointError
-from generative.training.backend import Engine
 from generative.training.checkpoint import Checkpoint, Entry, shares
-from generative.training.optimizers import MOMENTS
-
-Place = tuple[str, Tensor]
+from generative.training.engines import Engine
 
 
-def _moments(engine: Engine) -> tuple[str, ...]:
-    return MOMENTS["adamw" if isinstance(engine.optimizer, torch.optim.AdamW) else "sgd"]
+def engine_entries(engine: Engine) -> Iterator[tuple[str, Entry]]:
+    """This rank's part of a trained network's weights, optimizer and averages, as views to write to and read from."""
+    weights = engine.weights()
+    for name, entry in weights.items():
+        yield f"net/{engine.name}/param/{name}", entry
+    for key, entries in engine.moments().items():
+        for name, entry in entries.items():
+            yield f"optim/{engine.name}/{key}/{name}", entry
+    for ema in engine.emas:
+        for name, average in ema.average.items():
+            yield f"ema/{engine.name}/{ema.rate}/{name}", Entry(average, weights[name].start, weights[name].full_shape)
 
 
-def _optimizer_places(engine: Engine) -> Iterator[Place]:
-    """The optimizer's tensors, made on the spot where the first step has not been taken."""
-    assert engine.optimizer is not None
-    for name, parameter in engine.module.named_parameters():
-        state = engine.optimizer.state[parameter]
-        if isinstance(engine.optimizer, torch.optim.AdamW):
-            state.setdefault("step", torch.tensor(float(engine.updates), device=parameter.device))
-        for key in _moments(engine):
-            if state.get(key) is None:
-                state[key] = torch.zeros_like(parameter)
-            yield f"optim/{engine.name}/{key}/{name}", state[key]
-
-
-def network_places(engine: Engine) -> Iterator[Place]:
-    """Parameters and buffers of a network under their names in the checkpoint."""
-    for name, parameter in engine.module.named_parameters():
-        yield f"net/{engine.name}/param/{name}", parameter.detach()
-    for name, buffer in persistent_buffers(engine.module):
-        yield f"net/{engine.name}/buffer/{name}", buffer
-
-
-def persistent_buffers(module: torch.nn.Module) -> Iterator[Place]:
-    """Buffers that belong to the state dict (those made anew from the configuration do not)."""
-    parameters = dict(module.named_parameters())
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if name not in parameters and isinstance(tensor, Tensor):
-            yield name, tensor
-
-
-def places(engines: Mapping[str, Engine], state: Mapping[str, Tensor]) -> Iterator[Place]:
-    """Every tensor of a run with its name. Frozen networks are left out: they come from where they came from."""
+def replicated(engines: Mapping[str, Engine], state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """What every rank holds alike under every strategy: buffers, fixed parameters, the method's memory."""
     for engine in engines.values():
-        if engine.optimizer is None:
-            continue
-        yield from network_places(engine)
-        yield from _optimizer_places(engine)
-        for ema in engine.emas:
-            for name, average in ema.average.items():
-                yield f"ema/{engine.name}/{ema.rate}/{name}", average
+        if engine.optimizer is not None:
+            for name, tensor in engine.fixed().items():
+                yield f"net/{engine.name}/param/{name}", tensor
+            for name, buffer in persistent_buffers(engine.module):
+                yield f"net/{engine.name}/buffer/{name}", buffer
     for name, tensor in state.items():
         yield f"state/{name}", tensor
 
 
+def persistent_buffers(module: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Buffers that belong to the state dict (those made anew from the configuration do not)."""
+    left_out = {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, child in module.named_modules()
+        for name in child._non_persistent_buffers_set
+    }
+    for name, tensor in module.named_buffers():
+        if name not in left_out:
+            yield name, tensor
+
+
+def _views(engines: Mapping[str, Engine], state: Mapping[str, Tensor]) -> dict[str, Entry]:
+    """Every tensor of a run, as far as this rank holds it. Frozen networks are left out: they come from elsewhere."""
+    views = {name: Entry(tensor) for name, tensor in replicated(engines, state)}
+    for engine in engines.values():
+        if engine.optimizer is not None:
+            views |= dict(engine_entries(engine))
+    return views
+
+
 def entries(engines: Mapping[str, Engine], state: Mapping[str, Tensor], rank: int, world: int) -> dict[str, Entry]:
-    """This rank's share of everything."""
-    return shares(dict(places(engines, state)), rank, world)
+    """What this rank writes: its own part of what is sharded, and an agreed share of what all hold."""
+    common = dict(replicated(engines, state))
+    own: dict[str, Entry] = {}
+    for engine in engines.values():
+        if engine.optimizer is None:
+            continue
+        if engine.sharded:
+            own |= dict(engine_entries(engine))
+        else:
+            common |= {name: entry.tensor for name, entry in engine_entries(engine)}
+    return {**shares(common, rank, world), **own}
 
 
 def restore(checkpoint: Checkpoint, engines: Mapping[str, Engine], state: Mapping[str, Tensor]) -> None:
-    """Fill every tensor from a checkpoint written with any number of workers, and set the optimizers' step counts.
+    """Fill every tensor from a checkpoint of any strategy and number of workers; `Engine.resume` must follow.
+
+    Each rank reads only the intervals that it holds.
 
     Raises:
         CheckpointError: the checkpoint belongs to another model; the differing names and shapes are listed.
     """
-    wanted = dict(places(engines, state))
-    compare(checkpoint, {name: tuple(tensor.shape) for name, tensor in wanted.items()})
+    wanted = _views(engines, state)
+    compare(checkpoint, {name: entry.full_shape for name, entry in wanted.items()})
     with torch.no_grad():
-        for name, tensor in wanted.items():
-            tensor.copy_(checkpoint.tensor(name))
-    updates: dict[str, Any] = checkpoint.meta["updates"]
-    for engine in engines.values():
-        if engine.optimizer is None:
-            continue
-        engine.updates = int(updates[engine.name])
-        if isinstance(engine.optimizer, torch.optim.AdamW):
-            for parameter in engine.module.parameters():
-                engine.optimizer.state[parameter]["step"] = torch.tensor(float(engine.updates), device=parameter.device)
+        for name, entry in wanted.items():
+            values = checkpoint.read(name, entry.start, entry.tensor.numel())
+            entry.tensor.copy_(values.view(entry.tensor.shape))
 
 
 def compare(checkpoint: Checkpoint, wanted: Mapping[str, tuple[int, ...]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,25 +13,24 @@ import torch
 from torch import Tensor
 
 from generative.errors import AnomalyError, CheckpointError, GenerativeError, PeerError
-from generative.method import Batch, Context, Loss, Mean, Method, Update
-from generative.randomness import Streams
+from generative.method import Mean, Method, Update
 from generative.training import means
 from generative.training.anomaly import AnomalyGuard
-from generative.training.backend import Backend, Engine
+from generative.training.backend import Backend
 from generative.training.checkpoint import CheckpointStore
 from generative.training.config import TrainConfig
+from generative.training.engines import Engine
+from generative.training.engines.gather import whole_copy
 from generative.training.hooks import Hook, Record
-from generative.training.networks import build_engines
+from generative.training.networks import build_engines, pinned_sources
+from generative.training.precision import under_autocast
 from generative.training.state import entries, restore
+from generative.training.update import Share, Updater
 
 State = Literal["complete", "interrupted"]
 
-
-class Share(Protocol):
-    """This rank's part of a global batch: micro-batches of equal shapes on every rank, padding marked by `valid`."""
-
-    @property
-    def micro_batches(self) -> Sequence[Mapping[str, Tensor]]: ...
+LAST_SAVE_SECONDS = 60.0
+"""How long a checkpoint under way may take to become complete after an error."""
 
 
 class Batches(Protocol):
@@ -78,9 +76,11 @@ class Trainer:
         self.method, self.config, self.steps, self.backend = method, config, steps, backend
         self.store, self.hooks, self._stop, self._meta = store, list(hooks), stop, dict(meta or {})
         self.updates = list(method.updates())
-        self.engines: dict[str, Engine] = build_engines(method, config, steps, backend)
+        self.sources = pinned_sources(store.folder) if store is not None else None
+        """Where networks that start from checkpoints came from: exact steps, kept over all restarts."""
+        self.engines, self.sources = build_engines(method, config, steps, backend, self.sources)
         self.state: dict[str, Tensor] = {k: v.to(backend.device) for k, v in method.state().items()}
-        self.streams = Streams(config.seed)
+        self._updater = Updater(method, self.engines, backend, config.seed, config.batch_size)
         self.guard = AnomalyGuard(config.anomaly)
         self.step = 0
         self.samples = 0
@@ -106,10 +106,18 @@ class Trainer:
             AnomalyError: policy `stop`, or its limit is reached.
             CheckpointError: a checkpoint could not be written on some rank.
         """
+        try:
+            return self._train()
+        except BaseException:
+            if self.store is not None:
+                self.store.close(LAST_SAVE_SECONDS)
+            raise
+
+    def _train(self) -> State:
         self.batches = self._open_batches(self._resume())
-        for hook in self.hooks:
-            hook.on_start(self)
-        self._since = (time.perf_counter(), self.samples)
+        self._together(False, self._start_hooks)
+        if self.step == 0:
+            self._since = (time.perf_counter(), self.samples)
         if self.config.anomaly.policy == "rollback" and self.store and not self.store.complete_steps():
             self.checkpoint()
         while self.step < self.steps:
@@ -118,6 +126,10 @@ class Trainer:
             if self._cycle():
                 self._after_step()
         return self._end("complete")
+
+    def _start_hooks(self) -> None:
+        for hook in self.hooks:
+            hook.on_start(self)
 
     def _end(self, state: State) -> State:
         if self.store is not None:
@@ -157,9 +169,7 @@ class Trainer:
             flags = self.backend.collectives.sum(flags)
         anyone, failed = flags.tolist()
         if failed:
-            raise (
-                error.on_all_ranks() if error else PeerError("another worker could not write its part of a checkpoint")
-            )
+            raise error.on_all_ranks() if error else PeerError("another worker met an error, which it reports itself")
         return bool(anyone)
 
     def _after_step(self) -> None:
@@ -199,84 +209,15 @@ class Trainer:
 
     def _update(self, update: Update, repeat: int, share: Share) -> bool:
         """One optimizer step, or what the anomaly policy does instead; False after a rollback."""
-        engine = self._prepare(update)
-        buffers = [(b, b.clone()) for e in self.engines.values() for b in e.module.buffers()]
-        results, new_state = self._gradients(update, repeat, share, engine)
-        norm = engine.clip()
-        reduced = means.reduce(results, self.backend.collectives)
-        loss, grad_norm = float(means.value(reduced["loss"]) or 0.0), float(norm)
-        problem = self.guard.verdict(update.name, loss, grad_norm)
-        if problem is not None:
-            engine.zero_grad()
-            for buffer, before in buffers:
-                buffer.copy_(before)
-            return self._anomaly(update, problem)
-        self._lr[update.name] = engine.step(self.lr_factor)
-        engine.zero_grad()
-        self.state.update({name: tensor.detach() for name, tensor in new_state.items()})
-        reduced["grad_norm"] = Mean(torch.tensor(grad_norm), torch.tensor(1.0))
-        means.add(self._pending, {f"{update.name}\n{name}": mean for name, mean in reduced.items()})
-        return True
-
-    def _prepare(self, update: Update) -> Engine:
-        """Only this update's network takes gradients; each network is in its mode."""
-        for name, engine in self.engines.items():
-            trained = name == update.trains
-            if engine.optimizer is not None and len(self.engines) > 1:
-                engine.set_trainable(trained)
-            mode = update.modes.get(name, "train" if trained else "eval")
-            if engine.module.training != (mode == "train"):
-                engine.module.train(mode == "train")
-        return self.engines[update.trains]
-
-    def _gradients(
-        self, update: Update, repeat: int, share: Share, engine: Engine
-    ) -> tuple[dict[str, Mean], dict[str, Tensor]]:
-        """Gradients of the mean over the global batch; the loss and metrics of this rank, still to be reduced."""
-        micro_batches = [self._to_device(batch) for batch in share.micro_batches]
-        contexts = [self._context(update, repeat) for _ in micro_batches]
-        divisors = [
-            self.method.divisor(update, b, c).detach().double() for b, c in zip(micro_batches, contexts, strict=True)
-        ]
-        divisor = torch.stack(divisors).sum() if len(divisors) > 1 else divisors[0]
-        if self.backend.world > 1:
-            divisor = self.backend.collectives.sum(divisor)
-        nets = {name: other.wrapped if name == update.trains else other.module for name, other in self.engines.items()}
-        # DDP averages gradients over ranks; the losses are sums, and wanted is sum / (global divisor).
-        scale = (self.backend.world / divisor.clamp(min=1e-12)).float()
-        results: dict[str, Mean] = {}
-        new_state: dict[str, Tensor] = {}
-        for index, (batch, context) in enumerate(zip(micro_batches, contexts, strict=True)):
-            self._seed_global_generators(update, repeat, int(share.micro_batches[index]["sample_id"][0]))
-            with self.backend.local_gradients(engine, local=index < len(micro_batches) - 1):
-                loss: Loss = self.method.loss(update, nets, batch, context)
-                self.backend.backward(loss.value * scale)
-            means.add(results, {"loss": Mean(loss.value.detach(), divisors[index]), **loss.metrics})
-            new_state.update(loss.new_state or {})
-        return results, new_state
-
-    def _context(self, update: Update, repeat: int) -> Context:
-        return Context(
-            step=self.step,
-            streams=self.streams.at(self.step).within(
-                update.name if update.repeats == 1 else f"{update.name}.{repeat}"
-            ),
-            global_batch=self.config.batch_size,
-            state=self.state,
-            collectives=self.backend.collectives,
+        taken = self._updater.take(
+            update, repeat, share, self.step, self.state, self.guard.verdict, lr_factor=self.lr_factor
         )
-
-    def _to_device(self, batch: Mapping[str, Tensor]) -> Batch:
-        return {name: tensor.to(self.backend.device, non_blocking=True) for name, tensor in batch.items()}
-
-    def _seed_global_generators(self, update: Update, repeat: int, sample: int) -> None:
-        """What still draws from torch's global generators repeats itself exactly after a resume."""
-        address = f"{self.config.seed}/{self.step}/{update.name}/{repeat}/{sample}"
-        seed = int.from_bytes(hashlib.blake2b(address.encode(), digest_size=7).digest(), "little")
-        # Not torch.manual_seed: without a GPU that queues a call, with its traceback, at every step.
-        torch.default_generator.manual_seed(seed)
-        if self.backend.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+        if taken.problem is not None:
+            return self._anomaly(update, taken.problem)
+        self._lr[update.name] = taken.lr
+        self.state.update(taken.new_state)
+        means.add(self._pending, {f"{update.name}\n{name}": mean for name, mean in taken.means.items()})
+        return True
 
     # ------------------------------------------------------------------ when something is wrong
 
@@ -289,11 +230,11 @@ class Trainer:
         )
         self.event("anomaly", f"{problem} at {where}; policy {policy}")
         if self.guard.exhausted():
-            self._save_state_before()
+            begins = "the state before it is saved" if self._save_state_before() else "from the newest checkpoint on"
             raise AnomalyError(
                 f"{problem} at {where}",
                 expected="finite losses and gradients" if "sigma" not in problem else "a loss near its recent mean",
-                remedy="give the same command again to replay exactly this step (the state before it is saved); add "
+                remedy=f"give the same command again to replay exactly this step ({begins}); add "
                 "train.anomaly.policy=skip (or rollback) to get past it; for another learning rate start a new run",
             ).on_all_ranks()
         if policy == "skip":
@@ -301,18 +242,19 @@ class Trainer:
         self._rollback()
         return False
 
-    def _save_state_before(self) -> None:
-        """Checkpoint of the state before this step, so that the same command replays it.
+    def _save_state_before(self) -> bool:
+        """Checkpoint of the state before this step, so that the same command replays it; whether there is one.
 
         Left out where an earlier update of the step has changed a network already: then the replay begins at the newest
         checkpoint, which is just as exact.
         """
         samples, data, updates = self._before
         if self.store is None or updates != self._updates_taken():
-            return
+            return False
         self.samples = samples
         self.checkpoint(data)
         self._settle()
+        return True
 
     def _updates_taken(self) -> int:
         return sum(engine.updates for engine in self.engines.values())
@@ -345,23 +287,37 @@ class Trainer:
             return
         if self.best is None or loss < self.best["loss"]:
             self.best = {"step": self.step, "loss": loss}
-            self._patiently(partial(self.store.protect, self.step))
-            self.checkpoint()
+            self.checkpoint(label="best")
 
     def networks(self) -> dict[str, torch.nn.Module]:
         """The bare networks by name."""
         return {name: engine.module for name, engine in self.engines.items()}
 
     @contextlib.contextmanager
-    def evaluating(self, weights: str = "trained") -> Iterator[dict[str, torch.nn.Module]]:
-        """The networks in eval mode without gradients; weights="ema": those that have averages wear the first one."""
+    def evaluating(self, weights: str = "trained", *, whole: bool = True) -> Iterator[dict[str, Any]]:
+        """The networks in eval mode without gradients; weights="ema": those that have averages wear the first one.
+
+        All ranks must enter together.
+
+        Args:
+            whole: networks that a rank can call on its own, as often as it likes; those whose weights are spread over
+                the ranks are gathered into copies. False spares the copies, but all ranks must then call each network
+                equally often.
+        """
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             for engine in self.engines.values():
                 engine.module.eval()
                 if weights == "ema" and engine.emas:
                     stack.enter_context(engine.emas[0].applied())
-            yield self.networks()
+            yield {name: self._evaluated(engine, whole) for name, engine in self.engines.items()}
+
+    def _evaluated(self, engine: Engine, whole: bool) -> Any:
+        if not (engine.gathers and whole):
+            return engine.watched()
+        backend, build = self.backend, self.method.networks()[engine.name].build
+        copy = whole_copy(engine, build, backend.collectives, backend.device)
+        return under_autocast(copy, backend.precision, backend.device)
 
     def _record(self) -> Record:
         """The means since the last record."""
@@ -379,13 +335,19 @@ class Trainer:
         self._pending.clear()
         return record | {"samples": self.samples, "seconds": seconds, "samples_per_second": samples / seconds}
 
-    def checkpoint(self, data: Mapping[str, Any] | None = None) -> None:
+    def checkpoint(self, data: Mapping[str, Any] | None = None, label: str | None = None) -> None:
         """Hand the state after the current step to the writer; nothing if that is already done.
 
         Args:
             data: the data cursor, where it is not the one after the batches drawn so far.
+            label: protects it from rotation ("best").
         """
-        if self.store is None or self.step == self._saved:
+        if self.store is None:
+            return
+        if self.step == self._saved:
+            if label is not None:
+                self._settle()
+                self._patiently(partial(self.store.protect, self.step, label))
             return
         self._saved = self.step
         assert self.batches is not None
@@ -400,10 +362,13 @@ class Trainer:
             "anomalies": self.guard.state(),
             "best": self.best,
             "world": self.backend.world,
+            "strategy": self.backend.strategy,
+            "sources": self.sources,
+            "unlogged": self._unlogged(),
         }
         state = entries(self.engines, self.state, self.backend.rank, self.backend.world)
         asynchronous = self.config.checkpoint.asynchronous
-        self._patiently(partial(self.store.save, self.step, state, meta, asynchronous=asynchronous))
+        self._patiently(partial(self.store.save, self.step, state, meta, asynchronous, label))
         for hook in self.hooks:
             hook.on_checkpoint(self, self.step)
 
@@ -435,18 +400,48 @@ class Trainer:
             for hook in self.hooks:
                 hook.on_rewind(self, 0)
             return None
-        checkpoint = self.store.open(step)
-        restore(checkpoint, self.engines, self.state)
-        meta = checkpoint.meta
+        meta = self._restore(self.store, step)
         self.step, self.samples, self.lr_factor = meta["step"], meta["samples"], meta["lr_factor"]
         self.guard.load(meta["anomalies"])
         self.best, self._saved = meta["best"], self.step
-        if self.best is not None:
-            self.store.protect(int(self.best["step"]))
+        self._load_unlogged(meta["unlogged"])
         for hook in self.hooks:
             hook.on_rewind(self, self.step)
         data: Mapping[str, Any] = meta["data"]
         return data
+
+    def _restore(self, store: CheckpointStore, step: int) -> Mapping[str, Any]:
+        """Fill everything from a checkpoint, each rank its part; its meta. An error of any rank is raised on all."""
+        checkpoint = store.open(step)
+
+        def fill() -> None:
+            restore(checkpoint, self.engines, self.state)
+            best = checkpoint.meta["best"]
+            if best is not None and best["step"] in store.complete_steps():
+                store.protect(int(best["step"]))
+
+        self._patiently(fill)
+        checkpoint.close()
+        for name, engine in self.engines.items():
+            if engine.optimizer is not None:
+                engine.resume(int(checkpoint.meta["updates"][name]))
+        return checkpoint.meta
+
+    def _unlogged(self) -> dict[str, Any]:
+        """What has been summed up since the last record, for the checkpoint."""
+        sums = {key: [mean.total.tolist(), mean.count.tolist()] for key, mean in self._pending.items()}
+        return {
+            "means": sums,
+            "lr": self._lr,
+            "seconds": time.perf_counter() - self._since[0],
+            "samples": self._since[1],
+        }
+
+    def _load_unlogged(self, kept: Mapping[str, Any]) -> None:
+        pairs = {key: [torch.tensor(part, dtype=torch.float64) for part in sums] for key, sums in kept["means"].items()}
+        self._pending = {key: Mean(*pair) for key, pair in pairs.items()}
+        self._lr = dict(kept["lr"])
+        self._since = (time.perf_counter() - kept["seconds"], kept["samples"])
 
 
 def _find_newest(store: CheckpointStore) -> tuple[int, CheckpointError | None]:

@@ -66,17 +66,22 @@ class ValidationHook(Hook):
         )
         sums = torch.zeros(groups, 2, dtype=torch.float64)
         metrics: dict[str, Mean] = {}
-        with trainer.evaluating(self.config.weights) as nets:
-            for group in range(trainer.backend.rank, groups, trainer.backend.world):
-                batch = self._batch(chosen, np.arange(group, count, groups), trainer.backend.device)
+        rank, world = trainer.backend.rank, trainer.backend.world
+        with trainer.evaluating(self.config.weights, whole=False) as nets:
+            # Where weights are gathered in the forward pass, all ranks must call it equally often: those that have run
+            # out of groups run one again, for nothing.
+            for group in range(rank, rank + -(-groups // world) * world, world):
+                batch = self._batch(chosen, np.arange(group % groups, count, groups), trainer.backend.device)
                 loss = trainer.method.loss(update, nets, batch, context)
-                sums[group, 0] = loss.value.detach()
-                sums[group, 1] = trainer.method.divisor(update, batch, context)
-                means.add(metrics, loss.metrics)
+                counts = group < groups
+                if counts:
+                    sums[group, 0] = loss.value.detach()
+                    sums[group, 1] = trainer.method.divisor(update, batch, context)
+                means.add(metrics, loss.metrics if counts else _nothing_of(loss.metrics))
         total = Mean(sums[:, 0].to(trainer.backend.device), sums[:, 1].to(trainer.backend.device))
-        # Ranks without a group still take part in the collective, with the same names in the same order.
-        reduced = means.reduce({"groups": total}, trainer.backend.collectives)["groups"]
-        record["metrics"][update.name] = self._metrics(trainer, metrics, groups)
+        every = means.reduce({"groups": total, **metrics}, trainer.backend.collectives)
+        reduced = every.pop("groups")
+        record["metrics"][update.name] = {name: means.value(mean) for name, mean in every.items()}
         by_group = (reduced.total / reduced.count).tolist()
         record["loss"][update.name] = {
             "value": float(reduced.total.sum() / reduced.count.sum()),
@@ -84,13 +89,13 @@ class ValidationHook(Hook):
             "n": count,
         }
 
-    def _metrics(self, trainer: Trainer, metrics: dict[str, Mean], groups: int) -> dict[str, Any]:
-        if trainer.backend.world > groups:
-            return {}
-        return {name: means.value(mean) for name, mean in means.reduce(metrics, trainer.backend.collectives).items()}
-
     def _batch(self, chosen: np.ndarray, places: np.ndarray, device: torch.device) -> Batch:
         batch = dict(self.source.fetch(chosen[places]))
         position = torch.from_numpy(places.astype(np.int64))
         batch |= {"sample_id": position, "position": position, "valid": torch.ones(len(places), dtype=torch.bool)}
         return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def _nothing_of(metrics: Mapping[str, Mean]) -> dict[str, Mean]:
+    """The same names and shapes, weighing nothing."""
+    return {name: Mean(torch.zeros_like(m.total), torch.zeros_like(m.count)) for name, m in metrics.items()}

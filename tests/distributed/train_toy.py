@@ -10,7 +10,7 @@ import torch
 
 from generative.training.backend import Backend
 from generative.training.checkpoint import CheckpointStore
-from generative.training.config import TrainConfig
+from generative.training.config import ParallelConfig, TrainConfig
 from generative.training.hooks import Hook
 from generative.training.trainer import Trainer
 from generative.training.validation import ValidationHook
@@ -34,7 +34,8 @@ class Curve(Hook):
 
 def main(arguments: dict) -> None:
     torch.set_num_threads(1)
-    backend = Backend(precision=arguments.get("precision", "fp32"))
+    parallel = ParallelConfig.model_validate({"timeout_seconds": 60, **arguments.get("parallel", {})})
+    backend = Backend(parallel, arguments.get("precision", "fp32"))
     settings = TrainConfig.model_validate(
         {
             "steps": arguments.get("steps", 8),
@@ -63,7 +64,8 @@ def main(arguments: dict) -> None:
     stop_at = arguments.get("stop_at")
     trainer._stop = lambda: stop_at is not None and trainer.step >= stop_at and backend.rank == 0
     state = trainer.train()
-    parts = [p.detach().numpy().tobytes() for m in trainer.networks().values() for p in m.parameters()]
+    with trainer.evaluating() as nets:
+        parts = [p.detach().float().numpy().tobytes() for m in nets.values() for p in m.parameters()]
     print(
         json.dumps(
             {
@@ -74,8 +76,10 @@ def main(arguments: dict) -> None:
                 "weights": hashlib.sha256(b"".join(parts)).hexdigest(),
                 "mean": float(trainer.state.get("mean", torch.zeros(()))),
             }
-        )
+        ),
+        flush=True,
     )
+    backend.close()
 
 
 if __name__ == "__main__":

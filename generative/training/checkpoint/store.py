@@ -30,6 +30,7 @@ class _Job:
     folder: Path
     target: Path
     started: float
+    label: str | None
 
 
 class CheckpointStore:
@@ -83,7 +84,14 @@ class CheckpointStore:
 
     # ------------------------------------------------------------------ saving
 
-    def save(self, step: int, entries: Mapping[str, Entry], meta: Mapping[str, Any], asynchronous: bool = True) -> None:
+    def save(
+        self,
+        step: int,
+        entries: Mapping[str, Entry],
+        meta: Mapping[str, Any],
+        asynchronous: bool = True,
+        label: str | None = None,
+    ) -> None:
         """Copies this rank's `entries` and writes them as its part of the checkpoint of `step`.
 
         Args:
@@ -92,6 +100,7 @@ class CheckpointStore:
             meta: JSON; rank 0's is kept.
             asynchronous: return after the copy. False waits until this rank's work is done: on rank 0 until the
                 checkpoint is complete, on others until their part is written.
+            label: protects it, as `protect` does, once it is complete: the one that had the label is kept until then.
 
         Raises:
             CheckpointError: this save (synchronous) or the one before (then nothing new is begun) failed.
@@ -104,7 +113,7 @@ class CheckpointStore:
             self._snapshot.take(entries)
             self._number += 1
             folder = self.folder / f"{step_folder(step)}.tmp-{self.attempt}-{self._number}"
-            job = _Job(step, self._number, frozen, folder, self.folder / step_folder(step), time.perf_counter())
+            job = _Job(step, self._number, frozen, folder, self.folder / step_folder(step), time.perf_counter(), label)
             self._thread = threading.Thread(target=self._run, args=(job,), name="checkpoint-writer", daemon=True)
             self._thread.start()
             if not asynchronous:
@@ -121,8 +130,10 @@ class CheckpointStore:
             self._join()
         self._deliver()
 
-    def close(self) -> None:
-        """Ends a save under way (waiting for other ranks is given up), without raising."""
+    def close(self, patience: float = 0.0) -> None:
+        """Ends a save under way, without raising: after `patience` seconds waiting for other ranks is given up."""
+        if self._thread is not None:
+            self._thread.join(patience)
         self._stop.set()
         self._join()
 
@@ -174,6 +185,8 @@ class CheckpointStore:
             writer.publish(job.folder, job.target)
             size, seconds = sum(part["bytes"] for part in parts) / 1e6, time.perf_counter() - job.started
             self._events.append(("checkpoint", job.step, f"saved {job.target} ({size:,.1f} MB in {seconds:.1f} s)"))
+        if job.label is not None:
+            self.protect(job.step, job.label)
         self._rotate(job)
 
     def _already_there(self, job: _Job) -> bool:

@@ -10,6 +10,7 @@ from evaluation.benchmarks import bare_loop
 from evaluation.benchmarks import trainer as bench
 from evaluation.benchmarks.step_clock import StepClock, bouts
 from generative.nets.transformer_config import TransformerConfig
+from generative.randomness import Streams
 from generative.training.config import ScheduleConfig
 from generative.training.trainer import Trainer
 
@@ -40,7 +41,7 @@ def test_the_bare_loop_takes_the_trainers_steps(prepared, monkeypatch):
 
     drawn = []
     for step in range(4):
-        streams = trainer.streams.at(step).within("denoise")
+        streams = Streams(config.seed).at(step).within("denoise")
         ids = torch.arange(step * prepared.batch_size, (step + 1) * prepared.batch_size)
         drawn += [streams.shared_uniform("time"), streams.uniform("mask", ids, (TINY.network.max_length,))]
     monkeypatch.setattr(bare_loop.torch, "rand", lambda *shape, device: drawn.pop(0))

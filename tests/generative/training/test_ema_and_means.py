@@ -18,7 +18,7 @@ def test_ema_is_the_closed_form():
     net = nn.Linear(1, 1, bias=False)
     values = [3.0, -1.0, 4.0, 0.5]
     net.weight.data.fill_(values[0])
-    ema = Ema(net, 0.75)
+    ema = Ema(dict(net.named_parameters()), 0.75)
     for value in values[1:]:
         net.weight.data.fill_(value)
         ema.update()
@@ -29,7 +29,7 @@ def test_ema_is_the_closed_form():
 def test_applied_swaps_and_swaps_back_even_after_an_error():
     net = nn.Linear(1, 1, bias=False)
     net.weight.data.fill_(1.0)
-    ema = Ema(net, 0.5)
+    ema = Ema(dict(net.named_parameters()), 0.5)
     net.weight.data.fill_(2.0)
     parameter = net.weight
     with contextlib.suppress(RuntimeError), ema.applied():
@@ -43,7 +43,7 @@ def test_applied_swaps_and_swaps_back_even_after_an_error():
 @pytest.mark.parametrize("rate", [0.0, 1.0, 1.5])
 def test_rates_outside_are_refused(rate):
     with pytest.raises(ValueError, match="EMA rate"):
-        Ema(nn.Linear(1, 1), rate)
+        Ema(dict(nn.Linear(1, 1).named_parameters()), rate)
 
 
 def test_means_add_up_before_they_are_divided():

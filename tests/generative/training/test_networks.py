@@ -50,7 +50,7 @@ def check(method, **settings):
 @pytest.fixture
 def saved(tmp_path):
     """The checkpoint of an untrained regression of width 5, and its engines."""
-    engines = build_engines(Wide(), TrainConfig(steps=3, seed=11), 3, Backend())
+    engines = build_engines(Wide(), TrainConfig(steps=3, seed=11), 3, Backend())[0]
     CheckpointStore(tmp_path).save(7, entries(engines, {}, 0, 1), {}, asynchronous=False)
     return tmp_path / "step_000007", engines["net"].module
 
@@ -110,10 +110,10 @@ def test_patterns_are_asked_only_of_the_optimizers_that_use_them():
 def test_a_start_from_a_checkpoint_takes_its_weights(saved):
     path, module = saved
     check(Wide(init_from=str(path)))
-    started = build_engines(Wide(init_from=f"{path}#net"), TrainConfig(steps=3, seed=12), 3, Backend())["net"].module
+    started = build_engines(Wide(init_from=f"{path}#net"), TrainConfig(steps=3, seed=12), 3, Backend())[0]["net"].module
     for name, tensor in module.state_dict().items():
         torch.testing.assert_close(started.state_dict()[name], tensor, rtol=0, atol=0)
-    fresh = build_engines(Wide(), TrainConfig(steps=3, seed=12), 3, Backend())["net"].module
+    fresh = build_engines(Wide(), TrainConfig(steps=3, seed=12), 3, Backend())[0]["net"].module
     assert not torch.equal(fresh.first.weight, module.first.weight)
 
 
