@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from typing import Any
 from generative.training.runfolder import read_lines
 from launch.folder import flatten
 
-COMPARED = ("loss", "grad_norm", "lr", "samples")
+COMPARED = ("loss", "lr", "samples")
 """What must be the same in a line of metrics.jsonl; the rest is about time and memory."""
+EXACTLY = (*COMPARED, "grad_norm")
+"""And where bits are compared: norms of gradients magnify differences of rounding."""
 RELATIVE = 1e-5
 """Allowed difference where the number of workers changed on the way: sums over workers are rounded differently."""
 
@@ -58,7 +60,8 @@ def compare(calm: Path, stormy: Path, exact: bool) -> Comparison:
         stormy: the other one.
         exact: compare bits; otherwise numbers to RELATIVE.
     """
-    ours, theirs = _lines(calm), _lines(stormy)
+    fields = EXACTLY if exact else COMPARED
+    ours, theirs = _lines(calm, fields), _lines(stormy, fields)
     difference, problem = _first_problem(ours, theirs, 0.0 if exact else RELATIVE)
     weights = weights_hash(calm), weights_hash(stormy)
     if exact and not problem and weights[0] != weights[1]:
@@ -67,10 +70,10 @@ def compare(calm: Path, stormy: Path, exact: bool) -> Comparison:
     return Comparison(not problem, exact, kinds["train"], kinds["validation"], difference, weights, problem)
 
 
-def _lines(folder: Path) -> list[tuple[str, int, dict[str, Any]]]:
+def _lines(folder: Path, fields: Sequence[str]) -> list[tuple[str, int, dict[str, Any]]]:
     """(kind, step, numbers by name) of each line, in the order of the steps."""
     lines = [
-        (str(line["kind"]), int(line["step"]), flatten({key: line.get(key) for key in COMPARED}))
+        (str(line["kind"]), int(line["step"]), flatten({key: line.get(key) for key in fields}))
         for line in read_lines(folder / "metrics.jsonl")
     ]
     return sorted(lines, key=lambda line: (line[1], line[0]))
