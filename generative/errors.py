@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any, Self
 
 
 class GenerativeError(Exception):
@@ -20,10 +21,22 @@ class GenerativeError(Exception):
     """
 
     exit_code = 2
+    agreed = False
+    """Whether every rank ends with this error (or PeerError). Where not, others may be waiting for the rank that met
+    it, and only the end of its process frees them."""
 
     def __init__(self, problem: str, expected: str = "", remedy: str = "") -> None:
         super().__init__(problem, expected, remedy)
         self.problem, self.expected, self.remedy = problem, expected, remedy
+
+    def on_all_ranks(self) -> Self:
+        """This error, marked as one that all ranks have agreed to end with."""
+        self.agreed = True
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Subclasses have constructors of their own; between processes the finished message travels.
+        return _rebuilt, (type(self), self.args), self.__dict__
 
     def __str__(self) -> str:
         lines = [self.problem]
@@ -70,6 +83,11 @@ class PeerError(GenerativeError):
     """Another rank met an error that it reports itself; this one only ends with it."""
 
     exit_code = 3
+    agreed = True
+
+
+def _rebuilt(kind: type[GenerativeError], arguments: tuple[str, ...]) -> GenerativeError:
+    return kind.__new__(kind, *arguments)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

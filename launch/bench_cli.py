@@ -22,7 +22,7 @@ def bench(
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
 ) -> None:
     """Run a benchmark and compare its figures with their goals."""
-    from evaluation.benchmarks import load
+    from launch.benchmarks import load
     from launch.environment import describe
     from launch.folder import check_output, write_output
 

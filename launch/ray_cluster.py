@@ -11,12 +11,13 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from generative.errors import ResourceError
 from launch.environment import cores
+from launch.placement import Nodes, check_resources, seats
 
 if TYPE_CHECKING:
     from launch.schema import LaunchConfig
@@ -25,7 +26,9 @@ LOG = logging.getLogger("launch.ray")
 """Goes to logs/ray.log beside Ray's own messages; its times tell where a slow start comes from."""
 
 CONNECT_SECONDS = 5.0
-BUSY_SECONDS = 20.0
+TELL_SECONDS = 3.0
+LOCAL_WAIT_SECONDS = 15.0
+"""On this machine no node can join; a group that has ended only needs a moment to give its cores back."""
 PREFIX = "gen"
 """How the folders of local clusters begin, under /tmp."""
 
@@ -35,6 +38,7 @@ OBJECT_STORE_BYTES = 128 << 20
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    # The driver watches for nodes that are taken away; Ray's own watcher would be one more process.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     # How soon the loss or the end of a worker is seen (2 s unless told).
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -55,10 +59,17 @@ def _token() -> str:
 
 
 @contextlib.contextmanager
-def ray_environment(local: bool) -> Iterator[None]:
-    """Environment variables for Ray and the processes that it starts; what the user has set stays."""
+def ray_environment(launch: LaunchConfig, timeout_seconds: float | None = None) -> Iterator[None]:
+    """Environment variables for Ray and the processes that it starts; what the user has set stays.
+
+    Args:
+        timeout_seconds: after which a worker that does not answer is given up; None for Ray's own choice.
+    """
     wanted = dict(ENVIRONMENT)
-    if local:
+    if timeout_seconds is not None:
+        wanted["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(timeout_seconds)
+    wanted["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(launch.wait_seconds)
+    if launch.address is None:
         wanted |= LOCAL_ENVIRONMENT
         if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
             wanted["RAY_AUTH_TOKEN"] = _token()
@@ -69,47 +80,6 @@ def ray_environment(local: bool) -> Iterator[None]:
     finally:
         for key in added:
             os.environ.pop(key, None)
-
-
-def check_resources(launch: LaunchConfig, nodes: Iterable[Mapping[str, float]], where: str) -> None:
-    """Make sure that all workers can be placed at once.
-
-    Args:
-        launch: what is asked for.
-        nodes: resources of each node, {"CPU": 4.0, "GPU": 1.0}.
-        where: names the machine or cluster in the message.
-
-    Raises:
-        ResourceError: with what there is and what to change.
-    """
-    nodes = list(nodes)
-    places = sum(_places(launch, node) for node in nodes)
-    if places >= launch.workers:
-        return
-    totals = {kind: sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU")}
-    each, have = _count(launch.cpus_per_worker, "core"), _count(totals["CPU"], "core")
-    keys = "launch.cpus_per_worker"
-    if launch.gpus_per_worker:
-        each += f" and {_count(launch.gpus_per_worker, 'GPU')}"
-        have += f" and {_count(totals['GPU'], 'GPU')}"
-        keys += " or launch.gpus_per_worker"
-    smaller = f"launch.workers to {places} (results stay the same)" if places else keys
-    raise ResourceError(
-        f"launch.workers={launch.workers} of {each}{' each' if launch.workers > 1 else ''}: {where} has {have}",
-        expected=f"at most {_count(places, 'worker')} of this size" if places else "room for at least one worker",
-        remedy=f"lower {smaller}, or name a larger cluster with launch.address",
-    )
-
-
-def _count(number: float, what: str) -> str:
-    """ "1 GPU", "0.5 GPUs"."""
-    return f"{number:g} {what}{'' if number == 1 else 's'}"
-
-
-def _places(launch: LaunchConfig, node: Mapping[str, float]) -> int:
-    """Workers that fit into one node."""
-    fits = int(node.get("CPU", 0) // launch.cpus_per_worker)
-    return min(fits, int(node.get("GPU", 0) / launch.gpus_per_worker + 1e-6)) if launch.gpus_per_worker else fits
 
 
 def precheck(launch: LaunchConfig) -> None:
@@ -128,16 +98,29 @@ def precheck(launch: LaunchConfig) -> None:
         )
     if launch.address is None:
         if not launch.gpus_per_worker:
-            check_resources(launch, [{"CPU": cores()}], "this machine")
+            check_resources(launch, {"this machine": {"CPU": cores(), "memory": _memory()}}, "this machine")
     elif launch.address != "auto":
         _check_answer(launch.address)
 
 
-def _check_answer(address: str) -> None:
+def _memory() -> float:
+    import psutil
+
+    return float(psutil.virtual_memory().total)
+
+
+def answers(address: str) -> OSError | ValueError | None:
+    """Whether somebody listens at host:port; what went wrong where not."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
     except (OSError, ValueError) as error:
+        return error
+    return None
+
+
+def _check_answer(address: str) -> None:
+    if (error := answers(address)) is not None:
         raise ResourceError(
             f"no Ray cluster answers at launch.address={address} ({error})",
             expected="host:port of a cluster's head (port 6379 unless chosen), or auto",
@@ -151,7 +134,7 @@ def connect(launch: LaunchConfig, temporary: Path) -> None:
     Must run in a thread that lives as long as the cluster: its processes die with the thread that started them.
 
     Raises:
-        ResourceError: no cluster there, or not enough in it.
+        ResourceError: no cluster there.
     """
     import ray
 
@@ -177,28 +160,73 @@ def connect(launch: LaunchConfig, temporary: Path) -> None:
                 expected="a running cluster of the same Ray version (and its token, where it asks for one)",
                 remedy="look at the cluster, or give launch.address=null for a local one",
             ) from error
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    check_resources(launch, nodes, "this machine" if launch.address is None else f"the cluster at {launch.address}")
-    if launch.address is not None:
-        _wait_until_free(launch)
 
 
-def _wait_until_free(launch: LaunchConfig) -> None:
-    """Give others (an earlier driver of this run, say) a moment to leave; never wait for longer.
+def where(launch: LaunchConfig) -> str:
+    """Names the cluster in messages."""
+    return "this machine" if launch.address is None else f"the cluster at {launch.address}"
 
-    Raises:
-        ResourceError: too much of the cluster is in use.
-    """
+
+def address() -> str:
+    """host:port of the head of the cluster that this process has joined."""
     import ray
 
-    deadline = time.monotonic() + BUSY_SECONDS
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def nodes(free: bool = False) -> Nodes:
+    """What each living node of the cluster has, or has to spare; those that are being taken away are left out."""
+    import ray
+    from ray._private import state
+
+    going = draining()
+    found = {n["NodeID"]: n["Resources"] for n in ray.nodes() if n["Alive"] and n["NodeID"] not in going}
+    if free:
+        spare = state.available_resources_per_node()
+        found = {name: spare.get(name, {}) for name in found}
+    return found
+
+
+def draining() -> set[str]:
+    """Nodes that are about to be taken away (a preemption notice, a scale-down); empty where Ray cannot tell."""
+    from ray._private import state
+
+    with contextlib.suppress(Exception):  # not a public door
+        return set(state.state.get_draining_nodes())
+    return set()
+
+
+def find_seats(launch: LaunchConfig, on_wait: Callable[[str], None]) -> list[str]:
+    """The node of each worker, as soon as there is room for all of them.
+
+    After launch.wait_seconds (at once where the cluster is this machine) fewer will do, but no fewer than
+    launch.min_workers.
+
+    Args:
+        launch: what is asked for.
+        on_wait: told once where nodes are missing or busy.
+
+    Raises:
+        ResourceError: too much of the cluster is missing or in use.
+    """
+    began = time.monotonic()
+    told = False
     while True:
-        try:
-            return check_resources(launch, [ray.available_resources()], f"the free part of {launch.address}")
-        except ResourceError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(1.0)
+        free = nodes(free=True)
+        found = seats(launch, free)
+        if len(found) == launch.workers:
+            return found
+        waited = time.monotonic() - began
+        if waited > launch.wait_seconds or (launch.address is None and waited > LOCAL_WAIT_SECONDS):
+            check_resources(launch, nodes(), where(launch))
+            check_resources(launch, free, f"the free part of {where(launch)}")
+            return found
+        if waited > TELL_SECONDS and not told:
+            told = True
+            on_wait(
+                f"room for {len(found)} of {launch.workers} workers; waiting up to {launch.wait_seconds} s for more"
+            )
+        time.sleep(0.5)
 
 
 def temporary_folder() -> Path:
@@ -218,29 +246,3 @@ def remove_temporary(folder: Path, keep_logs_in: Path | None = None) -> None:
             with contextlib.suppress(OSError, shutil.Error):
                 shutil.copytree(logs, keep_logs_in, dirs_exist_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def chatter_to(path: Path) -> Iterator[None]:
-    """Send Ray's messages to a file: its loggers, and what C++ and child processes write to descriptors 1 and 2."""
-    logger, handler = logging.getLogger("ray"), logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    kept = logger.handlers, logger.propagate
-    logger.handlers, logger.propagate = [handler], False
-    LOG.addHandler(handler)
-    LOG.setLevel(logging.INFO)
-    LOG.propagate = False
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    saved = [(number, os.dup(number)) for number in (1, 2)]
-    for number, _ in saved:
-        os.dup2(log, number)
-    try:
-        yield
-    finally:
-        for number, copy in saved:
-            os.dup2(copy, number)
-            os.close(copy)
-        os.close(log)
-        logger.handlers, logger.propagate = kept
-        LOG.removeHandler(handler)
-        handler.close()

@@ -6,6 +6,7 @@ What is mapped, and over what, is the caller's affair: windows of text, seeds of
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pickle
 import threading
@@ -110,8 +111,8 @@ def map_items(
     temporary = ray_cluster.temporary_folder()
     log.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as quiet:
-        quiet.enter_context(ray_cluster.ray_environment(launch.address is None))
-        quiet.enter_context(ray_cluster.chatter_to(log))
+        quiet.enter_context(ray_cluster.ray_environment(launch))
+        quiet.enter_context(_chatter_to(log))
         try:
             return job.wait(temporary, log)
         finally:
@@ -125,6 +126,31 @@ def _map_here(items: Sequence[Any], make: Make, progress: Progress | None) -> li
         if progress is not None:
             progress(len(found), len(items))
     return found
+
+
+@contextlib.contextmanager
+def _chatter_to(path: Path) -> Iterator[None]:
+    """Send Ray's messages to a file: its loggers, and what C++ and child processes write to descriptors 1 and 2."""
+    handler, kept = logging.FileHandler(path), []
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for logger in (logging.getLogger("ray"), ray_cluster.LOG):
+        kept.append((logger, logger.handlers, logger.propagate))
+        logger.handlers, logger.propagate = [handler], False
+    ray_cluster.LOG.setLevel(logging.INFO)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    saved = [(number, os.dup(number)) for number in (1, 2)]
+    for number, _ in saved:
+        os.dup2(log, number)
+    try:
+        yield
+    finally:
+        for number, copy in saved:
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(log)
+        for logger, handlers, propagate in kept:
+            logger.handlers, logger.propagate = handlers, propagate
+        handler.close()
 
 
 class _Job:
@@ -162,6 +188,7 @@ class _Job:
     def _main(self, temporary: Path) -> None:
         try:
             ray_cluster.connect(self._launch, temporary)
+            ray_cluster.find_seats(self._launch, ray_cluster.LOG.info)
             self._changed = time.monotonic()
             for index, result in self._results():
                 self._changed = time.monotonic()

@@ -1,14 +1,38 @@
-"""What runs in Ray's processes: the train function of each worker, and the record of failures."""
+"""What runs in Ray's processes: the train function of each worker, and what prepares its process."""
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
+import signal
+import socket
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from launch.interfaces import choose_interface
+from launch.stopping import TERMINATED
+
+WORKERS = "logs/workers.jsonl"
+"""Which processes have worked on the run: {"rank", "pid", "host", "node", "driver", "attempt", "time"}."""
+
+
+def prepare_process(timeout_seconds: int) -> None:
+    """Before the process group: its network card, nccl's watchdog, and SIGTERM as a wish to save and leave.
+
+    Runs in the main thread of the worker's process, the only one that may install handlers of signals.
+    """
+    import ray
+
+    choose_interface(ray.get_runtime_context().gcs_address)
+    # nccl: a collective that takes too long ends its process, within the same limit as gloo's.
+    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
+    os.environ.setdefault("TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC", str(timeout_seconds))
+    TERMINATED.clear()
+    signal.signal(signal.SIGTERM, lambda number, frame: TERMINATED.set())
 
 
 def train_worker(settings: Mapping[str, Any]) -> None:
@@ -18,11 +42,11 @@ def train_worker(settings: Mapping[str, Any]) -> None:
     from launch.schema import RunConfig
 
     context, folder = ray.train.get_context(), Path(settings["folder"])
-    rank, world = context.get_world_rank(), context.get_world_size()
+    rank, world, attempt = context.get_world_rank(), context.get_world_size(), int(settings["attempt"])
     _output_to(folder / "logs" / f"worker_{rank}.log")
+    _sign(folder, rank, attempt, str(settings["driver"]))
     if os.path.isdir(settings["directory"]):
         os.chdir(settings["directory"])
-    attempt = 1 + restarts(folder) - settings["restarts"]
     config = RunConfig.model_validate(settings["config"])
     settings["work"](config, folder, rank=rank, world=world, attempt=attempt)
 
@@ -38,38 +62,20 @@ def _output_to(path: Path) -> None:
     faulthandler.enable(file=2)
 
 
+def _sign(folder: Path, rank: int, attempt: int, driver: str) -> None:
+    import ray
+
+    from generative.errors import RunFolderError
+    from generative.training.runfolder import append_line
+
+    node = ray.get_runtime_context().get_node_id()
+    who = {"rank": rank, "pid": os.getpid(), "host": socket.gethostname(), "node": node}
+    with contextlib.suppress(RunFolderError):
+        append_line(folder / WORKERS, who | {"driver": driver, "attempt": attempt, "time": time.time()})
+
+
 def restarts(folder: Path) -> int:
     """Restarts of a group in the whole life of the run."""
     from generative.training.runfolder import read_lines
 
     return sum(event.get("kind") == "restart" for event in read_lines(folder / "events.jsonl"))
-
-
-def record_failure(folder: Path, errors: Mapping[int, Exception], count: int, limit: int) -> None:
-    """Keep the errors of a failed group in logs/worker_errors.log and, if it starts again, say so in events.jsonl."""
-    from launch.folder import record_event
-
-    with open(folder / "logs" / "worker_errors.log", "a", encoding="utf-8") as log:
-        for rank, error in errors.items():
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} worker {rank}: {type(error).__name__}: {error}\n\n")
-    rank, error = first_cause(errors)
-    if count <= limit:
-        record_event(folder, "restart", f"{count} of {limit}: worker {rank} {describe(error)}; all start again")
-
-
-def first_cause(errors: Mapping[int, Exception]) -> tuple[int, Exception]:
-    """The rank that most likely began it: a dead process, then an exception other than a lost connection to a peer."""
-    return min(errors.items(), key=lambda item: (not _died(item[1]), "onnection" in str(item[1]), item[0]))
-
-
-def describe(error: Exception) -> str:
-    """A failure in a few words."""
-    if _died(error):
-        return "died (killed, out of memory, or its node was lost)"
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return f"failed: {lines[-1][:200]}" if lines else f"failed: {type(error).__name__}"
-
-
-def _died(error: Exception) -> bool:
-    """Whether the process is gone, as opposed to an exception in it."""
-    return "HealthCheck" in type(error).__name__ or "Actor" in type(error).__name__

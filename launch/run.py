@@ -119,7 +119,7 @@ def train(
             console.line("stop", "stopped at once; the same command goes on from the newest checkpoint")
             return INTERRUPTED
         except Exception as error:
-            leave(folder, "failed", error)
+            leave(folder, "interrupted" if getattr(error, "exit_code", 1) == INTERRUPTED else "failed", error)
             raise
 
 

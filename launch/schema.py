@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from generative.config import Config, load
+from generative.config_messages import combination
 from generative.data.config import TextDataConfig
 from generative.methods.autoregressive.config import AutoregressiveConfig
 from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
@@ -42,6 +43,26 @@ class LaunchConfig(Config):
     """GB of host memory reserved for each worker; null reserves none."""
     max_restarts: int = Field(default=3, ge=0)
     """How often a group that lost a worker is started again from the newest checkpoint."""
+    wait_seconds: PositiveInt = 60
+    """How long a start or restart waits for nodes that are missing or busy, before it goes on with fewer workers
+    (`min_workers`) or gives up."""
+
+    @model_validator(mode="after")
+    def _workers_fit(self) -> LaunchConfig:
+        for key, number in {"min_workers": self.min_workers, "nodes": self.nodes}.items():
+            if number is not None and number > self.workers:
+                raise combination(
+                    f"{key}={number} is more than workers={self.workers}",
+                    "at most as many as launch.workers",
+                    f"lower launch.{key} or raise launch.workers",
+                )
+        if self.nodes is not None and self.nodes > 1 and self.address is None:
+            raise combination(
+                f"nodes={self.nodes} without an address",
+                "a cluster to spread the workers over",
+                "name it with launch.address (auto, or host:port of its head), or leave launch.nodes out",
+            )
+        return self
 
 
 class TrackerConfig(Config):

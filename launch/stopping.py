@@ -29,6 +29,9 @@ def exit_code(code: int) -> int:
 abandoned = threading.Event()
 """Set when threads or processes were left behind: the command line then ends its process without waiting for them."""
 
+TERMINATED = threading.Event()
+"""Set in a worker's process that was told to end (SIGTERM): it saves and leaves at the next step."""
+
 
 class StopRequest:
     """What the signals have asked for so far.

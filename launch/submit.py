@@ -107,7 +107,7 @@ def _job(name: str, overrides: Sequence[str], config: RunConfig, cluster: Cluste
 
 def _check_room(config: RunConfig, cluster: Cluster) -> None:
     """All workers fit into what the job asks for."""
-    from launch.ray_cluster import check_resources
+    from launch.placement import check_resources
 
     if isinstance(cluster, TorchrunCluster):
         torchrun.check_meeting_point(cluster)
@@ -125,7 +125,8 @@ def _check_room(config: RunConfig, cluster: Cluster) -> None:
         return
     node = {kind: float(count) for kind, count in size.items()}
     try:
-        check_resources(config.launch, [node] * cluster.nodes, f"the job (cluster.nodes={cluster.nodes})")
+        nodes = {f"node {number}": node for number in range(cluster.nodes)}
+        check_resources(config.launch, nodes, f"the job (cluster.nodes={cluster.nodes})")
     except ResourceError as error:
         remedy = f"raise cluster.nodes, {keys}, or lower launch.workers"
         raise ResourceError(error.problem, error.expected, f"{remedy} (results stay the same)") from error

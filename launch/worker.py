@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -9,7 +10,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from generative.data.loader import Loader
-from generative.errors import AnomalyError, CheckpointError, ConfigError, GenerativeError, PeerError
+from generative.errors import AnomalyError, GenerativeError, PeerError, RunFolderError
 from generative.method import Method
 from generative.training.backend import Backend
 from generative.training.checkpoint import CheckpointStore
@@ -36,12 +36,10 @@ from launch.folder import read_json
 from launch.ray_worker import restarts
 from launch.schema import RunConfig
 from launch.status import command
+from launch.stopping import TERMINATED
 from launch.trackers import check_trackers, make_trackers
 
-AGREED = (ConfigError, CheckpointError, AnomalyError)
-"""Errors that all ranks raise together."""
-
-ORPHAN_SECONDS = 60.0
+ORPHAN_SECONDS = 90.0
 """How long a new group waits for a worker of a killed one to let go of the run folder."""
 
 
@@ -141,10 +139,9 @@ def run_worker(config: RunConfig, run_dir: Path, *, rank: int, world: int, attem
         except GenerativeError as error:
             if isinstance(error, AnomalyError):
                 error.remedy += f". To replay: {command(run_dir)}"
-            _write_outcome(run_dir, "failed", error)
-            _final_status(run_dir, "failed", error.problem)
-            if world > 1 and not isinstance(error, AGREED):
-                # The other ranks may be waiting for this one in a collective: dying is what frees them.
+            recorded = _record_failure(run_dir, error)
+            if not recorded or (world > 1 and not error.agreed):
+                # Raising tells the driver where the folder could not, and frees ranks that wait for this one.
                 raise
             return
         if rank == 0:
@@ -184,6 +181,7 @@ def _train(config: RunConfig, run_dir: Path, backend: Backend, attempt: int, sto
         keep_last=keeping.keep_last,
         keep_every=keeping.keep_every,
         on_event=monitor.event if backend.rank == 0 else None,
+        timeout=config.parallel.patience_seconds,
     )
 
     def batches(state: Mapping[str, Any] | None) -> Loader:
@@ -211,7 +209,8 @@ def _train(config: RunConfig, run_dir: Path, backend: Backend, attempt: int, sto
         if state == "complete":
             text_task.finish(config, data, trainer, run_dir)
     except GenerativeError as error:
-        monitor.finish(state="failed", message=error.problem)
+        with contextlib.suppress(RunFolderError):  # a full disk must not hide the error
+            monitor.finish(state="failed", message=error.problem)
         raise
     finally:
         monitor.stop_beating()
@@ -233,9 +232,9 @@ def _losses_so_far(run_dir: Path, rank: int) -> dict[str, Any]:
     }
 
 
-@contextmanager
+@contextlib.contextmanager
 def _stop_requests(run_dir: Path) -> Iterator[Callable[[], bool]]:
-    """Asks whether the run was told to stop: by the file `stop`, or (in a main thread) by SIGTERM or SIGINT.
+    """Asks whether the run was told to stop: by the file `stop`, by SIGTERM, or (in a main thread) by SIGINT.
 
     A second signal ends the process at once.
     """
@@ -258,7 +257,7 @@ def _stop_requests(run_dir: Path) -> Iterator[Callable[[], bool]]:
             checked = now
             if os.path.exists(path):
                 told.set()
-        return told.is_set()
+        return told.is_set() or TERMINATED.is_set()
 
     try:
         yield stop
@@ -281,6 +280,16 @@ def _write_outcome(run_dir: Path, state: str, error: GenerativeError | None = No
             "exit_code": error.exit_code,
         }
     atomic_write(run_dir / "outcome.json", json.dumps(fields, indent=1))
+
+
+def _record_failure(run_dir: Path, error: GenerativeError) -> bool:
+    """Leave an error for the driver and for `status`; False where the folder cannot be written (a full disk)."""
+    try:
+        _write_outcome(run_dir, "failed", error)
+        _final_status(run_dir, "failed", error.problem)
+    except RunFolderError:
+        return False
+    return True
 
 
 def _final_status(run_dir: Path, state: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Benchmarks by name. Each is a module with `run(quick) -> figures`, imported when it is asked for.
+"""Benchmarks of the library by name. Each is a module with `run(quick) -> figures`, imported when it is asked for.
 
 Figures: {key: {"value": float, "stderr": float | None, "n": int, "goal": "<= 1.03" | ">= 1.6" | None}}; `value` is an
 estimate over `n` repeats, `stderr` its standard error; "low" and "high" bound its 95 % interval where one was computed.
@@ -6,9 +6,8 @@ estimate over `n` repeats, `stderr` its standard error; "low" and "high" bound i
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from generative.registry import Registry
 
@@ -28,12 +27,3 @@ class Benchmark(Protocol):
 
     def run(self, quick: bool) -> Mapping[str, Mapping[str, Any]]:
         """Measure; `quick` takes seconds and tells little."""
-
-
-def load(name: str) -> Benchmark:
-    """The benchmark of that name.
-
-    Raises:
-        ConfigError: unknown name; the message lists them.
-    """
-    return cast("Benchmark", importlib.import_module(BENCHMARKS[name]))

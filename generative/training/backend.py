@@ -16,6 +16,7 @@ from generative.training.collectives import collectives
 from generative.training.config import OptimizerConfig, ParallelConfig
 from generative.training.engines import Engine
 from generative.training.optimizers import build_optimizer
+from generative.training.patience import Patience
 
 
 class Backend:
@@ -62,6 +63,7 @@ class Backend:
         self.device: torch.device = self.accelerator.device
         self.collectives: Collectives = collectives()
         self.rank, self.world = self.collectives.rank, self.collectives.world
+        self.patience = Patience(self.world, self.parallel.timeout_seconds, self.parallel.patience_seconds)
 
     @property
     def _shards(self) -> bool:

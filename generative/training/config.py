@@ -211,3 +211,6 @@ class ParallelConfig(Config):
     """Hold the optimizer's state (fsdp, zero3: weights too) in host memory instead of on the GPU."""
     timeout_seconds: PositiveInt = 300
     """How long a collective may wait for a worker before the group is ended (and started again)."""
+    patience_seconds: PositiveInt = 3600
+    """How long workers wait for one that is busy outside of training steps (drawing samples, writing a checkpoint to a
+    slow disk) and gives signs of life."""

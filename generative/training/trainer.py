@@ -146,7 +146,16 @@ class Trainer:
     def _settle(self) -> None:
         """Wait until the last checkpoint is complete; an error of any rank is raised on all."""
         if self.store is not None:
-            self._together(False, self.store.wait)
+            self._patiently(self.store.wait)
+
+    def _patiently(self, action: Callable[[], None]) -> None:
+        """`_together` for what may take longer than a collective on some ranks (a slow disk)."""
+
+        def all_of_it() -> None:
+            with self.backend.patience.together():
+                action()
+
+        self._together(False, all_of_it)
 
     def _together(self, stop: bool, action: Callable[[], None]) -> bool:
         """Run `action` on every rank, then agree on whether it failed anywhere and whether anyone wants to stop."""
@@ -160,7 +169,7 @@ class Trainer:
             flags = self.backend.collectives.sum(flags)
         anyone, failed = flags.tolist()
         if failed:
-            raise error or PeerError("another worker met an error, which it reports itself")
+            raise error.on_all_ranks() if error else PeerError("another worker met an error, which it reports itself")
         return bool(anyone)
 
     def _after_step(self) -> None:
@@ -227,7 +236,7 @@ class Trainer:
                 expected="finite losses and gradients" if "sigma" not in problem else "a loss near its recent mean",
                 remedy=f"give the same command again to replay exactly this step ({begins}); add "
                 "train.anomaly.policy=skip (or rollback) to get past it; for another learning rate start a new run",
-            )
+            ).on_all_ranks()
         if policy == "skip":
             return True
         self._rollback()
@@ -338,7 +347,7 @@ class Trainer:
         if self.step == self._saved:
             if label is not None:
                 self._settle()
-                self._together(False, partial(self.store.protect, self.step, label))
+                self._patiently(partial(self.store.protect, self.step, label))
             return
         self._saved = self.step
         assert self.batches is not None
@@ -359,41 +368,35 @@ class Trainer:
         }
         state = entries(self.engines, self.state, self.backend.rank, self.backend.world)
         asynchronous = self.config.checkpoint.asynchronous
-        self._together(False, partial(self.store.save, self.step, state, meta, asynchronous, label))
+        self._patiently(partial(self.store.save, self.step, state, meta, asynchronous, label))
         for hook in self.hooks:
             hook.on_checkpoint(self, self.step)
 
     def _newest(self, store: CheckpointStore) -> int:
-        """Step of the newest whole checkpoint, agreed on by all ranks; -1 where there is none."""
-        step, error = -1, None
-        if self.backend.rank == 0:
-            try:
-                newest = store.newest()
-                step = -1 if newest is None else newest.step
-            except CheckpointError as raised:
-                step, error = -2, raised
-        step = self.backend.agree(step)
-        if step == -2:
-            raise error or PeerError("rank 0 could not read the checkpoints")
-        return step
-
-    def _resume(self) -> Mapping[str, Any] | None:
-        """Load the newest whole checkpoint that rank 0 finds; returns the data cursor, None for a fresh start.
+        """Step of the newest whole checkpoint that rank 0 finds, agreed on by all ranks; -1 where there is none.
 
         Raises:
             CheckpointError: there are checkpoints, but all are damaged: starting again would throw their work away.
+        """
+        step, error = -1, None
+        with self.backend.patience.together():  # reading and hashing take time
+            if self.backend.rank == 0:
+                step, error = _find_newest(store)
+        step = self.backend.agree(step)
+        if step == -2:
+            raise error.on_all_ranks() if error else PeerError("rank 0 could not read the checkpoints")
+        return step
+
+    def _resume(self) -> Mapping[str, Any] | None:
+        """Load the newest whole checkpoint; returns the data cursor, None for a fresh start.
+
+        Raises:
+            CheckpointError: see `_newest`.
         """
         if self.store is None:
             return None
         step = self._newest(self.store)
         if step < 0:
-            damaged = self.store.complete_steps()
-            if damaged:
-                raise CheckpointError(
-                    f"all checkpoints in {self.store.folder} are damaged (steps {', '.join(map(str, damaged))})",
-                    expected="at least one whole checkpoint, or none at all",
-                    remedy="restore one from a copy, or remove the folder to start from the beginning",
-                )
             for hook in self.hooks:
                 hook.on_rewind(self, 0)
             return None
@@ -417,7 +420,7 @@ class Trainer:
             if best is not None and best["step"] in store.complete_steps():
                 store.protect(int(best["step"]))
 
-        self._together(False, fill)
+        self._patiently(fill)
         checkpoint.close()
         for name, engine in self.engines.items():
             if engine.optimizer is not None:
@@ -439,6 +442,21 @@ class Trainer:
         self._pending = {key: Mean(*pair) for key, pair in pairs.items()}
         self._lr = dict(kept["lr"])
         self._since = (time.perf_counter() - kept["seconds"], kept["samples"])
+
+
+def _find_newest(store: CheckpointStore) -> tuple[int, CheckpointError | None]:
+    """Step of the newest whole checkpoint, or -1; -2 with an error where none can be used."""
+    try:
+        newest = store.newest()
+        if newest is None and (damaged := store.complete_steps()):
+            raise CheckpointError(
+                f"all checkpoints in {store.folder} are damaged (steps {', '.join(map(str, damaged))})",
+                expected="at least one whole checkpoint, or none at all",
+                remedy="restore one from a copy, or remove the folder to start from the beginning",
+            )
+    except CheckpointError as error:
+        return -2, error
+    return (-1 if newest is None else newest.step), None
 
 
 def _nothing() -> None:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 CONFIG = pathlib.Path(__file__).with_name("tiny.yaml")
 
@@ -32,8 +32,8 @@ class Run:
         self.folder = folder
         self.texts = texts
 
-    def start(self, *overrides: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "launch.cli", "train", str(CONFIG)]
+    def start(self, *overrides: str, before: Sequence[str] = (), verb: str = "train") -> subprocess.Popen[str]:
+        command = [*before, sys.executable, "-m", "launch.cli", verb, str(CONFIG)]
         command += [f"run.dir={self.folder}", f"data.path={self.texts}", f"data.cache={self.texts}/cache", *overrides]
         env = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
         return subprocess.Popen(

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from generative.errors import DataError
 from generative.training.runfolder import append_line, atomic_write
 from launch.run import Task
 from launch.schema import RunConfig
@@ -43,6 +44,8 @@ def work(config: RunConfig, run_dir: Path, *, rank: int, world: int, attempt: in
         step += 1
         if os.environ.get("FAKE_CRASH_AT") == str(step) and rank == world - 1:
             raise RuntimeError("the fake worker met its fate")
+        if os.environ.get("FAKE_MISTAKE_AT") == str(step) and rank == world - 1:
+            raise DataError("shard 3 is damaged", "a whole one", "prepare it again")
         if rank == 0:
             _log(config, run_dir, step, steps, first, attempt, world)
             if step % 10 == 0:

@@ -140,7 +140,7 @@ def test_bench_prints_goals_and_writes_json(
     }
     asked = []
     module = SimpleNamespace(run=lambda quick: asked.append(quick) or figures)
-    monkeypatch.setattr("evaluation.benchmarks.load", lambda name: module)
+    monkeypatch.setattr("launch.benchmarks.load", lambda name: module)
     file = tmp_path / "bench.json"
     assert cli.main(["bench", "trainer", "--quick", "--json", str(file)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -166,7 +166,7 @@ def test_where_results_go_is_checked_before_the_work(
 
     for name in ("launch.runs.sample_run", "launch.runs.evaluate_run"):
         monkeypatch.setattr(name, work)
-    monkeypatch.setattr("evaluation.benchmarks.load", lambda name: SimpleNamespace(run=work))
+    monkeypatch.setattr("launch.benchmarks.load", lambda name: SimpleNamespace(run=work))
     for path in (tmp_path / "nope" / "x.json", tmp_path):
         assert cli.main([*words, "--json", str(path)]) == 2
         assert f"--json {path}" in capsys.readouterr().err

@@ -35,7 +35,7 @@ class Train:
         words = [f"run.dir={self.folder}", f"train.steps={steps}", *overrides]
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "drive.py"), "masked_diffusion/quickstart", *words],
-            env=os.environ | {"PYTHONPATH": str(HERE)} | environment,
+            env=os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parents[1]}"} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -137,3 +137,11 @@ def test_a_crash_that_repeats_ends_with_its_cause(run: Train) -> None:
     assert "Traceback" not in err
     assert "RuntimeError" in (run.folder / "logs" / "worker_errors.log").read_text()
     assert json.loads((run.folder / "status.json").read_text())["state"] == "failed"
+
+
+def test_a_mistake_that_one_worker_meets_is_told_once_and_not_tried_again(run: Train) -> None:
+    run.start(FAKE_MISTAKE_AT="3")
+    code, out, err = run.end()
+    assert (code, err.splitlines()) == (2, ["shard 3 is damaged", "expected: a whole one", "to fix: prepare it again"])
+    assert {line["attempt"] for line in run.lines("pids")} == {1}
+    assert "restart" not in out

@@ -277,11 +277,11 @@ def test_a_cluster_that_does_not_answer(driver: Driver) -> None:
     ],
 )
 def test_workers_are_counted_node_by_node(nodes: list[dict[str, float]], fits: bool) -> None:
-    from launch.ray_cluster import check_resources
+    from launch.placement import check_resources
 
     launch = LaunchConfig(workers=4, cpus_per_worker=2, gpus_per_worker=1)
     if fits:
-        check_resources(launch, nodes, "the cluster")
+        check_resources(launch, dict(enumerate(nodes)), "the cluster")
     else:
         with pytest.raises(ResourceError, match="the cluster has"):
-            check_resources(launch, nodes, "the cluster")
+            check_resources(launch, dict(enumerate(nodes)), "the cluster")

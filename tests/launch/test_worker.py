@@ -13,7 +13,7 @@ import pytest
 
 from evaluation.report import write_report
 from generative.config import to_yaml
-from generative.errors import CheckpointError, ConfigError
+from generative.errors import CheckpointError, ConfigError, DataError
 from launch import runs
 from launch.prometheus import Prometheus, check_port
 from launch.schema import load_run_config
@@ -49,6 +49,39 @@ def trained(texts, tmp_path_factory):
 def lines(folder, kind):
     every = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [line for line in every if line["kind"] == kind]
+
+
+@pytest.fixture
+def failing(texts, tmp_path, monkeypatch):
+    """Runs rank 1 of 2, which meets an error."""
+
+    def run(error):
+        def fail(*arguments):
+            raise error
+
+        monkeypatch.setattr("launch.worker._run", fail)
+        config = start(texts, tmp_path / "run", "launch.workers=2")
+        run_worker(config, tmp_path / "run", rank=1, world=2, attempt=1)
+        return json.loads((tmp_path / "run" / "outcome.json").read_text())
+
+    return run
+
+
+def test_an_error_that_all_ranks_agreed_on_ends_them_quietly(failing):
+    assert failing(CheckpointError("no room").on_all_ranks())["problem"] == "no room"
+
+
+def test_a_rank_that_meets_an_error_alone_dies_of_it_and_leaves_the_cause(failing, tmp_path):
+    with pytest.raises(DataError, match="shard 3"):
+        failing(DataError("shard 3 is damaged", "a whole one", "prepare it again"))
+    recorded = json.loads((tmp_path / "run" / "outcome.json").read_text())
+    assert (recorded["state"], recorded["remedy"]) == ("failed", "prepare it again")
+
+
+def test_a_full_disk_does_not_hide_the_error(failing, tmp_path):
+    (tmp_path / "run" / "outcome.json").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="no room"):
+        failing(CheckpointError("no room").on_all_ranks())
 
 
 def test_plan_knows_the_sizes(texts, tmp_path):

@@ -1,0 +1,106 @@
+"""The process between `generative train` and Ray: it owns the connection to the cluster, and may die with it.
+
+Ray ends a process whose node is gone, without a word. So the command itself never imports Ray: it looks after this
+process, tells what became of it, and its messages stay its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launch import ray_cluster
+from launch.cluster_watch import ClusterWatch
+from launch.restarts import Groups
+
+if TYPE_CHECKING:
+    from launch.run import Work
+    from launch.schema import RunConfig
+
+
+@dataclass(frozen=True)
+class Line:
+    """What the command and this process tell each other.
+
+    Args:
+        go: the preparation is done: start workers.
+        stop: the user wants to stop: start nothing again.
+        result: None, or the error that ended it, is sent here at the end.
+    """
+
+    go: Event
+    stop: Event
+    result: Connection
+
+
+def drive(config: RunConfig, folder: Path, work: Work, temporary: Path, line: Line) -> None:
+    """Join or start the cluster while the command prepares, then let groups of workers train.
+
+    Must run in the main thread: the processes of a local cluster are this thread's children and die with it, so that
+    not even kill -9 leaves any behind.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: None)  # the command decides what a signal means
+    _chatter_to(folder / "logs" / "ray.log")
+    watch = ClusterWatch(folder, ray_cluster.where(config.launch), line.stop.is_set, line.result.send)
+    watch.begin(os.getppid())
+    error: BaseException | None = None
+    # A process that does not answer is given up as soon as one that does not take part in a collective.
+    with ray_cluster.ray_environment(config.launch, config.parallel.timeout_seconds):
+        try:
+            _train(config, folder, work, temporary, line, watch)
+        except BaseException as raised:
+            ray_cluster.LOG.exception("the run ends with an error")
+            error = raised
+        watch.end()
+        line.result.send(_sendable(error))
+        importlib.import_module("ray").shutdown()
+
+
+def _train(config: RunConfig, folder: Path, work: Work, temporary: Path, line: Line, watch: ClusterWatch) -> None:
+    log = ray_cluster.LOG.info
+    # Seconds of imports, done beside the start of the cluster.
+    threading.Thread(target=importlib.import_module, args=("ray.train.torch",), name="import", daemon=True).start()
+    log("starting or joining the cluster")
+    ray_cluster.connect(config.launch, temporary)
+    watch.head = ray_cluster.address()
+    log("cluster is up")
+    importlib.import_module("ray.train.torch")
+    log("Ray Train is imported")
+    line.go.wait()
+    log("preparation is done: starting the workers")
+    Groups(config, folder, work, watch).train()
+
+
+def _sendable(error: BaseException | None) -> BaseException | None:
+    """Errors for the user as they are; others with their text only (they may not survive the way)."""
+    from generative.errors import GenerativeError
+
+    if error is None or isinstance(error, GenerativeError):
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _chatter_to(path: Path) -> None:
+    """Send Ray's messages to a file: its loggers, and what C++ and child processes write to descriptors 1 and 2."""
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    loggers: list[Any] = [logging.getLogger("ray"), ray_cluster.LOG]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler], False
+    ray_cluster.LOG.setLevel(logging.INFO)
