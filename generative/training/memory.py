@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from generative.training.config import Strategy
@@ -49,7 +49,8 @@ class Layout:
         averages: number of moving averages.
         micro_batches: forward and backward passes in a step.
         offload: the optimizer (zero3, fsdp: weights and gradients too) is in host memory.
-        overlap: DeepSpeed exchanges one bucket while it fills another, as on GPUs.
+        cuda: on GPUs, where DeepSpeed exchanges one bucket while it fills another, and a bucket takes its whole size
+            (on a CPU memory that was never written to takes none).
     """
 
     strategy: Strategy
@@ -60,7 +61,7 @@ class Layout:
     averages: int = 0
     micro_batches: int = 1
     offload: bool = False
-    overlap: bool = False
+    cuda: bool = False
 
     @property
     def weight_bytes(self) -> int:
@@ -100,10 +101,7 @@ def count(shapes: Sequence[Shape]) -> int:
 def trained_bytes(groups: Groups, layout: Layout, gathered: Sequence[int] = ()) -> StateBytes:
     """State of a network that is trained.
 
-    Args:
-        groups: see `Groups`.
-        layout: how it is spread.
-        gathered: fsdp only: elements of each part that is gathered by itself, the root's first.
+    `gathered`, for fsdp: elements of each part that is gathered by itself, the root's first.
     """
     groups = [group for group in groups if group]
     match layout.strategy:
@@ -120,13 +118,14 @@ def trained_bytes(groups: Groups, layout: Layout, gathered: Sequence[int] = ()) 
 
 def frozen_bytes(shapes: Sequence[Shape], layout: Layout, gathered: Sequence[int] = ()) -> StateBytes:
     """State of a network that is not trained: its weights, whole (`layout.strategy` none) or sharded (fsdp, zero3)."""
-    state = trained_bytes([shapes], layout, gathered)
-    buffers = state.buffers
+    weights = trained_bytes([shapes], replace(layout, offload=False)).parameters
+    buffers = 0
     if layout.strategy == "zero3":
         buffers = _zero3_gathered([shapes], layout)
-    if layout.strategy == "fsdp":
+    elif layout.strategy == "fsdp":
         buffers = _fsdp_gathered(gathered, layout, trained=False)
-    return StateBytes(parameters=state.parameters, buffers=buffers, host=0 if state.parameters else _host_of(shapes, layout))
+    moved = layout.offload and layout.strategy in ("fsdp", "zero3")
+    return StateBytes(0 if moved else weights, buffers=buffers, host=weights if moved else 0)
 
 
 def _whole(groups: Groups, layout: Layout) -> StateBytes:
@@ -177,9 +176,12 @@ def _flat_zero(groups: Groups, layout: Layout) -> StateBytes:
     sizes = [count(group) for group in groups]
     flats = [-(-size // (2 * world)) * 2 * world for size in sizes]
     part = sum(flat // world for flat in flats)
-    own = sum(max(0, min(flat // world, size - layout.rank * (flat // world))) for flat, size in zip(flats, sizes, strict=True))
+    own = sum(
+        max(0, min(flat // world, size - layout.rank * (flat // world)))
+        for flat, size in zip(flats, sizes, strict=True)
+    )
     touched = sum(_touched(group, flat // world, layout.rank) for group, flat in zip(groups, flats, strict=True))
-    gradients, buffers = touched, BUCKET_ELEMENTS * (2 if layout.overlap else 1)
+    gradients, buffers = touched, _bucket(sum(sizes), layout) * (2 if layout.cuda else 1)
     if layout.micro_batches == 1:
         gradients += part - own  # zeros at the end of the last interval
     elif layout.strategy == "zero1":
@@ -193,6 +195,10 @@ def _flat_zero(groups: Groups, layout: Layout) -> StateBytes:
         ema=FLOAT * layout.averages * own,
         buffers=width * buffers,
     )
+
+
+def _bucket(elements: int, layout: Layout) -> int:
+    return BUCKET_ELEMENTS if layout.cuda else min(BUCKET_ELEMENTS, elements)
 
 
 def _masters_and_moments(part: int, groups: int, layout: Layout) -> int:
@@ -222,15 +228,12 @@ def _zero3(groups: Groups, layout: Layout) -> StateBytes:
         gradients=width * sum(parts),
         optimizer=_masters_and_moments(sum(parts), len(groups), layout),
         ema=FLOAT * layout.averages * own,
-        buffers=width * BUCKET_ELEMENTS + _zero3_gathered(groups, layout),
+        buffers=width * _bucket(sum(sizes), layout) + _zero3_gathered(groups, layout),
     )
 
 
 def _zero3_gathered(groups: Groups, layout: Layout) -> int:
     return layout.weight_bytes * min(sum(count(group) for group in groups), LIVE_ELEMENTS)
-
-
-# ---------------------------------------------------------------------- host memory
 
 
 def _offloaded(state: StateBytes, layout: Layout) -> StateBytes:
@@ -244,13 +247,4 @@ def _offloaded(state: StateBytes, layout: Layout) -> StateBytes:
     gradients = state.gradients * FLOAT // layout.weight_bytes
     if layout.strategy == "zero3":
         return StateBytes(buffers=state.buffers, host=state.parameters + gradients + state.optimizer + state.ema)
-    return StateBytes(
-        parameters=state.parameters, buffers=state.buffers, host=gradients + state.optimizer + state.ema
-    )
-
-
-def _host_of(shapes: Sequence[Shape], layout: Layout) -> int:
-    """Weights of a frozen network that offloading has put into host memory."""
-    from dataclasses import replace
-
-    return trained_bytes([shapes], replace(layout, offload=False)).parameters if layout.offload else 0
+    return StateBytes(state.parameters, buffers=state.buffers, host=gradients + state.optimizer + state.ema)

@@ -19,7 +19,11 @@ warnings.filterwarnings("ignore")
 class Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 3 * width + 1), nn.Linear(3 * width + 1, width)
+        self.norm, self.up, self.down = (
+            nn.LayerNorm(width),
+            nn.Linear(width, 3 * width + 1),
+            nn.Linear(3 * width + 1, width),
+        )
 
     def forward(self, x):
         return x + self.down(F.gelu(self.up(self.norm(x))))
@@ -77,7 +81,9 @@ class Held:
 
         bf16 = {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32} if precision == "bf16" else {}
         for part in [*self.net.blocks, self.net]:
-            fully_shard(part, mesh=init_device_mesh("cpu", (dist.get_world_size(),)), mp_policy=MixedPrecisionPolicy(**bf16))
+            fully_shard(
+                part, mesh=init_device_mesh("cpu", (dist.get_world_size(),)), mp_policy=MixedPrecisionPolicy(**bf16)
+            )
         self._none(precision)
 
     def _zero(self, precision):
