@@ -50,7 +50,7 @@ def describe_network(name: str, module: nn.Module, method: Any, config: RunConfi
     return Network(
         name=name,
         groups=_groups(module, optimizer) if spec.trainable else [_shapes(module)],
-        gathered=_gathered(module),
+        gathered=gathered_parts(module),
         averages=len(spec.ema),
         moments=_moments(optimizer) if spec.trainable else None,
         updates=sum(due),
@@ -74,7 +74,7 @@ def _groups(module: nn.Module, optimizer: OptimizerConfig) -> Groups:
     return [[tuple(p.shape) for name, p in named.items() if chosen[name] == with_decay] for with_decay in (True, False)]
 
 
-def _gathered(module: nn.Module) -> tuple[int, ...]:
+def gathered_parts(module: nn.Module) -> tuple[int, ...]:
     """Elements of the root and of each repeated part (members of the outermost module lists)."""
     parts = [count(_shapes(part)) for part in _repeated(module)]
     return (count(_shapes(module)) - sum(parts), *parts)

@@ -62,9 +62,11 @@ def held(tensors) -> int:
 
 
 class Held:
-    def __init__(self, strategy: str, precision: str, optimizer: str) -> None:
+    """A network in the hands of a strategy, with the settings that the trainer's engines have."""
+
+    def __init__(self, strategy: str, precision: str, optimizer: str, build=Net, **zero) -> None:
         torch.manual_seed(0)
-        self.net, self.strategy = Net(), strategy
+        self.net, self.strategy, self.zero_settings = build(), strategy, zero
         self.make = (lambda p: torch.optim.AdamW(p, lr=1e-3, fused=True)) if optimizer == "adamw" else sgd
         getattr(self, "_" + strategy.rstrip("123"))(precision)
 
@@ -92,6 +94,7 @@ class Held:
 
         __compatible_ops__["deepspeed_shm_comm"] = False
         zero = {"stage": int(self.strategy[-1]), "overlap_comm": False, "memory_efficient_linear": False}
+        zero |= self.zero_settings
         if self.strategy == "zero3":
             zero["stage3_param_persistence_threshold"] = 0
         settings = {

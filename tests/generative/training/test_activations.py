@@ -18,6 +18,7 @@ from generative.nets.linear_cross_entropy import chunks_of
 from generative.nets.transformer import Transformer
 from generative.randomness import Streams
 from generative.training.activations import FakeRun
+from tests.support.allocations import allocation_peak
 from tests.support.toys import Duel
 
 NETWORK = {"layers": 2, "heads": 4, "width": 64, "ff_width": 192, "kv_groups": 2, "max_length": 96}
@@ -32,22 +33,6 @@ def batch_of(size: int) -> dict[str, torch.Tensor]:
     ids = torch.arange(size)
     tokens = torch.randint(0, 257, (size, 97), generator=torch.Generator().manual_seed(0))
     return {"tokens": tokens, "sample_id": ids, "position": ids, "valid": torch.ones(size, dtype=torch.bool)}
-
-
-def allocation_peak(prof: Any) -> int:
-    """Highest sum of the allocations that the profiler saw."""
-
-    def allocations(events):
-        for event in events:
-            if event.tag == torch._C._profiler._EventType.Allocation:
-                yield event.start_time_ns, event.extra_fields.alloc_size
-            yield from allocations(event.children)
-
-    now = peak = 0
-    for _, size in sorted(allocations(prof.profiler.kineto_results.experimental_event_tree())):
-        now += size
-        peak = max(peak, now)
-    return peak
 
 
 def real_peak(method: Any, batch: dict[str, torch.Tensor], bf16: bool, checkpointing: bool) -> int:
