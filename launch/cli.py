@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from generative.errors import GenerativeError
-from launch import bench_cli, chaos_cli, configs_cli, data_cli, run_cli, submit_cli
+from launch import bench_cli, chaos_cli, configs_cli, data_cli, plan_cli, run_cli, submit_cli
 
 app = typer.Typer(
     help="Train, sample, edit and evaluate generative models, from one laptop core to many nodes.",
@@ -23,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train")(run_cli.train)
+app.command("plan")(plan_cli.plan)
 app.command("status")(run_cli.status)
 app.command("logs")(run_cli.logs)
 app.command("sample")(run_cli.sample)

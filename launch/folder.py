@@ -21,6 +21,7 @@ OPERATIONAL = (
     "launch.",
     "parallel.",
     "track.",
+    "plan.",
     "evaluate.",
     "sample.",
     "train.checkpoint.",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from evaluation.quantities import compact, duration
-from generative.errors import GenerativeError, ResourceError
+from generative.errors import GenerativeError
 from launch.console import Console, Follower, bar_progress
 from launch.folder import (
     beating,
@@ -23,12 +23,12 @@ from launch.folder import (
     update_status,
     write_environment,
 )
-from launch.formats import gigabytes
+from launch.room import room
 from launch.stopping import INTERRUPTED, StopRequest, stop_on_signals
 
 if TYPE_CHECKING:
+    from launch.plan import Plan
     from launch.schema import RunConfig
-    from launch.worker import Plan
 
 
 class Work(Protocol):
@@ -181,34 +181,13 @@ def _show_plan(config: RunConfig, plan: Plan, console: Console) -> None:
     workers = config.launch.workers if config.launch.backend == "ray" else int(os.environ.get("WORLD_SIZE", 1))
     parts = [config.name, f"{compact(plan.parameters, ' ')} parameters"]
     parts.append(f"{workers} worker{'s' if workers > 1 else ''}")
-    if plan.flops is not None:
-        parts.append(f"{plan.flops:.2g} FLOP".replace("e+", "e"))
-    if plan.tokens is not None:
-        parts.append(f"{compact(plan.tokens, ' ')} tokens")
+    parts.append(f"{plan.flops:.2g} FLOP".replace("e+", "e"))
+    parts.append(f"{compact(plan.tokens, ' ')} tokens")
     if plan.seconds is not None:
         parts.append(f"about {duration(plan.seconds)}")
     parts.append(plan.description)
-    if plan.memory_bytes is not None and config.launch.gpus_per_worker == 0 and config.launch.address is None:
-        parts.append(_memory(plan.memory_bytes, workers))
+    parts.append(room(config, plan.memory_bytes, workers))
     console.line("plan", " · ".join(part for part in parts if part))
-
-
-def _memory(per_worker: int, workers: int) -> str:
-    """Whether the states of all workers fit into this machine.
-
-    Raises:
-        ResourceError: they do not.
-    """
-    import psutil
-
-    need, total = per_worker * workers, psutil.virtual_memory().total
-    if need > total:
-        raise ResourceError(
-            f"the states of {workers} worker(s) need {gigabytes(need)} GB; this machine has {gigabytes(total)} GB",
-            "weights, gradients, optimizer and averages that fit into memory (activations come on top)",
-            "take a smaller network or fewer workers (launch.workers), or a larger machine (launch.address)",
-        )
-    return f"fits (states {gigabytes(need)} of {gigabytes(total)} GB)"
 
 
 def _finish(config: RunConfig, folder: Path, task: Task, console: Console) -> int:

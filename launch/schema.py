@@ -110,6 +110,20 @@ class TextSampling(Config):
     """Which weights are sampled; ema takes the first average."""
 
 
+class PlanConfig(Config):
+    """What a plan assumes (`generative plan`, and the first line of `generative train`). Nothing of the run itself."""
+
+    machine: str | None = None
+    """Machine that the plan is for: a name in configs/machines (or in the folder `machines` of the current one), or a
+    YAML file; null: this one."""
+    mfu: float = Field(default=0.4, gt=0, le=1)
+    """Part of the peak rate of arithmetic that training is assumed to reach."""
+    headroom: float = Field(default=0.1, ge=0, lt=1)
+    """Part of the memory that is to stay free: for the driver, kernels' workspaces, and gaps between allocations."""
+    price_per_hour: float | None = Field(default=None, ge=0)
+    """Price of one GPU for an hour, in dollars; null: the machine's, which is an assumption."""
+
+
 class RunConfig(Config):
     """A text model: data, method, training, evaluation, and where it runs."""
 
@@ -124,6 +138,7 @@ class RunConfig(Config):
     launch: LaunchConfig = LaunchConfig()
     parallel: ParallelConfig = ParallelConfig()
     track: TrackerConfig = TrackerConfig()
+    plan: PlanConfig = PlanConfig()
 
     @model_validator(mode="after")
     def _batch_fits_workers(self) -> RunConfig:

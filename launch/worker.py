@@ -10,29 +10,24 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from generative.data.loader import Loader
 from generative.errors import AnomalyError, GenerativeError, PeerError, RunFolderError
-from generative.method import Method
 from generative.training.backend import Backend
 from generative.training.checkpoint import CheckpointStore
 from generative.training.checkpoint.rotation import complete_steps
 from generative.training.hooks import Hook
 from generative.training.monitor import MonitorHook, lost_work
-from generative.training.networks import check_networks
 from generative.training.profiling import ProfileHook
 from generative.training.runfolder import atomic_write
 from generative.training.runlock import RunLock
-from generative.training.throughput import measured_matmul_flops
 from generative.training.trainer import Trainer
 from generative.training.validation import ValidationHook
 from launch import text_task
 from launch.folder import read_json
+from launch.plan import Plan, here, outline, step_flops
 from launch.ray_worker import restarts
 from launch.schema import RunConfig
 from launch.status import command
@@ -43,33 +38,6 @@ ORPHAN_SECONDS = 90.0
 """How long a new group waits for a worker of a killed one to let go of the run folder."""
 
 
-ASSUMED_MFU = 0.4
-"""Part of the measured rate of matrix products that training is assumed to reach, for the time in the plan."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is about to be done, for the line before the start.
-
-    Args:
-        parameters: trainable parameters of all networks.
-        steps: training steps.
-        flops: FLOPs of all steps by the method's own count.
-        tokens: tokens of all steps.
-        seconds: guess of the training time on CPUs, at ASSUMED_MFU of the measured matrix rate; None elsewhere.
-        memory_bytes: weights, gradients, optimizer and averages of one worker (activations come on top).
-        description: the data in a few words.
-    """
-
-    parameters: int
-    steps: int
-    flops: float | None
-    tokens: int | None
-    seconds: float | None
-    memory_bytes: int | None
-    description: str
-
-
 def prepare(config: RunConfig, run_dir: Path, progress: Callable[[int, int], None] | None = None) -> Plan:
     """Prepare the data and work out the plan; called once by the driver, before any worker starts.
 
@@ -78,46 +46,10 @@ def prepare(config: RunConfig, run_dir: Path, progress: Callable[[int, int], Non
     """
     data = text_task.open_data(config, progress)
     method = text_task.build_method(config, data.facts)
-    steps = text_task.steps(config, method, data.facts)
     text_task.check_lengths(config, data)
     check_trackers(config)
-    specs = method.networks()
-    with torch.device("meta"):
-        modules = {name: spec.build() for name, spec in specs.items()}
-    check_networks(method, config.train, modules)
-    sizes = {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()}
-    trainable = sum(sizes[name] for name, spec in specs.items() if spec.trainable)
-    floats = sum(sizes[name] * ((4 + len(spec.ema)) if spec.trainable else 1) for name, spec in specs.items())
-    length = data.facts.sequence_length or 0
-    flops = float(step_flops(config, method, length)) * steps
-    return Plan(
-        parameters=trainable,
-        steps=steps,
-        flops=flops,
-        seconds=_guessed_seconds(config, flops),
-        tokens=steps * config.train.batch_size * length,
-        memory_bytes=4 * floats,
-        description=data.description,
-    )
-
-
-def _guessed_seconds(config: RunConfig, flops: float) -> float | None:
-    """Training time of workers on this machine; None where they run elsewhere or on GPUs."""
-    if config.launch.gpus_per_worker or config.launch.address is not None:
-        return None
-    threads = config.threads
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    rate = measured_matmul_flops()
-    torch.set_num_threads(before)
-    workers = config.launch.workers if config.launch.backend == "ray" else int(os.environ.get("WORLD_SIZE", 1))
-    return flops / (ASSUMED_MFU * rate * workers)
-
-
-def step_flops(config: RunConfig, method: Method, length: int) -> int:
-    """FLOPs of one training step over the global batch."""
-    tokens = torch.zeros(1, 1, dtype=torch.int64).expand(config.train.batch_size, length + 1)
-    return method.flops({"tokens": tokens})
+    resumed = bool(complete_steps(run_dir / "checkpoints"))
+    return here(config, outline(config, method, data.facts, data.description, resumed=resumed))
 
 
 def run_worker(config: RunConfig, run_dir: Path, *, rank: int, world: int, attempt: int) -> None:
@@ -154,7 +86,9 @@ def _run(config: RunConfig, run_dir: Path, rank: int, attempt: int, stop: Callab
         lock.acquire(wait_seconds=ORPHAN_SECONDS)
     try:
         backend = Backend(config.parallel, config.train.precision, config.threads)
-        return _train(config, run_dir, backend, attempt, stop)
+        state = _train(config, run_dir, backend, attempt, stop)
+        backend.close()
+        return state
     finally:
         if rank == 0:
             lock.release()

@@ -27,8 +27,8 @@ class HuggingFaceTokenizer:
         self.eos_id: int | None = tokenizer.eos_token_id
 
     @staticmethod
-    def open(name: str, revision: str | None = None) -> HuggingFaceTokenizer:
-        """From a folder or the hub.
+    def open(name: str, revision: str | None = None, local: bool = False) -> HuggingFaceTokenizer:
+        """From a folder or the hub; `local`: only if it is on this machine already.
 
         Raises:
             DataError: the library is not installed, or there is no such tokenizer.
@@ -43,7 +43,9 @@ class HuggingFaceTokenizer:
             ) from error
         try:
             revision = "main" if revision is None or Path(name).is_dir() else revision
-            found = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+            found = AutoTokenizer.from_pretrained(
+                name, revision=revision, trust_remote_code=False, local_files_only=local
+            )
         except Exception as error:  # the library raises many kinds; each means that there is no such tokenizer here
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise DataError(

@@ -79,6 +79,12 @@ def prepare_text(
     return folder
 
 
+def prepared_folder(config: TextDataConfig, cache: Path | None = None) -> Path | None:
+    """The folder that `prepare_text` has made already, or None; arguments and errors as there."""
+    folder = (config.cache or cache or default_cache()) / Job.open(config).key
+    return folder if _complete(folder, verify=False) else None
+
+
 def _complete(folder: Path, verify: bool) -> bool:
     if not (folder / MANIFEST).exists():
         return False

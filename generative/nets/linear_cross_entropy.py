@@ -10,6 +10,8 @@ Shapes: M rows, d features, V outputs of the head.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -18,10 +20,23 @@ from torch import Tensor
 CHUNK_ELEMENTS = {"cpu": 2**22, "cuda": 2**26}
 """Logits that exist at a time, by device type: near the cache on a CPU, enough to fill a GPU."""
 
+_planned_device: ContextVar[str | None] = ContextVar("_planned_device", default=None)
+
+
+@contextmanager
+def chunks_of(device_type: str) -> Iterator[None]:
+    """Chunks as large as on that type of device, whatever the tensors are on: for plans of other machines."""
+    token = _planned_device.set(device_type)
+    try:
+        yield
+    finally:
+        _planned_device.reset(token)
+
 
 def _chunks(hidden_md: Tensor, weight_vd: Tensor) -> Iterator[slice]:
     """Slices of rows whose logits are small enough to exist at a time."""
-    size = max(1, CHUNK_ELEMENTS.get(hidden_md.device.type, 2**24) // len(weight_vd))
+    device = _planned_device.get() or hidden_md.device.type
+    size = max(1, CHUNK_ELEMENTS.get(device, 2**24) // len(weight_vd))
     return (slice(start, start + size) for start in range(0, len(hidden_md), size))
 
 

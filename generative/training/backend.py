@@ -122,6 +122,7 @@ class Backend:
             config.clip_norm if config else None,
             self.parallel.cpu_offload,
             self.device.type == "cuda",
+            sum(parameter.numel() for parameter in module.parameters()),
         )
         wrapped = zero.wrap(module, optimizer, settings, self.device)
         if config is None:

@@ -17,7 +17,7 @@ from generative.errors import CheckpointError, ConfigError, DataError
 from launch import runs
 from launch.prometheus import Prometheus, check_port
 from launch.schema import load_run_config
-from launch.worker import ASSUMED_MFU, prepare, run_worker
+from launch.worker import prepare, run_worker
 from tests.end_to_end.runs import CONFIG, write_text
 from tests.support.schema import check_lines, check_status
 
@@ -91,7 +91,8 @@ def test_plan_knows_the_sizes(texts, tmp_path):
     assert plan.tokens == 12 * 12 * 32
     # embedding 258 x 64, head 257 x 64, two blocks of 4 d^2 + 3 d ff + 2 d, final norm d
     assert plan.parameters == 515 * 64 + 2 * (4 * 64**2 + 3 * 64 * 128 + 2 * 64) + 64
-    assert plan.memory_bytes == 4 * 5 * plan.parameters  # weights, gradients, two moments, one average
+    # weights, gradients, two moments, one average, and a count of steps for each of 15 tensors
+    assert plan.memory_bytes == 4 * 5 * plan.parameters + 4 * 15
     assert plan.seconds > 0
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
@@ -132,10 +133,10 @@ def test_a_warm_start_is_compared_before_any_worker_starts(texts, tmp_path, trai
 
 
 def test_the_guessed_time_counts_all_workers(texts, tmp_path, monkeypatch):
-    monkeypatch.setattr("launch.worker.measured_matmul_flops", lambda: 1e9)
+    monkeypatch.setattr("launch.plan.measured_matmul_flops", lambda: 1e9)
     config = start(texts, tmp_path / "run")
     plan = prepare(config, tmp_path / "run")
-    assert plan.seconds == pytest.approx(plan.flops / (ASSUMED_MFU * 1e9))
+    assert plan.seconds == pytest.approx(plan.flops / (config.plan.mfu * 1e9))
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert prepare(config, tmp_path / "run").seconds == pytest.approx(plan.seconds / 4)
 

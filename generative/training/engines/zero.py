@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from generative.training.checkpoint import Entry
 from generative.training.engines.base import Call, Engine, storage_bytes
+from generative.training.memory import BUCKET_ELEMENTS
 from generative.training.optimizers import moment_names
 from generative.training.precision import converting
 
@@ -44,11 +45,18 @@ def import_deepspeed(device: torch.device) -> Any:
     return deepspeed
 
 
-def settings(stage: int, precision: str, clip_norm: float | None, offload: bool, cuda: bool) -> dict[str, Any]:
-    """DeepSpeed's configuration. Nothing in it is left to defaults that change the numbers."""
+def settings(
+    stage: int, precision: str, clip_norm: float | None, offload: bool, cuda: bool, elements: int
+) -> dict[str, Any]:
+    """DeepSpeed's configuration. Nothing in it is left to defaults that change the numbers.
+
+    Args:
+        elements: parameters of the network; larger buckets than that would be allocated in vain.
+    """
     zero: dict[str, Any] = {
         "stage": stage,
         "overlap_comm": cuda,
+        "reduce_bucket_size": max(1, min(BUCKET_ELEMENTS, elements)),
         # Stage 3 would replace torch's linear function for the whole process.
         "memory_efficient_linear": False,
     }
