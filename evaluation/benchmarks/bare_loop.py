@@ -46,8 +46,12 @@ class BareLoop:
         rows = mask.flatten().nonzero()[:, 0]
         total, _ = self.net(ids.masked_fill(mask, self.mask_id), rows, ids.flatten()[rows], (1 / p)[rows // T])
         loss = total / (B * T)
-        loss.backward()
+        self.update(loss)
+        self.losses.append(loss.item())
+
+    def update(self, loss: Tensor) -> None:
+        """Backward pass and optimizer step."""
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.net.parameters(), self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.losses.append(loss.item())

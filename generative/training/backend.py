@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from generative.errors import ResourceError
 from generative.method import Collectives
@@ -143,6 +144,11 @@ class Backend:
                 expected="the engine of the strategy, over all workers",
                 remedy="check the installed versions of torch, accelerate and deepspeed against constraints.txt",
             )
+
+    def begin_sum(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """Sum over ranks in the background; the function that is returned waits for it."""
+        begin: Callable[[Tensor], Callable[[], Tensor]] | None = getattr(self.collectives, "begin_sum", None)
+        return begin(tensor) if begin is not None else lambda: tensor
 
     def close(self) -> None:
         """Leave the process group, if it was joined here; for the orderly end of a program."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -21,6 +23,18 @@ class Distributed:
         total = tensor.detach().clone()
         dist.all_reduce(total)
         return total
+
+    def begin_sum(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """The same in the background: the function that is returned waits for it. All ranks must begin it in order."""
+        total = tensor.detach().clone()
+        work = dist.all_reduce(total, async_op=True)
+
+        def wait() -> Tensor:
+            if work is not None:
+                work.wait()
+            return total
+
+        return wait
 
     def gather(self, tensor: Tensor) -> Tensor:
         """Concatenation along the first axis in rank order; shares may be of unequal length."""

@@ -22,21 +22,23 @@ def add(into: dict[str, Mean], more: Mapping[str, Mean]) -> None:
 
 
 def reduce(means: Mapping[str, Mean], collectives: Collectives) -> dict[str, Mean]:
-    """Sums over all ranks, on the CPU in float64: one small collective for the names, one for the numbers.
+    """Sums over all ranks, on the CPU in float64: one collective, and one copy from the device.
 
     Raises:
-        ConfigError: the ranks have different names or shapes; all of them raise it.
+        ConfigError: the ranks have different names or shapes; all of them raise it (if the number of elements differs
+            too, the process group raises an error of its own).
     """
-    if collectives.world > 1:
-        _check_names(means, collectives)
     if not means:
         return {}
+    code = float(zlib.crc32(_listed(means).encode()))
     parts: list[Tensor] = []
     for mean in means.values():
         parts += [mean.total.double().flatten(), mean.count.double().flatten()]
-    flat = torch.cat([part.to(parts[0].device) for part in parts])
+    flat = torch.cat([torch.tensor([code], dtype=torch.float64, device=parts[0].device), *_together(parts)])
     flat = (collectives.sum(flat) if collectives.world > 1 else flat).cpu()
-    result, at = {}, 0
+    if float(flat[0]) != code * collectives.world:
+        raise _different(means, collectives.rank)
+    result, at = {}, 1
     for name, mean in means.items():
         size = mean.total.numel()
         total, count = flat[at : at + size], flat[at + size : at + 2 * size]
@@ -45,16 +47,20 @@ def reduce(means: Mapping[str, Mean], collectives: Collectives) -> dict[str, Mea
     return result
 
 
-def _check_names(means: Mapping[str, Mean], collectives: Collectives) -> None:
-    listed = ", ".join(f"{name}{list(mean.total.shape)}" for name, mean in means.items())
-    code = zlib.crc32(listed.encode())
-    device = next((mean.total.device for mean in means.values()), torch.device("cpu"))
-    if int(collectives.sum(torch.tensor(code, device=device))) != code * collectives.world:
-        raise ConfigError(
-            f"the ranks report different metrics; rank {collectives.rank} has {listed or 'none'}",
-            expected="the same names and shapes on every rank and for every batch",
-            remedy="report a metric with a count of 0 (Mean) where it does not apply, instead of leaving it out",
-        )
+def _together(parts: Sequence[Tensor]) -> list[Tensor]:
+    return [part.to(parts[0].device) for part in parts]
+
+
+def _listed(means: Mapping[str, Mean]) -> str:
+    return ", ".join(f"{name}{list(mean.total.shape)}" for name, mean in means.items())
+
+
+def _different(means: Mapping[str, Mean], rank: int) -> ConfigError:
+    return ConfigError(
+        f"the ranks report different metrics; rank {rank} has {_listed(means)}",
+        expected="the same names and shapes on every rank and for every batch",
+        remedy="report a metric with a count of 0 (Mean) where it does not apply, instead of leaving it out",
+    )
 
 
 def value(mean: Mean) -> Any:

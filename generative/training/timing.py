@@ -100,6 +100,11 @@ class _TimedCollectives:
         """See Collectives."""
         return self._timed(self._collectives.sum, tensor)
 
+    def begin_sum(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """Only the waiting counts."""
+        wait = self._collectives.begin_sum(tensor)
+        return lambda: self._timed(lambda _: wait(), tensor)
+
     def gather(self, tensor: Tensor) -> Tensor:
         """See Collectives."""
         return self._timed(self._collectives.gather, tensor)

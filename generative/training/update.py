@@ -115,20 +115,22 @@ class Updater:
             self.method.divisor(update, b, c).detach().double() for b, c in zip(micro_batches, contexts, strict=True)
         ]
         divisor = torch.stack(divisors).sum() if len(divisors) > 1 else divisors[0]
-        if self.backend.world > 1:
-            divisor = self.backend.collectives.sum(divisor)
+        # The sum over ranks is on its way while the first forward pass runs.
+        whole_divisor = self.backend.begin_sum(divisor)
         nets = {
             name: other.trained(update.second_order) if other is engine else other.watched()
             for name, other in self.engines.items()
         }
         # Every strategy averages gradients over ranks; the losses are sums, and wanted is sum / (global divisor).
-        scale = (self.backend.world / divisor.clamp(min=1e-12)).float()
+        scale: Tensor | None = None
         results: dict[str, Mean] = {}
         new_state: Mapping[str, Tensor] = {}
         for index, (batch, context) in enumerate(zip(micro_batches, contexts, strict=True)):
             self._seed_global_generators(update, repeat, step, int(share.micro_batches[index]["sample_id"][0]))
             with engine.accumulating(last=index == len(micro_batches) - 1):
                 loss: Loss = self.method.loss(update, nets, batch, context)
+                if scale is None:
+                    scale = (self.backend.world / whole_divisor().clamp(min=1e-12)).float()
                 engine.backward(loss.value * scale)
             means.add(results, {"loss": Mean(loss.value.detach(), divisors[index]), **loss.metrics})
             new_state = loss.new_state or {}

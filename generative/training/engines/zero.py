@@ -235,7 +235,19 @@ class ZeroEngine(Engine):
         """Bytes held on this rank; the fp32 masters count as optimizer."""
         flats = self._flats()
         weights = [getattr(parameter, "ds_tensor", parameter) for parameter in self.parameters.values()]
-        return {**super().memory(), "parameters": storage_bytes(weights), "optimizer": self._optimizer_bytes(flats)}
+        return {
+            "parameters": storage_bytes(weights),
+            "gradients": self._gradient_bytes(),
+            "optimizer": self._optimizer_bytes(flats),
+            "ema": storage_bytes(t for ema in self.emas for t in ema.average.values()),
+        }
+
+    def _gradient_bytes(self) -> int:
+        if self.stage == 3:
+            return storage_bytes([self._zero.grad_partitions_flat_buffer])
+        groups = [*self._zero.averaged_gradients.values(), *self._zero.all_grad_tensors.values()]
+        kept = [gradient for group in groups for gradient in group or ()]
+        return storage_bytes([*kept, *(p.grad for p in self.parameters.values() if p.grad is not None)])
 
     def _optimizer_bytes(self, flats: list[Tensor]) -> int:
         assert self.optimizer is not None
