@@ -8,7 +8,7 @@ from typing import cast
 from evaluation.benchmarks import BENCHMARKS, Benchmark
 from generative.registry import Registry
 
-ALL = Registry("benchmark", {**BENCHMARKS, "chaos": "launch.chaos_bench"})
+ALL = Registry("benchmark", {**BENCHMARKS, "chaos": "launch.chaos_bench", "parallel": "launch.parallel_bench"})
 
 
 def load(name: str) -> Benchmark:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -42,11 +43,14 @@ class Line:
     result: Connection
 
 
-def drive(config: RunConfig, folder: Path, work: Work, temporary: Path, line: Line) -> None:
+def drive(config: RunConfig, folder: Path, work: bytes, temporary: Path, line: Line) -> None:
     """Join or start the cluster while the command prepares, then let groups of workers train.
 
     Must run in the main thread: the processes of a local cluster are this thread's children and die with it, so that
     not even kill -9 leaves any behind.
+
+    Args:
+        work: what each worker does, pickled.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, frame: None)  # the command decides what a signal means
@@ -66,19 +70,26 @@ def drive(config: RunConfig, folder: Path, work: Work, temporary: Path, line: Li
         importlib.import_module("ray").shutdown()
 
 
-def _train(config: RunConfig, folder: Path, work: Work, temporary: Path, line: Line, watch: ClusterWatch) -> None:
+def _train(config: RunConfig, folder: Path, work: bytes, temporary: Path, line: Line, watch: ClusterWatch) -> None:
     log = ray_cluster.LOG.info
     # Seconds of imports, done beside the start of the cluster.
-    threading.Thread(target=importlib.import_module, args=("ray.train.torch",), name="import", daemon=True).start()
+    threading.Thread(target=_import, args=(work,), name="import", daemon=True).start()
     log("starting or joining the cluster")
     ray_cluster.connect(config.launch, temporary)
     watch.head = ray_cluster.address()
     log("cluster is up")
-    importlib.import_module("ray.train.torch")
+    wanted = _import(work)
     log("Ray Train is imported")
     line.go.wait()
     log("preparation is done: starting the workers")
-    Groups(config, folder, work, watch).train()
+    Groups(config, folder, wanted, watch).train()
+
+
+def _import(work: bytes) -> Work:
+    """What the workers do, with all that it takes to start them."""
+    importlib.import_module("ray.train.torch")
+    wanted: Work = pickle.loads(work)  # from the command, which started this process
+    return wanted
 
 
 def _sendable(error: BaseException | None) -> BaseException | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import time
 from pathlib import Path
 from types import TracebackType
@@ -37,7 +38,8 @@ class RayBackend:
         context = multiprocessing.get_context("spawn")
         self._result, sends = context.Pipe(duplex=False)
         self._line = Line(context.Event(), context.Event(), sends)
-        arguments = (config, folder, work, self._temporary, self._line)
+        # Unpickled there only when it is needed: its modules take seconds to import, beside the start of the cluster.
+        arguments = (config, folder, pickle.dumps(work), self._temporary, self._line)
         self._process = context.Process(target=drive, args=arguments, name="ray", daemon=True)
 
     def __enter__(self) -> RayBackend:

@@ -18,7 +18,6 @@ BENCHMARKS = Registry(
         "trainer": "evaluation.benchmarks.trainer",
         "masked_diffusion": "evaluation.benchmarks.masked_diffusion",
         "shakespeare": "evaluation.benchmarks.shakespeare",
-        "parallel": "evaluation.benchmarks.parallel",
     },
 )
 
