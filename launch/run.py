@@ -180,7 +180,8 @@ def _backend(config: RunConfig, folder: Path, work: Work, console: Console) -> A
 def _show_plan(config: RunConfig, plan: Plan, console: Console) -> None:
     workers = config.launch.workers if config.launch.backend == "ray" else int(os.environ.get("WORLD_SIZE", 1))
     parts = [config.name, f"{compact(plan.parameters, ' ')} parameters"]
-    parts.append(f"{workers} worker{'s' if workers > 1 else ''}")
+    spread = "" if config.parallel.strategy in ("none", "ddp") else f" under {config.parallel.strategy}"
+    parts.append(f"{workers} worker{'s' if workers > 1 else ''}{spread}")
     parts.append(f"{plan.flops:.2g} FLOP".replace("e+", "e"))
     parts.append(f"{compact(plan.tokens, ' ')} tokens")
     if plan.seconds is not None:

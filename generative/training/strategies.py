@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 from torch import nn
 
-from generative.errors import ConfigError, GenerativeError, ResourceError
+from generative.errors import ConfigError, ResourceError
 from generative.method import Method
 from generative.training.config import ParallelConfig, TrainConfig
 
@@ -36,8 +36,9 @@ def check_strategy(
     for update in method.updates():
         if update.second_order and strategy in ("fsdp", "zero3"):
             raise _refused(
-                f"update {update.name!r} needs second derivatives, and {strategy} gathers weights for each pass anew",
-                "none, ddp, zero1 or zero2",
+                strategy,
+                f"update {update.name!r} of the method takes gradients of gradients",
+                ("ddp", "zero1", "zero2"),
             )
     for name, spec in method.networks().items():
         if strategy in ("fsdp", "zero3") and (spec.trainable or parallel.frozen == "sharded"):
@@ -49,7 +50,9 @@ def check_strategy(
 def _check_options(config: TrainConfig, parallel: ParallelConfig, world: int) -> None:
     strategy = parallel.strategy
     if strategy == "none" and world > 1:
-        raise _refused(f"{world} workers are to train together", "ddp, fsdp or zero1 to zero3 for more than one worker")
+        raise _refused(
+            strategy, f"{world} workers, which none does not join", ("ddp", "fsdp", "zero1", "zero2", "zero3")
+        )
     if parallel.frozen == "sharded" and strategy not in ("fsdp", "zero3"):
         raise ConfigError(
             f"parallel.frozen=sharded with parallel.strategy={strategy}, which shards no weights",
@@ -90,23 +93,24 @@ def _check_sharding(name: str, module: nn.Module, strategy: str) -> None:
     parameters = dict(module.named_parameters())
     scalars = [key for key, parameter in parameters.items() if parameter.ndim == 0]
     if strategy == "fsdp" and scalars:
-        raise _refused(f"parameter {scalars[0]} of network {name!r} is a scalar without rows", "ddp or zero1 to zero3")
+        problem = f"parameter {scalars[0]} of network {name!r} is a scalar, which has no rows to share out"
+        raise _refused(strategy, problem, ("ddp", "zero1", "zero2", "zero3"))
     fixed = [key for key, parameter in parameters.items() if not parameter.requires_grad]
     if strategy == "zero3" and fixed and len(fixed) < len(parameters):
-        raise _refused(
-            f"parameter {fixed[0]} of network {name!r} is fixed while others of it are trained", "ddp, fsdp or zero2"
-        )
+        problem = f"parameter {fixed[0]} of network {name!r} is fixed while others of it are trained"
+        raise _refused(strategy, problem, ("zero2", "fsdp", "ddp"))
 
 
 def _check_size(name: str, module: nn.Module, world: int, strategy: str) -> None:
     count = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     if count < world:
-        raise _refused(f"network {name!r} has {count} parameters for {world} workers", "ddp, or fewer workers")
+        problem = f"network {name!r} has {count} parameters to share out among {world} workers"
+        raise _refused(strategy, problem, ("ddp",))
 
 
-def _refused(problem: str, instead: str) -> GenerativeError:
+def _refused(strategy: str, problem: str, instead: Sequence[str]) -> ConfigError:
     return ConfigError(
-        f"parallel.strategy cannot be used here: {problem}",
-        expected=f"one of: {instead}",
-        remedy="change parallel.strategy",
+        f"parallel.strategy={strategy}: {problem}",
+        expected=f"a strategy that can do it: {', '.join(instead)}",
+        remedy=f"set parallel.strategy={instead[0]}",
     )
