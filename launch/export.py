@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from generative import __version__
-from generative.data.config import ShardsTextConfig
+from generative.data.config import HubTextConfig, ShardsTextConfig, TextDataConfig
 from generative.data.tokenizers import Tokenizer, open_tokenizer
 from generative.errors import GenerativeError
 from generative.hub import llama
@@ -104,7 +104,7 @@ def open_subject(path: Path, asked: Asked, say: Say) -> Subject:
     """Find the network, and make sure that the checkpoint has it, whole."""
     folder = path.parent.parent if path.parent.name == "checkpoints" else path
     config = read_config(folder)
-    say("check", f"{path}: are its files as they were written?")
+    say("check", f"{path}: files against their hashes")
     checkpoint = open_checkpoint(path, on_event=lambda kind, step, message: say(kind, message))
     facts = DataFacts(**checkpoint.meta.get("facts", {}))
     method = text_task.build_method(config, facts)
@@ -160,16 +160,22 @@ def architecture(subject: Subject) -> dict[str, Any]:
 def find_tokenizer(subject: Subject) -> tuple[Tokenizer | None, str]:
     """The tokenizer of the run's text, or None and why it is left out.
 
-    All but that of bytes lie with the prepared text, which may be gone by now: weights are worth having all the same.
+    Most lie with the prepared text, which may be gone by now: weights are worth having all the same. No data set is
+    fetched for a tokenizer that can be had without it.
     """
     data = subject.config.data
     try:
-        if data.tokenizer.name == "bytes" and not isinstance(data, ShardsTextConfig):
-            return open_tokenizer(data.tokenizer), ""
-        found = text_task.open_data(subject.config).tokenizer
+        found = _tokenizer_alone(data) or text_task.open_data(subject.config).tokenizer
     except GenerativeError as error:
         return None, f"the tokenizer is left out: {error.problem}"
     if found.vocab_size != subject.facts.vocab_size:
         known = subject.facts.vocab_size
         return None, f"the tokenizer is left out: the data has {found.vocab_size} tokens now, not {known} as trained"
     return found, ""
+
+
+def _tokenizer_alone(data: TextDataConfig) -> Tokenizer | None:
+    """The tokenizer of a configuration, where its text is not needed to know it, or would have to be fetched."""
+    named = isinstance(data, HubTextConfig) and data.tokenizer.name == "huggingface"
+    made = data.tokenizer.name == "bytes" and not isinstance(data, ShardsTextConfig)
+    return open_tokenizer(data.tokenizer) if named or made else None

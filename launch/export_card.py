@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 TITLES = {"autoregressive": "autoregressive language model", "masked_diffusion": "masked diffusion language model"}
 
-LLAMA = """from transformers import AutoModelForCausalLM
+MODEL = 'model = AutoModelForCausalLM.from_pretrained("{name}")'
+BARE = f"""from transformers import AutoModelForCausalLM
 
-model = AutoModelForCausalLM.from_pretrained("{name}")"""
+{MODEL}"""
+WITH_AUTO_TOKENIZER = f"""from transformers import AutoModelForCausalLM, AutoTokenizer
 
-TOKENIZERS = {
-    "huggingface": """from transformers import AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{name}")""",
-    "other": """from pathlib import Path
+{MODEL}
+tokenizer = AutoTokenizer.from_pretrained("{{name}}")"""
+WITH_OUR_TOKENIZER = f"""from pathlib import Path
 
 from generative.data.tokenizers import load_tokenizer
+from transformers import AutoModelForCausalLM
 
-tokenizer = load_tokenizer(Path("{name}"))""",
-}
-
+{MODEL}
+tokenizer = load_tokenizer(Path("{{name}}"))"""
 OURS = """# start from these weights; CONFIG has the method and the network of config.json
 generative train CONFIG method.init_from={name}"""
 
@@ -44,9 +44,6 @@ generative train CONFIG method.init_from={name}"""
 def make_card(subject: Subject, asked: Asked, title: str, tokenizer: Tokenizer | None, notes: list[str]) -> Card:
     """The card of a subject, from its run folder."""
     kind, llama = subject.config.method.name, asked.layout == "llama"
-    usage = [LLAMA if llama else OURS]
-    if llama and tokenizer:
-        usage.append(TOKENIZERS["huggingface" if tokenizer.name == "huggingface" else "other"])
     return Card(
         title=title,
         summary=_summary(subject, TITLES.get(kind, kind)),
@@ -57,9 +54,15 @@ def make_card(subject: Subject, asked: Asked, title: str, tokenizer: Tokenizer |
         command=_command(subject.folder),
         figures=[*_figures(subject), *_validation(subject)],
         measured=", measured before the weights were rounded to bf16" if asked.dtype == "bf16" else "",
-        usage=("python" if llama else "sh", "\n\n".join(usage).format(name=title)),
+        usage=("python", _loading(tokenizer).format(name=title)) if llama else ("sh", OURS.format(name=title)),
         notes=notes,
     )
+
+
+def _loading(tokenizer: Tokenizer | None) -> str:
+    if tokenizer is None:
+        return BARE
+    return WITH_AUTO_TOKENIZER if tokenizer.name == "huggingface" else WITH_OUR_TOKENIZER
 
 
 def _summary(subject: Subject, kind: str) -> str:

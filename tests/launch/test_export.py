@@ -111,6 +111,27 @@ def test_llama_only_for_what_reads_from_left_to_right(
     assert "before the weights were rounded to bf16" in (out / "README.md").read_text()
 
 
+def test_a_tokenizer_of_transformers_is_found_by_transformers(runs: dict[str, Path], tmp_path: Path) -> None:
+    tokenizers, transformers = pytest.importorskip("tokenizers"), pytest.importorskip("transformers")
+    bpe = tokenizers.ByteLevelBPETokenizer()
+    bpe.train_from_iterator(["alpha beta gamma " * 20], vocab_size=280, special_tokens=["</s>"])
+    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="</s>")
+    wrapped.save_pretrained(tmp_path / "bpe")
+    config = runs["autoregressive"].with_suffix(".yaml")
+    command = ["train", str(config), f"run.dir={tmp_path / 'run'}", "train.steps=1", "evaluate.at_end=false"]
+    tokenizer = ["data.tokenizer.name=huggingface", f"data.tokenizer.id={tmp_path / 'bpe'}"]
+    assert main([*command, *tokenizer]) == 0
+    out = tmp_path / "out"
+    assert main(["export", str(tmp_path / "run"), "--to", str(out), "--layout", "llama"]) == 0
+    model = transformers.AutoModelForCausalLM.from_pretrained(out)
+    found = transformers.AutoTokenizer.from_pretrained(out)
+    assert found("beta gamma")["input_ids"] == wrapped("beta gamma")["input_ids"]
+    assert model.config.eos_token_id == found.eos_token_id == wrapped.eos_token_id
+    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert "AutoTokenizer" in code
+    compile(code, "README.md", "exec")
+
+
 def test_an_export_starts_a_run(runs: dict[str, Path], tmp_path: Path) -> None:
     run, out = runs["autoregressive"], tmp_path / "out"
     assert main(["export", str(run), "--to", str(out), "--max-shard", "2KB"]) == 0
@@ -164,3 +185,20 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(
     shown = capsys.readouterr().out
     assert "passed over" in shown
     assert "weights of step 2" in shown
+
+
+def test_no_data_set_is_fetched_for_its_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from launch import export, text_task
+    from launch.schema import load_run_config
+
+    monkeypatch.setattr(text_task, "open_data", lambda _: pytest.fail("it opened the data"))
+    monkeypatch.setattr(export, "open_tokenizer", lambda config: SimpleNamespace(id=config.id, vocab_size=9))
+    words = ["data.name=hub", "data.id=someone/texts", "data.tokenizer.name=huggingface", "data.tokenizer.id=x/y"]
+    config = load_run_config("autoregressive/quickstart", words)
+    for known in (9, 10):
+        subject = SimpleNamespace(config=config, facts=DataFacts(vocab_size=known))
+        found, missing = export.find_tokenizer(subject)  # type: ignore[arg-type]
+        assert (found is not None) == (known == 9)
+        assert ("9 tokens now, not 10" in missing) == (known == 10)
