@@ -64,7 +64,7 @@ def check_space(folder: Path, needed: int) -> None:
         raise ResourceError(
             f"--to {folder}: {needed / 1e6:,.1f} MB to write, {free / 1e6:,.1f} MB free",
             f"room for the export and {SPARE / 1e6:.0f} MB more",
-            "free space there, name a folder on another disk, or export with --dtype bf16",
+            "free space there, or name a folder on another disk (--dtype bf16 takes half of fp32)",
         )
 
 
