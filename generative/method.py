@@ -38,7 +38,7 @@ class NetworkSpec:
         trainable: whether some update trains it; others are frozen and held in eval mode.
         ema: decay rates of the averages kept of it (several are possible), each in (0, 1).
         init_from: where its weights start instead: "network:NAME" (another network of this method), or a path of a run
-            folder or checkpoint, optionally followed by "#NAME" of the network in it.
+            folder, checkpoint or export, optionally followed by "#NAME" of the network in it.
     """
 
     build: Callable[[], nn.Module]

@@ -132,7 +132,7 @@ class Transformer(nn.Module):
 
     def __init__(self, config: TransformerConfig, *, causal: bool, mask_row: bool) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.causal = config, causal
         self.activation_checkpointing = False
         self.embedding = nn.Embedding(config.padded_vocab + mask_row, config.width)
         self.blocks = nn.ModuleList(Block(config, causal) for _ in range(config.layers))

@@ -145,7 +145,7 @@ class NetworkTraining(Config):
     optimizer: OptimizerConfig | None = None
     schedule: ScheduleConfig | None = None
     init_from: str | None = None
-    """Start from the weights of a run folder or checkpoint (optionally "#NETWORK") instead of fresh ones."""
+    """Start from the weights of a run folder, checkpoint or export (optionally "#NETWORK") instead of fresh ones."""
 
 
 class TrainConfig(Config):

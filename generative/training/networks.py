@@ -13,16 +13,18 @@ from torch import nn
 from generative.errors import CheckpointError, ConfigError, suggestion
 from generative.method import Method, NetworkSpec, Update
 from generative.training.backend import Backend
-from generative.training.checkpoint import Checkpoint, open_checkpoint
+from generative.training.checkpoint import Checkpoint
 from generative.training.checkpoint.format import step_folder
 from generative.training.checkpoint.rotation import complete_steps
 from generative.training.config import TrainConfig
 from generative.training.ema import Ema
 from generative.training.engines import Engine
+from generative.training.exported import ExportedWeights, open_weights
 from generative.training.optimizers import check_no_decay
 from generative.training.state import differences
 from generative.training.strategies import check_strategy
 
+Stored = Checkpoint | ExportedWeights
 Sources = dict[str, str]
 """Networks that start from a checkpoint, and its exact place: {"teacher": "runs/a/checkpoints/step_000100#net"}."""
 
@@ -177,7 +179,7 @@ def _check_start(module: nn.Module, key: str, source: str, name: str, modules: M
         return
     path, _, other = source.partition("#")
     try:
-        checkpoint = open_checkpoint(path, verify=False)
+        checkpoint = open_weights(path, verify=False)
         names = weight_names(checkpoint, other or name)
     except CheckpointError as error:
         raise CheckpointError(f"{key}: {error.problem}", error.expected, error.remedy or f"correct {key}") from error
@@ -205,16 +207,17 @@ def _engine(
     engine.planned_updates = sum(
         -(-steps // update.every) * update.repeats for update in method.updates() if update.trains == name
     )
-    weights = {key: entry.tensor for key, entry in engine.weights().items()}
+    trained = engine.trained_names()
+    weights = {key: entry.tensor for key, entry in engine.weights().items() if key in trained}
     engine.emas = [Ema(weights, rate, engine.publish) for rate in spec.ema]
     return engine
 
 
 def initialize(module: nn.Module, source: str, name: str, modules: Mapping[str, nn.Module]) -> str | None:
-    """Copy weights from another network of the method ("network:NAME") or from a checkpoint ("PATH" or "PATH#NAME").
+    """Copy weights from another network of the method ("network:NAME"), a checkpoint or an export ("PATH[#NAME]").
 
     Returns:
-        the exact checkpoint, "PATH/step_000100#NAME", if it was one.
+        the exact checkpoint, "PATH/step_000100#NAME", or exported folder, if it was one.
 
     Raises:
         CheckpointError: no such checkpoint, a damaged one, or weights that do not fit.
@@ -223,13 +226,13 @@ def initialize(module: nn.Module, source: str, name: str, modules: Mapping[str, 
         load_weights(module, modules[source.removeprefix("network:")].state_dict(), source)
         return None
     path, _, other = source.partition("#")
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_weights(path)
     load_weights(module, checkpoint_weights(checkpoint, other or name), source)
     checkpoint.close()
     return f"{checkpoint.path.absolute()}#{other or name}"
 
 
-def checkpoint_weights(checkpoint: Checkpoint, network: str, ema: float | None = None) -> dict[str, torch.Tensor]:
+def checkpoint_weights(checkpoint: Stored, network: str, ema: float | None = None) -> dict[str, torch.Tensor]:
     """State dict of a network in a checkpoint, with averaged parameters where an EMA rate is given.
 
     Raises:
@@ -238,15 +241,16 @@ def checkpoint_weights(checkpoint: Checkpoint, network: str, ema: float | None =
     return {ours: checkpoint.tensor(full) for ours, full in weight_names(checkpoint, network, ema).items()}
 
 
-def weight_names(checkpoint: Checkpoint, network: str, ema: float | None = None) -> dict[str, str]:
+def weight_names(checkpoint: Stored, network: str, ema: float | None = None) -> dict[str, str]:
     """Names in a network's state dict, and in the checkpoint; errors as `checkpoint_weights`."""
-    prefixes = [f"net/{network}/param/", f"net/{network}/buffer/"]
+    prefixes = [f"net/{network}/buffer/", f"net/{network}/param/"]
     if ema is not None:
-        prefixes[0] = f"ema/{network}/{ema}/"
+        # Averages are kept of what is trained; fixed parameters are as they are.
+        prefixes.append(f"ema/{network}/{ema}/")
     names = {
         full.removeprefix(prefix): full for prefix in prefixes for full in checkpoint.names() if full.startswith(prefix)
     }
-    if not any(full.startswith(prefixes[0]) for full in names.values()):
+    if not any(full.startswith(prefixes[-1]) for full in names.values()):
         raise CheckpointError(
             f"checkpoint {checkpoint.path} has no network {network!r}" + (f" with average {ema}" if ema else ""),
             expected=f"one of {', '.join(_contents(checkpoint))}",
@@ -255,7 +259,7 @@ def weight_names(checkpoint: Checkpoint, network: str, ema: float | None = None)
     return names
 
 
-def _contents(checkpoint: Checkpoint) -> list[str]:
+def _contents(checkpoint: Stored) -> list[str]:
     """Networks and averages in a checkpoint: ["net", "net with average 0.999"]."""
     parts = [name.split("/") for name in checkpoint.names()]
     networks = {part[1] for part in parts if part[0] == "net"}

@@ -30,7 +30,7 @@ class AutoregressiveConfig(Config):
     ema: list[float] = []
     """Decay rates of the weight averages to keep, each in (0, 1)."""
     init_from: str | None = None
-    """Start from a run folder or checkpoint, optionally followed by "#NAME" of a network in it."""
+    """Start from a run folder, checkpoint or export, optionally followed by "#NAME" of a network in it."""
 
     @model_validator(mode="after")
     def _consistent(self) -> AutoregressiveConfig:

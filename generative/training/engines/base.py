@@ -52,6 +52,10 @@ class Engine:
         self.parameters: dict[str, nn.Parameter] = dict(self.module.named_parameters())
         self._trained = {name: p for name, p in self.parameters.items() if p.requires_grad}
 
+    def trained_names(self) -> set[str]:
+        """Parameters that an optimizer step changes."""
+        return set(self._trained)
+
     def strategy(self) -> str:
         """What really came up, in the words of `parallel.strategy`."""
         return "ddp" if isinstance(self.wrapped, nn.parallel.DistributedDataParallel) else "none"

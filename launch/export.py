@@ -1,0 +1,181 @@
+"""`generative export`: what is known of a run, put together for `generative.hub`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from generative import __version__
+from generative.data.config import HubTextConfig, ShardsTextConfig, TextDataConfig
+from generative.data.tokenizers import Tokenizer, open_tokenizer
+from generative.errors import GenerativeError
+from generative.hub import llama
+from generative.hub.export import Export, choose_average, choose_network
+from generative.hub.files import parse_size, total_bytes
+from generative.hub.folder import check_target
+from generative.hub.tensors import DTYPES, whole_tensors
+from generative.method import DataFacts, Method
+from generative.training.checkpoint import Checkpoint, open_checkpoint
+from generative.training.exported import MODEL_TYPE
+from generative.training.networks import compare_weights, weight_names
+from launch import text_task
+from launch.export_card import make_card
+from launch.opened import read_config
+from launch.schema import RunConfig
+
+Layout = Literal["generative", "llama"]
+Say = Callable[[str, str], None]
+"""Hears lines: (label, text)."""
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks for; see `launch.export_cli`."""
+
+    network: str | None = None
+    weights: str = "trained"
+    dtype: str = "fp32"
+    max_shard: str = "5GB"
+    layout: Layout = "generative"
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The network that is exported, and where it comes from."""
+
+    folder: Path
+    config: RunConfig
+    checkpoint: Checkpoint
+    method: Method
+    facts: DataFacts
+    network: str
+    average: float | None
+    module: nn.Module
+    """On the meta device."""
+
+    @property
+    def worn(self) -> str:
+        """Name of the weights, as in evaluation.json."""
+        return "trained" if self.average is None else f"ema {self.average}"
+
+
+def export_run(path: str | Path, to: str | Path, asked: Asked, say: Say, progress: Progress) -> list[Path]:
+    """Export a run's newest checkpoint, or the one given; the files that were written.
+
+    Args:
+        path: run folder or checkpoint folder.
+        to: folder to make.
+        asked: options.
+        say: told what is exported, and what to know about it.
+        progress: told the bytes that are written, and all.
+
+    Raises:
+        ConfigError, RunFolderError, CheckpointError, ResourceError: before anything is written, or nothing is left.
+    """
+    target, most = Path(to).expanduser().resolve(), parse_size(asked.max_shard)
+    check_target(target, asked.force)
+    subject = open_subject(Path(path), asked, say)
+    export, notes = plan(subject, asked, target.name)
+    total = total_bytes({"": list(export.tensors)})
+    names = f"{len(export.tensors)} tensors, {total / 1e6:,.1f} MB"
+    say("export", f"{subject.worn} weights of step {subject.checkpoint.step} as {asked.dtype}: {names}")
+    done = 0
+
+    def on_bytes(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done, total)
+
+    written = export.write(target, most, asked.force, on_bytes)
+    for note in notes:
+        say("note", note)
+    return written
+
+
+def open_subject(path: Path, asked: Asked, say: Say) -> Subject:
+    """Find the network, and make sure that the checkpoint has it, whole."""
+    folder = path.parent.parent if path.parent.name == "checkpoints" else path
+    config = read_config(folder)
+    say("check", f"{path}: files against their hashes")
+    checkpoint = open_checkpoint(path, on_event=lambda kind, step, message: say(kind, message))
+    facts = DataFacts(**checkpoint.meta.get("facts", {}))
+    method = text_task.build_method(config, facts)
+    specs = method.networks()
+    network = choose_network([name for name, spec in specs.items() if spec.trainable], asked.network)
+    average = choose_average(specs[network].ema, asked.weights)
+    with torch.device("meta"):
+        module = specs[network].build()
+    names = weight_names(checkpoint, network, average)
+    compare_weights(module, {ours: checkpoint.shape(full) for ours, full in names.items()}, str(checkpoint.path))
+    return Subject(folder, config, checkpoint, method, facts, network, average, module)
+
+
+def plan(subject: Subject, asked: Asked, title: str) -> tuple[Export, list[str]]:
+    """What is to be written, and what to know about it; `title` is the name of the model."""
+    sizes = llama.llama_sizes(subject.module) if asked.layout == "llama" else None
+    names = weight_names(subject.checkpoint, subject.network, subject.average)
+    dtype = DTYPES[asked.dtype]
+    tensors = whole_tensors(subject.checkpoint, names, dtype)
+    tokenizer, missing = find_tokenizer(subject)
+    notes, generation = [missing] if missing else [], {}
+    described = {"torch_dtype": str(dtype).removeprefix("torch.")}
+    if sizes is None:
+        described = architecture(subject) | described
+    else:
+        eos = tokenizer.eos_id if tokenizer else None
+        tensors = llama.llama_tensors(tensors, sizes)
+        described = llama.llama_config(sizes, eos) | described
+        generation = llama.generation_config(sizes, eos)
+        notes = [*notes, *llama.llama_notes(sizes)]
+    card = make_card(subject, asked, title, tokenizer, notes)
+    return Export(subject.checkpoint, tensors, described, card, generation, tokenizer), notes
+
+
+def architecture(subject: Subject) -> dict[str, Any]:
+    """config.json: what builds the network again, `METHODS[name].build(method, facts).networks()[network]`."""
+    method = subject.config.method.model_dump(mode="json") | {"init_from": None}
+    sizes = getattr(subject.method, "network", None)
+    if sizes is not None:
+        method["network"] = sizes.model_dump(mode="json")
+    return {
+        "architectures": [type(subject.module).__name__],
+        "model_type": MODEL_TYPE,
+        "generative_version": __version__,
+        "network": subject.network,
+        "weights": subject.worn,
+        "step": subject.checkpoint.step,
+        "method": method,
+        "facts": dataclasses.asdict(subject.facts),
+    }
+
+
+def find_tokenizer(subject: Subject) -> tuple[Tokenizer | None, str]:
+    """The tokenizer of the run's text, or None and why it is left out.
+
+    Most lie with the prepared text, which may be gone by now: weights are worth having all the same. No data set is
+    fetched for a tokenizer that can be had without it.
+    """
+    data = subject.config.data
+    try:
+        found = _tokenizer_alone(data) or text_task.open_data(subject.config).tokenizer
+    except GenerativeError as error:
+        return None, f"the tokenizer is left out: {error.problem}"
+    if found.vocab_size != subject.facts.vocab_size:
+        known = subject.facts.vocab_size
+        return None, f"the tokenizer is left out: the data has {found.vocab_size} tokens now, not {known} as trained"
+    return found, ""
+
+
+def _tokenizer_alone(data: TextDataConfig) -> Tokenizer | None:
+    """The tokenizer of a configuration, where its text is not needed to know it, or would have to be fetched."""
+    named = isinstance(data, HubTextConfig) and data.tokenizer.name == "huggingface"
+    made = data.tokenizer.name == "bytes" and not isinstance(data, ShardsTextConfig)
+    return open_tokenizer(data.tokenizer) if named or made else None

@@ -1,0 +1,61 @@
+"""`generative export`: a trained network in the layout of Hugging Face."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launch.run_cli import RunFolder
+
+
+class Number(StrEnum):
+    """Number format of exported weights."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+class LayoutName(StrEnum):
+    """Names of the exported tensors."""
+
+    GENERATIVE = "generative"
+    LLAMA = "llama"
+
+
+def export(
+    run: RunFolder,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder to make; it appears when it is complete.")],
+    network: Annotated[str | None, typer.Option(help="Which one, where the method trains several.")] = None,
+    weights: Annotated[
+        str, typer.Option(metavar="trained|ema|ema=0.999", help="As trained, or one of the averages kept of them.")
+    ] = "trained",
+    dtype: Annotated[Number, typer.Option(help="Number format of the weights.")] = Number.FP32,
+    max_shard: Annotated[str, typer.Option("--max-shard", metavar="SIZE", help="Size of a weight file.")] = "5GB",
+    layout: Annotated[
+        LayoutName, typer.Option(help="llama: for transformers' AutoModelForCausalLM (autoregressive models).")
+    ] = LayoutName.GENERATIVE,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in DIR.")] = False,
+) -> None:
+    """Write a trained network as safetensors with config.json, tokenizer and model card.
+
+    The checkpoint may be of any strategy and number of workers. The folder can start a run (method.init_from=DIR).
+
+    Example: generative export runs/mine --to models/mine --weights ema --dtype bf16
+    """
+    from launch.console import Console, bar_progress
+    from launch.export import Asked, export_run
+
+    console = Console()
+    asked = Asked(network, weights, dtype.value, max_shard, layout.value, force)
+    try:
+        files = export_run(run, to, asked, console.line, bar_progress(console, "export", "B"))
+    finally:
+        console.end_progress()
+    pieces = [path.name for path in files if path.suffix == ".safetensors"]
+    others = [path.name for path in files if path.name not in pieces]
+    first = f"{len(pieces)} files of weights" if len(pieces) > 1 else pieces[0]
+    typer.echo(f"written to {to}: {', '.join([first, *others])}")
+    typer.echo("README.md is a draft: read it, and choose a licence, before you publish the model")

@@ -1,0 +1,204 @@
+"""`generative export` on runs as `generative train` leaves them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from generative.data.tokenizers import load_tokenizer
+from generative.method import DataFacts
+from generative.methods.catalogue import METHODS
+from generative.training.checkpoint import open_checkpoint
+from generative.training.networks import checkpoint_weights
+from launch.cli import main
+from tests.end_to_end.runs import write_text
+
+NETWORK = {"layers": 2, "heads": 2, "width": 16, "ff_width": 24, "max_length": 32}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One short run of each method, with an average."""
+    folder = tmp_path_factory.mktemp("export")
+    (folder / "texts").mkdir()
+    write_text(folder / "texts")
+    found = {}
+    for method, tokenizer in (("autoregressive", "characters"), ("masked_diffusion", "bytes")):
+        config = {
+            "data": {
+                "name": "files",
+                "path": str(folder / "texts"),
+                "cache": str(folder / "cache"),
+                "sequence_length": 32,
+                "tokenizer": {"name": tokenizer},
+            },
+            "method": {"name": method, "network": NETWORK, "ema": [0.5]},
+            "train": {
+                "steps": 4,
+                "batch_size": 4,
+                "validation": {"every_steps": 2, "samples": 4},
+                "checkpoint": {"every_steps": 2},
+            },
+            "evaluate": {"windows": 4, "draws": 2},
+            "sample": {"at_end": False},
+            "launch": {"backend": "local"},
+        }
+        (folder / f"{method}.yaml").write_text(yaml.safe_dump(config))
+        assert main(["train", str(folder / f"{method}.yaml"), f"run.dir={folder / method}"]) == 0
+        found[method] = folder / method
+    return found
+
+
+@pytest.mark.parametrize("method", ["autoregressive", "masked_diffusion"])
+def test_config_and_weights_build_the_network_again(runs: dict[str, Path], method: str, tmp_path: Path) -> None:
+    assert main(["export", str(runs[method]), "--to", str(tmp_path / "out"), "--weights", "ema"]) == 0
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["architectures"], config["torch_dtype"]) == (["Transformer"], "float32")
+    entry = METHODS[config["method"]["name"]]
+    section = entry.config().model_validate(config["method"])
+    net = entry.build(section, DataFacts(**config["facts"])).networks()[config["network"]].build()
+    net.load_state_dict(load_file(tmp_path / "out" / "model.safetensors"))
+    kept = checkpoint_weights(open_checkpoint(runs[method]), "net", 0.5)
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in net.state_dict().items())
+    # The sizes that came from the data are in it too.
+    alone = entry.build(section, DataFacts()).networks()[config["network"]].build()
+    assert alone.head.weight.shape == net.head.weight.shape
+    tokenizer = load_tokenizer(tmp_path / "out")
+    assert tokenizer.decode(tokenizer.encode("beta eta")) == "beta eta"
+    assert tokenizer.vocab_size == config["facts"]["vocab_size"]
+
+
+def test_the_card_tells_what_was_measured_on_these_weights_only(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = runs["masked_diffusion"]
+    trained, averaged, earlier = (tmp_path / name for name in ("trained", "averaged", "earlier"))
+    assert main(["export", str(run), "--to", str(trained)]) == 0
+    assert main(["export", str(run), "--to", str(averaged), "--weights", "ema=0.5"]) == 0
+    assert main(["export", str(run / "checkpoints" / "step_000002"), "--to", str(earlier)]) == 0
+    figure = json.loads((run / "evaluation.json").read_text())["figures"]["elbo"]
+    card = (trained / "README.md").read_text()
+    value = f"{figure['value']:.6f}"[:2]
+    line = next(line for line in card.splitlines() if line.startswith("| ELBO |"))
+    assert f"| ELBO | {value}" in line
+    assert " ± " in line
+    assert "upper bound" in line
+    for words in ("| steps | 4 |", "| tokens | 512 |", "generative train", "library_name: generative", "## Licence"):
+        assert words in card, words
+    assert "license:" not in card.replace("# license:", "")
+    assert "have not been measured" in (averaged / "README.md").read_text()
+    card = (earlier / "README.md").read_text()
+    assert "| steps | 2 of 4 |" in card
+    assert "ELBO" not in card
+    assert "| validation loss (denoise) |" in card
+
+
+def test_llama_only_for_what_reads_from_left_to_right(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["export", str(runs["masked_diffusion"]), "--to", str(out), "--layout", "llama"]) == 2
+    assert "bidirectional" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert main(["export", str(runs["autoregressive"]), "--to", str(out), "--layout", "llama", "--dtype", "bf16"]) == 0
+    config = json.loads((out / "config.json").read_text())
+    assert (config["model_type"], config["torch_dtype"], config["vocab_size"]) == ("llama", "bfloat16", 64)
+    assert all(tensor.dtype == torch.bfloat16 for tensor in load_file(out / "model.safetensors").values())
+    assert "before the weights were rounded to bf16" in (out / "README.md").read_text()
+
+
+def test_a_tokenizer_of_transformers_is_found_by_transformers(runs: dict[str, Path], tmp_path: Path) -> None:
+    tokenizers, transformers = pytest.importorskip("tokenizers"), pytest.importorskip("transformers")
+    bpe = tokenizers.ByteLevelBPETokenizer()
+    bpe.train_from_iterator(["alpha beta gamma " * 20], vocab_size=280, special_tokens=["</s>"])
+    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="</s>")
+    wrapped.save_pretrained(tmp_path / "bpe")
+    config = runs["autoregressive"].with_suffix(".yaml")
+    command = ["train", str(config), f"run.dir={tmp_path / 'run'}", "train.steps=1", "evaluate.at_end=false"]
+    tokenizer = ["data.tokenizer.name=huggingface", f"data.tokenizer.id={tmp_path / 'bpe'}"]
+    assert main([*command, *tokenizer]) == 0
+    out = tmp_path / "out"
+    assert main(["export", str(tmp_path / "run"), "--to", str(out), "--layout", "llama"]) == 0
+    model = transformers.AutoModelForCausalLM.from_pretrained(out)
+    found = transformers.AutoTokenizer.from_pretrained(out)
+    assert found("beta gamma")["input_ids"] == wrapped("beta gamma")["input_ids"]
+    assert model.config.eos_token_id == found.eos_token_id == wrapped.eos_token_id
+    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert "AutoTokenizer" in code
+    compile(code, "README.md", "exec")
+
+
+def test_an_export_starts_a_run(runs: dict[str, Path], tmp_path: Path) -> None:
+    run, out = runs["autoregressive"], tmp_path / "out"
+    assert main(["export", str(run), "--to", str(out), "--max-shard", "2KB"]) == 0
+    assert len(list(out.glob("*.safetensors"))) > 2
+    command = ["train", str(run.with_suffix(".yaml")), f"run.dir={tmp_path / 'run'}", f"method.init_from={out}"]
+    assert main([*command, "train.steps=1", "train.optimizer.lr=1e-30", "train.optimizer.weight_decay=0"]) == 0
+    before, after = (checkpoint_weights(open_checkpoint(folder), "net") for folder in (run, tmp_path / "run"))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
+
+
+def test_weights_are_exported_without_the_data(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs["autoregressive"], run)
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace(str(run.parent), "").replace("/texts", "/gone"))
+    assert main(["export", str(run), "--to", str(tmp_path / "out")]) == 0
+    assert "the tokenizer is left out: " in capsys.readouterr().out
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    assert not (tmp_path / "out" / "generative_tokenizer.json").exists()
+    assert "the tokenizer is left out: " in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--weights", "ema=0.9"], "one of trained, ema=0.5"),
+        (["--network", "teacher"], "one of net"),
+        (["--max-shard", "much"], "--max-shard much: not a size"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_written(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    assert main(["export", str(runs["autoregressive"]), "--to", str(tmp_path / "out"), *words]) == 2
+    assert told in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_checkpoint_is_passed_over_aloud(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs["autoregressive"], run)
+    newest = run / "checkpoints" / "step_000004" / "rank0000.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1] + b"?")
+    assert main(["export", str(newest.parent), "--to", str(tmp_path / "out")]) == 3
+    assert "damaged" in capsys.readouterr().err
+    assert main(["export", str(run), "--to", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert "passed over" in shown
+    assert "weights of step 2" in shown
+
+
+def test_no_data_set_is_fetched_for_its_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from launch import export, text_task
+    from launch.schema import load_run_config
+
+    monkeypatch.setattr(text_task, "open_data", lambda _: pytest.fail("it opened the data"))
+    monkeypatch.setattr(export, "open_tokenizer", lambda config: SimpleNamespace(id=config.id, vocab_size=9))
+    words = ["data.name=hub", "data.id=someone/texts", "data.tokenizer.name=huggingface", "data.tokenizer.id=x/y"]
+    config = load_run_config("autoregressive/quickstart", words)
+    for known in (9, 10):
+        subject = SimpleNamespace(config=config, facts=DataFacts(vocab_size=known))
+        found, missing = export.find_tokenizer(subject)  # type: ignore[arg-type]
+        assert (found is not None) == (known == 9)
+        assert ("9 tokens now, not 10" in missing) == (known == 10)
