@@ -18,6 +18,7 @@ from generative.training.config import OptimizerConfig, ParallelConfig
 from generative.training.engines import Engine
 from generative.training.optimizers import build_optimizer
 from generative.training.patience import Patience
+from generative.training.precision import under_autocast
 
 
 class Backend:
@@ -71,13 +72,20 @@ class Backend:
         return self.strategy not in ("none", "ddp")
 
     def engine(
-        self, name: str, module: nn.Module, optimizer: OptimizerConfig | None = None, *, compiled: bool = False
+        self,
+        name: str,
+        module: nn.Module,
+        optimizer: OptimizerConfig | None = None,
+        *,
+        compiled: bool = False,
+        accumulates: bool = False,
     ) -> Engine:
         """Put a network on the device and into the strategy's hands.
 
         Args:
             optimizer: of a trained network; None for a frozen one.
             compiled: torch.compile it.
+            accumulates: its gradients are added up over micro-batches.
 
         Raises:
             ResourceError: the engine that came up is not the strategy that was asked for.
@@ -88,7 +96,7 @@ class Backend:
         if compiled:
             module.compile()
         if self._shards and (optimizer is not None or self.parallel.frozen == "sharded"):
-            engine = self._sharded(name, module, optimizer)
+            engine = self._sharded(name, under_autocast(module, self.precision, self.device), optimizer, accumulates)
         else:
             engine = self._whole(name, module, optimizer)
         engine.clip_norm = optimizer.clip_norm if optimizer else None
@@ -106,7 +114,7 @@ class Backend:
             wrapped = self.accelerator.prepare_model(module, evaluation_mode=alone)
         return Engine(name, module, wrapped, optimizer)
 
-    def _sharded(self, name: str, module: nn.Module, config: OptimizerConfig | None) -> Engine:
+    def _sharded(self, name: str, module: nn.Module, config: OptimizerConfig | None, accumulates: bool) -> Engine:
         if self.strategy == "fsdp":
             from generative.training.engines import fsdp
 
@@ -124,11 +132,14 @@ class Backend:
             self.parallel.cpu_offload,
             self.device.type == "cuda",
             sum(parameter.numel() for parameter in module.parameters()),
+            accumulates,
         )
-        wrapped = zero.wrap(module, optimizer, settings, self.device)
+        fixed = {name: p.detach().clone() for name, p in module.named_parameters() if not p.requires_grad}
+        timeout = timedelta(seconds=self.parallel.timeout_seconds)
+        wrapped = zero.wrap(module, optimizer, settings, self.device, timeout)
         if config is None:
             return zero.FrozenZeroEngine(name, module, wrapped)
-        return zero.ZeroEngine(name, module, wrapped, optimizer, precision=self.precision)
+        return zero.ZeroEngine(name, module, wrapped, optimizer, precision=self.precision, fixed_weights=fixed)
 
     def _verify(self, engine: Engine, trained: bool) -> None:
         """Refuse to train under another strategy than the one asked for (libraries fall back without a word)."""

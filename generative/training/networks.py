@@ -46,15 +46,28 @@ def build_engines(
     check_networks(method, config, modules, resumed=pinned is not None)
     check_strategy(method, config, backend.parallel, backend.world, modules)
     sources: Sources = dict(pinned or {})
+    wanted = _copied_by_frozen(specs, config)
     for name, spec in sorted(specs.items(), key=lambda item: _depth(item[0], specs, config)):
         _, source = _start(name, spec, config)
-        if source and not (pinned is not None and spec.trainable):
+        if source and not (pinned is not None and spec.trainable and name not in wanted):
             path = initialize(modules[name], (pinned or {}).get(name, source), name, modules)
             sources |= {name: path} if path else {}
         if config.activation_checkpointing and spec.trainable:
             modules[name].activation_checkpointing = True  # type: ignore[assignment]
     engines = {name: _engine(name, modules[name], spec, method, config, steps, backend) for name, spec in specs.items()}
     return engines, sources
+
+
+def _copied_by_frozen(specs: Mapping[str, NetworkSpec], config: TrainConfig) -> set[str]:
+    """Networks whose first weights frozen ones copy ("network:NAME"), directly or through others."""
+    found: set[str] = set()
+    for name in (name for name, spec in specs.items() if not spec.trainable):
+        source = _start(name, specs[name], config)[1] or ""
+        while source.startswith("network:"):
+            other = source.removeprefix("network:")
+            found.add(other)
+            source = _start(other, specs[other], config)[1] or ""
+    return found
 
 
 def pinned_sources(folder: Path) -> Sources | None:
@@ -201,7 +214,8 @@ def _engine(
         return backend.engine(name, module)
     own = config.networks.get(name)
     optimizer = (own.optimizer if own else None) or config.optimizer
-    engine = backend.engine(name, module, optimizer, compiled=config.compile)
+    accumulates = config.micro_batch_size is not None
+    engine = backend.engine(name, module, optimizer, compiled=config.compile, accumulates=accumulates)
     engine.schedule = (own.schedule if own else None) or config.schedule
     engine.peak_lr = optimizer.lr
     engine.planned_updates = sum(

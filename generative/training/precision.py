@@ -10,25 +10,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 
-def converting(
-    network: Callable[..., Any], inputs: torch.dtype | None = None, outputs: bool = False
-) -> Callable[..., Any]:
-    """A network that takes its floating-point inputs as `inputs`, and gives its outputs as fp32.
-
-    Sums over a batch, and what a loss does with an output, are then done in fp32.
-    """
-
-    def into(value: Any) -> Any:
-        return value.to(inputs) if isinstance(value, Tensor) and value.is_floating_point() else value
+def fp32_outputs(network: Callable[..., Any]) -> Callable[..., Any]:
+    """A network whose bf16 outputs come as fp32: what a loss does with them, sums above all, is done in that."""
 
     def out(value: Any) -> Any:
         return value.float() if isinstance(value, Tensor) and value.dtype == torch.bfloat16 else value
 
     def call(*arguments: Any, **named: Any) -> Any:
-        if inputs is not None:
-            arguments, named = tree_map(into, (arguments, named))
-        result = network(*arguments, **named)
-        return tree_map(out, result) if outputs else result
+        return tree_map(out, network(*arguments, **named))
 
     return call
 
@@ -37,5 +26,5 @@ def under_autocast(module: torch.nn.Module, precision: str, device: torch.device
     """The module, from now on computing as it is trained: for "bf16" under autocast, with outputs in fp32."""
     if precision == "bf16":
         autocast = torch.autocast(device.type, torch.bfloat16)
-        module.forward = converting(autocast(module.forward), outputs=True)
+        module.forward = fp32_outputs(autocast(module.forward))
     return module

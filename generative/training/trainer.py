@@ -159,17 +159,17 @@ class Trainer:
 
     def _together(self, stop: bool, action: Callable[[], None]) -> bool:
         """Run `action` on every rank, then agree on whether it failed anywhere and whether anyone wants to stop."""
-        error: GenerativeError | None = None
+        error: Exception | None = None
         try:
             action()
-        except GenerativeError as raised:
+        except Exception as raised:
             error = raised
         flags = torch.tensor([float(stop), float(error is not None)], device=self.backend.device)
         if self.backend.world > 1:
             flags = self.backend.collectives.sum(flags)
         anyone, failed = flags.tolist()
         if failed:
-            raise error.on_all_ranks() if error else PeerError("another worker met an error, which it reports itself")
+            raise _agreed(error) if error else PeerError("another worker met an error, which it reports itself")
         return bool(anyone)
 
     def _after_step(self) -> None:
@@ -397,35 +397,42 @@ class Trainer:
             return None
         step = self._newest(self.store)
         if step < 0:
-            for hook in self.hooks:
-                hook.on_rewind(self, 0)
+            self._rewind_hooks()
             return None
         meta = self._restore(self.store, step)
         self.step, self.samples, self.lr_factor = meta["step"], meta["samples"], meta["lr_factor"]
         self.guard.load(meta["anomalies"])
         self.best, self._saved = meta["best"], self.step
         self._load_unlogged(meta["unlogged"])
-        for hook in self.hooks:
-            hook.on_rewind(self, self.step)
+        self._rewind_hooks()
         data: Mapping[str, Any] = meta["data"]
         return data
 
+    def _rewind_hooks(self) -> None:
+        def tell() -> None:
+            for hook in self.hooks:
+                hook.on_rewind(self, self.step)
+
+        self._together(False, tell)
+
     def _restore(self, store: CheckpointStore, step: int) -> Mapping[str, Any]:
         """Fill everything from a checkpoint, each rank its part; its meta. An error of any rank is raised on all."""
-        checkpoint = store.open(step)
+        meta: dict[str, Any] = {}
 
         def fill() -> None:
+            checkpoint = store.open(step)
             restore(checkpoint, self.engines, self.state)
-            best = checkpoint.meta["best"]
+            checkpoint.close()
+            meta.update(checkpoint.meta)
+            best = meta["best"]
             if best is not None and best["step"] in store.complete_steps():
                 store.protect(int(best["step"]))
 
         self._patiently(fill)
-        checkpoint.close()
         for name, engine in self.engines.items():
             if engine.optimizer is not None:
-                engine.resume(int(checkpoint.meta["updates"][name]))
-        return checkpoint.meta
+                engine.resume(int(meta["updates"][name]))
+        return meta
 
     def _unlogged(self) -> dict[str, Any]:
         """What has been summed up since the last record, for the checkpoint."""
@@ -457,6 +464,11 @@ def _find_newest(store: CheckpointStore) -> tuple[int, CheckpointError | None]:
     except CheckpointError as error:
         return -2, error
     return (-1 if newest is None else newest.step), None
+
+
+def _agreed(error: Exception) -> Exception:
+    """The error of this rank, which all ranks end with."""
+    return error.on_all_ranks() if isinstance(error, GenerativeError) else error
 
 
 def _nothing() -> None:

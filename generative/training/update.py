@@ -91,7 +91,7 @@ class Updater:
         lr = engine.step(lr_factor)
         if self.backend.world > 1:
             average_buffers(live, self.backend.collectives)
-        reduced["grad_norm"] = Mean(torch.tensor(norm), torch.tensor(1.0))
+        reduced["grad_norm"] = Mean(torch.tensor(norm, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64))
         return Taken(None, reduced, lr, {name: tensor.detach() for name, tensor in new_state.items()})
 
     def _prepare(self, update: Update) -> Engine:
@@ -184,6 +184,7 @@ def _check_state(update: Update, new_state: Mapping[str, Any], micro_batches: in
 
 def average_buffers(buffers: Sequence[Tensor], collectives: Collectives) -> None:
     """Give all ranks the same buffers: the mean of those that count in floats (batch statistics), rank 0's others."""
+    buffers = [torch.view_as_real(buffer) if buffer.is_complex() else buffer for buffer in buffers]
     if not buffers:
         return
     parts = []

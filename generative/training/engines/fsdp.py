@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -12,21 +13,23 @@ from torch.distributed.tensor import DTensor
 
 from generative.training.checkpoint import Entry
 from generative.training.engines.base import Call, Engine
-from generative.training.precision import converting
 
 
 def shard(module: nn.Module, device: torch.device, precision: str, offload: bool) -> None:
     """Shard a module in place: its repeated parts one by one, so that only one of them is whole at a time.
 
-    With bf16, weights are gathered as bf16 while their shards, the gradients' sums and the optimizer stay fp32.
+    With bf16, weights are gathered as bf16 while their shards, the gradients' sums and the optimizer stay fp32; what is
+    computed in which type is autocast's affair.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
+    # A word of caution about in-place work on a network's output, at every network that returns a view.
+    warnings.filterwarnings("ignore", category=UserWarning, message=".*returned a view tensor.*")
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     mixed = MixedPrecisionPolicy()
     if precision == "bf16":
-        mixed = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        mixed = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
     # Without a GPU everything lies in host memory anyway.
     moved = CPUOffloadPolicy() if offload and device.type != "cpu" else OffloadPolicy()
     for part in [*repeated_parts(module), module]:
@@ -76,8 +79,8 @@ class ShardedEngine(Engine):
         return "fsdp" if isinstance(self.module, FSDPModule) and spread else "none"
 
     def trained(self, second_order: bool = False) -> Call:
-        """The sharded network; its output is fp32."""
-        return converting(self.module, outputs=True)
+        """The sharded network."""
+        return self.module
 
     def watched(self) -> Call:
         """The same: there is no other."""

@@ -18,9 +18,9 @@ def whole_copy(engine: Engine, build: Callable[[], nn.Module], group: Collective
     Args:
         build: makes a module of the same structure.
     """
-    with torch.device("meta"):
-        module = build()
-    module.to_empty(device=device)
+    # Not on the meta device: filling it would untie what networks share between their parts.
+    with torch.random.fork_rng(devices=[]):
+        module = build().to(device)
     # A rank's part of a tensor follows that of the rank before it, so the parts in rank order are the tensor.
     for name, entry in engine.weights().items():
         whole = group.gather(entry.tensor.detach().reshape(-1).to(device))

@@ -9,11 +9,13 @@ its version is bounded; the tests of this engine fail where they are gone.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -24,7 +26,6 @@ from generative.training.checkpoint import Entry
 from generative.training.engines.base import Call, Engine, storage_bytes
 from generative.training.memory import BUCKET_ELEMENTS
 from generative.training.optimizers import moment_names
-from generative.training.precision import converting
 
 INVALID = -1.0
 """What DeepSpeed takes for the norm of a gradient that is not finite."""
@@ -40,18 +41,27 @@ def import_deepspeed(device: torch.device) -> Any:
     import deepspeed
     from deepspeed.ops import __compatible_ops__
 
+    # What it would warn of is either said better by the trainer (a refused step), or nothing that a user could change.
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     if device.type == "cpu":
         __compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
 
 
 def settings(
-    stage: int, precision: str, clip_norm: float | None, offload: bool, cuda: bool, elements: int
+    stage: int,
+    precision: str,
+    clip_norm: float | None,
+    offload: bool,
+    cuda: bool,
+    elements: int,
+    accumulates: bool,
 ) -> dict[str, Any]:
     """DeepSpeed's configuration. Nothing in it is left to defaults that change the numbers.
 
     Args:
         elements: parameters of the network; larger buckets than that would be allocated in vain.
+        accumulates: gradients of several micro-batches are added up, which takes fp32.
     """
     zero: dict[str, Any] = {
         "stage": stage,
@@ -76,6 +86,7 @@ def settings(
         "steps_per_print": 1 << 30,
         "zero_optimization": zero,
         "bf16": {"enabled": precision == "bf16"},
+        "data_types": {"grad_accum_dtype": "fp32" if accumulates or precision == "fp32" else "bf16"},
     }
 
 
@@ -84,10 +95,17 @@ class ZeroEngine(Engine):
     """DeepSpeed's engine. In bf16 its weights are bf16 and the masters fp32."""
 
     precision: str = "fp32"
+    fixed_weights: dict[str, Tensor] = field(default_factory=dict)
     sharded = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._reached: set[str] = set()
+        # DeepSpeed moves gradients away as they come; until the first step their arrival is noted.
+        self._watchers = [
+            parameter.register_post_accumulate_grad_hook(lambda _, name=name: self._reached.add(name))  # type: ignore[no-untyped-call]
+            for name, parameter in self._trained.items()
+        ]
         self._zero: Any = self.wrapped.optimizer  # type: ignore[attr-defined]
         self.stage: int = self.wrapped.zero_optimization_stage()  # type: ignore[attr-defined]
         self.gathers = self.stage == 3 or self.precision == "bf16"  # type: ignore[misc]
@@ -105,15 +123,11 @@ class ZeroEngine(Engine):
 
     def trained(self, second_order: bool = False) -> Call:
         """DeepSpeed's engine; its hooks on outputs cannot be differentiated twice, so then the module below it."""
-        return self._converting(self.module if second_order else self.wrapped)
+        return self.module if second_order else self.wrapped
 
     def watched(self) -> Call:
-        """The module; under stage 3 the engine, which gathers the weights."""
-        return self._converting(self.module)
-
-    def _converting(self, network: Call) -> Call:
-        bf16 = self.precision == "bf16"
-        return converting(network, torch.bfloat16, outputs=True) if bf16 else network
+        """The module below the engine, which prepares a backward pass of its own network at every call."""
+        return self.module
 
     # ------------------------------------------------------------------ one update
 
@@ -128,8 +142,10 @@ class ZeroEngine(Engine):
         self.wrapped.backward(loss, scale_wrt_gas=False)  # type: ignore[attr-defined]
 
     def unreached(self) -> list[str]:
-        """Nothing can be told: DeepSpeed has moved the gradients away."""
-        return []
+        """Those whose gradient never came before the first step."""
+        for watcher in self._watchers:
+            watcher.remove()
+        return [name for name in self._trained if name not in self._reached]
 
     def gradient_norm(self) -> float:
         """2-norm over all partitions, kept for the step."""
@@ -180,8 +196,8 @@ class ZeroEngine(Engine):
         }
 
     def fixed(self) -> dict[str, Tensor]:
-        """Parameters without an optimizer, which DeepSpeed leaves whole (stage 3 is refused with them)."""
-        return {name: p.detach() for name, p in self.parameters.items() if name not in self._trained}
+        """Parameters without an optimizer, in fp32; DeepSpeed leaves them whole (stage 3 is refused with them)."""
+        return self.fixed_weights
 
     def moments(self) -> dict[str, dict[str, Entry]]:
         """The same intervals of the optimizer's state."""
@@ -230,6 +246,8 @@ class ZeroEngine(Engine):
                 self._zero._reassign_or_swap_out_partitioned_parameters(group)
         else:
             self._zero.update_lp_params()
+        for name, weight in self.fixed_weights.items():
+            self.parameters[name].copy_(weight)
 
     def memory(self) -> Mapping[str, int]:
         """Bytes held on this rank; the fp32 masters count as optimizer."""
@@ -283,9 +301,8 @@ class FrozenZeroEngine(Engine):
         return result
 
     def watched(self) -> Call:
-        """DeepSpeed's engine, which gathers the weights; in bf16 it computes in that."""
-        bf16 = self.wrapped.bfloat16_enabled()  # type: ignore[attr-defined]
-        return converting(self.wrapped, torch.bfloat16, outputs=True) if bf16 else self.wrapped
+        """DeepSpeed's engine, which gathers the weights."""
+        return self.wrapped
 
 
 def wrap(
@@ -293,8 +310,38 @@ def wrap(
     optimizer: torch.optim.Optimizer | None,
     config: Mapping[str, Any],
     device: torch.device,
+    timeout: timedelta,
 ) -> Any:
-    """DeepSpeed's engine around a network."""
+    """DeepSpeed's engine around a network.
+
+    Args:
+        timeout: of its collectives.
+    """
     deepspeed = import_deepspeed(device)
-    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=dict(config), dist_init_required=False)
+    _own_group(timeout)
+    from deepspeed.runtime.engine import DeepSpeedEngine
+
+    check = DeepSpeedEngine._do_optimizer_sanity_check
+    # For stage 1 with sums in fp32 it would choose another optimizer, which knows no norm before the step.
+    DeepSpeedEngine._do_optimizer_sanity_check = lambda *arguments: "zero_optimization"
+    try:
+        engine, *_ = deepspeed.initialize(
+            model=module, optimizer=optimizer, config=dict(config), dist_init_required=False
+        )
+    finally:
+        DeepSpeedEngine._do_optimizer_sanity_check = check
     return engine
+
+
+_groups: list[Any] = [None, None]
+"""torch's default group, and the one made for DeepSpeed within it."""
+
+
+def _own_group(timeout: timedelta) -> None:
+    """The group of all ranks for DeepSpeed, which would make one with a time-out of half an hour, and once for ever."""
+    from deepspeed.utils import groups
+
+    default = dist.group.WORLD
+    if _groups[0] is not default:
+        _groups[:] = [default, dist.new_group(timeout=timeout)]
+    groups._WORLD_GROUP = _groups[1]
