@@ -68,6 +68,11 @@ class Layout:
         """Bytes of an element of the weights that the forward pass reads: bf16 where ZeRO trains in it."""
         return 2 if self.precision == "bf16" and self.strategy.startswith("zero") else FLOAT
 
+    @property
+    def gradient_bytes(self) -> int:
+        """Bytes of an element of the gradients: sums over micro-batches are fp32."""
+        return FLOAT if self.micro_batches > 1 else self.weight_bytes
+
 
 @dataclass(frozen=True)
 class StateBytes:
@@ -184,13 +189,16 @@ def _flat_zero(groups: Groups, layout: Layout) -> StateBytes:
     gradients, buffers = touched, min(BUCKET_ELEMENTS, sum(sizes)) * (2 if layout.cuda else 1)
     if layout.micro_batches == 1:
         gradients += part - own  # zeros at the end of the last interval
-    elif layout.strategy == "zero1":
-        gradients = sum(sizes)
     else:
-        buffers += touched  # the sum so far is kept beside the gradients of the micro-batch
+        if layout.strategy == "zero1":
+            gradients = sum(sizes)
+        elif layout.gradient_bytes > width:
+            gradients = part  # fp32 sums of bf16 gradients are kept as one interval of the flat group
+        if layout.strategy == "zero2":
+            buffers += touched  # the sum so far is kept beside the gradients of the micro-batch
     return StateBytes(
         parameters=width * sum(flats),
-        gradients=width * gradients,
+        gradients=layout.gradient_bytes * gradients,
         optimizer=_masters_and_moments(part, len(groups), layout),
         ema=FLOAT * layout.averages * own,
         buffers=width * buffers,
@@ -221,7 +229,7 @@ def _zero3(groups: Groups, layout: Layout) -> StateBytes:
     own = sum(max(0, min(part, size - layout.rank * part)) for part, size in zip(parts, sizes, strict=True))
     return StateBytes(
         parameters=width * sum(parts),
-        gradients=width * sum(parts),
+        gradients=layout.gradient_bytes * sum(parts),
         optimizer=_masters_and_moments(sum(parts), len(groups), layout),
         ema=FLOAT * layout.averages * own,
         buffers=width * min(BUCKET_ELEMENTS, sum(sizes)) + _zero3_gathered(groups, layout),

@@ -41,6 +41,8 @@ def check_strategy(
                 ("ddp", "zero1", "zero2"),
             )
     for name, spec in method.networks().items():
+        if strategy not in ("none", "ddp") and config.precision == "bf16" and spec.trainable:
+            _check_norms(name, modules[name], strategy)
         if strategy in ("fsdp", "zero3") and (spec.trainable or parallel.frozen == "sharded"):
             _check_sharding(name, modules[name], strategy)
         if strategy not in ("none", "ddp") and spec.trainable:
@@ -99,6 +101,12 @@ def _check_sharding(name: str, module: nn.Module, strategy: str) -> None:
     if strategy == "zero3" and fixed and len(fixed) < len(parameters):
         problem = f"parameter {fixed[0]} of network {name!r} is fixed while others of it are trained"
         raise _refused(strategy, problem, ("zero2", "fsdp", "ddp"))
+
+
+def _check_norms(name: str, module: nn.Module, strategy: str) -> None:
+    if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
+        problem = f"batch normalisation in network {name!r} cannot mix bf16 weights with fp32 statistics"
+        raise _refused(f"{strategy} with train.precision=bf16", problem, ("ddp",))
 
 
 def _check_size(name: str, module: nn.Module, world: int, strategy: str) -> None:

@@ -5,11 +5,14 @@ import json
 import os
 import sys
 import warnings
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
+
+from generative.training.engines import zero
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "ERROR")
@@ -64,9 +67,9 @@ def held(tensors) -> int:
 class Held:
     """A network in the hands of a strategy, with the settings that the trainer's engines have."""
 
-    def __init__(self, strategy: str, precision: str, optimizer: str, build=Net, **zero) -> None:
+    def __init__(self, strategy: str, precision: str, optimizer: str, build=Net, passes: int = 1, **settings) -> None:
         torch.manual_seed(0)
-        self.net, self.strategy, self.zero_settings = build(), strategy, zero
+        self.net, self.strategy, self.passes, self.zero_settings = build(), strategy, passes, settings
         self.make = (lambda p: torch.optim.AdamW(p, lr=1e-3, fused=True)) if optimizer == "adamw" else sgd
         getattr(self, "_" + strategy.rstrip("123"))(precision)
 
@@ -89,27 +92,13 @@ class Held:
         self._none(precision)
 
     def _zero(self, precision):
-        import deepspeed
-        from deepspeed.ops import __compatible_ops__
-
-        __compatible_ops__["deepspeed_shm_comm"] = False
-        zero = {"stage": int(self.strategy[-1]), "overlap_comm": False, "memory_efficient_linear": False}
-        zero |= self.zero_settings
-        if self.strategy == "zero3":
-            zero["stage3_param_persistence_threshold"] = 0
-        settings = {
-            "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": 1,
-            "gradient_clipping": 0.0,
-            "zero_allow_untested_optimizer": True,
-            "zero_force_ds_cpu_optimizer": False,
-            "zero_optimization": zero,
-            "bf16": {"enabled": precision == "bf16"},
-        }
+        elements = sum(parameter.numel() for parameter in self.net.parameters())
+        stage = int(self.strategy[-1])
+        settings = zero.settings(stage, precision, None, False, False, elements, self.passes > 1)
+        settings["zero_optimization"] |= self.zero_settings
         optimizer = self.make(groups(list(self.net.parameters())))
-        self.call, self.zero, *_ = deepspeed.initialize(
-            model=self.net, optimizer=optimizer, config=settings, dist_init_required=False
-        )
+        self.call = zero.wrap(self.net, optimizer, settings, torch.device("cpu"), timedelta(seconds=60))
+        self.zero = self.call.optimizer
         self.optimizer = optimizer
 
     def backward(self, last: bool) -> None:
@@ -138,7 +127,8 @@ class Held:
         if self.strategy.startswith("zero"):
             kept = [*self.zero.averaged_gradients.values(), *self.zero.all_grad_tensors.values()]
             averaged = [t for part in kept for t in part or []]
-            return held([*averaged, *(p.grad for p in self.net.parameters() if p.grad is not None)])
+            own = [g for p in self.net.parameters() for g in (p.grad, getattr(p, "grad_accum", None)) if g is not None]
+            return held([*averaged, *own])
         found = [p.grad for p in self.net.parameters() if p.grad is not None]
         if self.strategy == "fsdp":
             found += unsharded(self.net)
@@ -171,7 +161,7 @@ def unsharded(net: nn.Module) -> list[torch.Tensor]:
 
 def measure(strategy: str, precision: str, optimizer: str, passes: int) -> dict:
     """Two steps; gradients are measured after the last but one backward pass, or the only one."""
-    run = Held(strategy, precision, optimizer)
+    run = Held(strategy, precision, optimizer, passes=passes)
     for _ in range(2):
         for index in range(passes):
             run.backward(index == passes - 1)

@@ -42,6 +42,7 @@ def train(arguments: dict) -> dict:
             "steps": arguments.get("steps", 8),
             "batch_size": arguments.get("batch_size", 10),
             "precision": arguments.get("precision", "fp32"),
+            "micro_batch_size": arguments.get("micro"),
             "optimizer": {"lr": 0.05, "clip_norm": 0.7},
             "schedule": {"name": "cosine", "warmup_steps": 2},
             "checkpoint": {"every_steps": arguments.get("every"), "keep_last": 5},

@@ -265,7 +265,10 @@ class ZeroEngine(Engine):
             return storage_bytes([self._zero.grad_partitions_flat_buffer])
         groups = [*self._zero.averaged_gradients.values(), *self._zero.all_grad_tensors.values()]
         kept = [gradient for group in groups for gradient in group or ()]
-        return storage_bytes([*kept, *(p.grad for p in self.parameters.values() if p.grad is not None)])
+        for parameter in self.parameters.values():
+            own = (parameter.grad, getattr(parameter, "grad_accum", None))
+            kept += [gradient for gradient in own if gradient is not None]
+        return storage_bytes(kept)
 
     def _optimizer_bytes(self, flats: list[Tensor]) -> int:
         assert self.optimizer is not None
