@@ -25,6 +25,7 @@ class Ema:
         if not 0 < rate < 1:
             raise ValueError(f"EMA rate {rate} is not between 0 and 1")
         self.rate, self._weights, self._publish = rate, dict(weights), publish
+        self._worn = False
         self.average: dict[str, Tensor] = {name: weight.detach().float().clone() for name, weight in weights.items()}
 
     @torch.no_grad()
@@ -34,12 +35,17 @@ class Ema:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The network has the averaged weights inside this context."""
+        """The network has the averaged weights inside this context, which may be entered again within itself."""
+        if self._worn:
+            yield
+            return
         self._swap()
+        self._worn = True
         try:
             yield
         finally:
             self._swap()
+            self._worn = False
 
     @torch.no_grad()
     def _swap(self) -> None:

@@ -287,18 +287,31 @@ def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source:
         CheckpointError: missing, surplus or differently shaped tensors; the message lists the first.
     """
     compare_weights(module, _shapes(weights), source)
-    module.load_state_dict(weights)
+    first = _first_names(module)
+    weights = {first.get(name, name): tensor for name, tensor in weights.items()}
+    module.load_state_dict({name: weights[first.get(name, name)] for name in module.state_dict()})
 
 
 def compare_weights(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], source: str) -> None:
     """Refuse weights of other names or shapes than the module's; errors as `load_weights`."""
-    listed = differences(shapes, _shapes(module.state_dict()))
+    first = _first_names(module)
+    have, wanted = (
+        {first.get(name, name): shape for name, shape in table.items()}
+        for table in (shapes, _shapes(module.state_dict()))
+    )
+    listed = differences(have, wanted)
     if listed:
         raise CheckpointError(
             f"weights from {source} do not fit the network ({listed})",
             expected="tensors with the names and shapes of this network",
             remedy="start from a run of the same network (method.network), or make this one the same",
         )
+
+
+def _first_names(module: nn.Module) -> dict[str, str]:
+    """The name under which a checkpoint keeps each parameter: a shared one is in a state dict under all its names."""
+    first: dict[nn.Parameter, str] = {}
+    return {name: first.setdefault(p, name) for name, p in module.named_parameters(remove_duplicate=False)}
 
 
 def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:

@@ -92,12 +92,22 @@ def compare(checkpoint: Checkpoint, wanted: Mapping[str, tuple[int, ...]]) -> No
     """Refuse a checkpoint whose tensors are not those of the model."""
     have = {name: tuple(checkpoint.shape(name)) for name in checkpoint.names()}
     listed = differences(have, wanted)
+    if listed and all(name.startswith("optim/") for name in set(have) ^ set(wanted)) and _agree(have, wanted):
+        raise CheckpointError(
+            f"checkpoint {checkpoint.path} holds the state of another optimizer ({listed})",
+            expected="the optimizer that the run was begun with",
+            remedy="set train.optimizer as it was, or start a new run from these weights (train.networks.NAME.init_from)",
+        )
     if listed:
         raise CheckpointError(
             f"checkpoint {checkpoint.path} belongs to another model ({listed})",
             expected="the tensors of this configuration",
             remedy="use the configuration that the checkpoint was made with, or another run.dir",
         )
+
+
+def _agree(have: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> bool:
+    return all(have[name] == wanted[name] for name in set(have) & set(wanted))
 
 
 def differences(have: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], most: int = 3) -> str:

@@ -19,6 +19,8 @@ from generative.training.trainer import Trainer
 
 GROUPS = 16
 """Samples are dealt to so many groups; the spread of their means gives the standard error."""
+_TOTALS = "\nloss by group"
+"""Goes with the metrics of a method, under a name that none of them has."""
 
 
 class HeldOut(Protocol):
@@ -79,8 +81,8 @@ class ValidationHook(Hook):
                     sums[group, 1] = trainer.method.divisor(update, batch, context)
                 means.add(metrics, loss.metrics if counts else _nothing_of(loss.metrics))
         total = Mean(sums[:, 0].to(trainer.backend.device), sums[:, 1].to(trainer.backend.device))
-        every = means.reduce({"groups": total, **metrics}, trainer.backend.collectives)
-        reduced = every.pop("groups")
+        every = means.reduce({_TOTALS: total, **metrics}, trainer.backend.collectives)
+        reduced = every.pop(_TOTALS)
         record["metrics"][update.name] = {name: means.value(mean) for name, mean in every.items()}
         by_group = (reduced.total / reduced.count).tolist()
         record["loss"][update.name] = {

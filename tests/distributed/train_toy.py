@@ -5,29 +5,41 @@ import json
 import os
 import signal
 import sys
+import time
 
 import torch
 import torch.distributed as dist
 
+from generative.errors import GenerativeError
 from generative.training.backend import Backend
 from generative.training.checkpoint import CheckpointStore
 from generative.training.config import ParallelConfig, TrainConfig
 from generative.training.hooks import Hook
 from generative.training.trainer import Trainer
 from generative.training.validation import ValidationHook
-from tests.support.toys import Duel, Gpt, Penalty, Points, Regression, loaders
+from tests.support.toys import Awkward, Duel, Gpt, Penalty, Points, Regression, loaders
 
-METHODS = {"regression": Regression, "duel": Duel, "gpt": Gpt, "penalty": Penalty}
+SILENCE = 12.0
+METHODS = {"regression": Regression, "duel": Duel, "gpt": Gpt, "penalty": Penalty, "awkward": Awkward}
 
 
 class Curve(Hook):
-    def __init__(self, kill_after: int | None) -> None:
-        self.losses, self.validation, self.kill_after = [], [], kill_after
+    """Keeps the losses; the last rank may kill itself, or fall silent, after a step."""
+
+    def __init__(self, kill_after: int | None, silent_after: int | None) -> None:
+        self.losses, self.norms, self.validation = [], [], []
+        self.kill_after, self.silent_after = kill_after, silent_after
 
     def on_step(self, trainer, record):
         self.losses.append(record["loss"])
-        if self.kill_after == trainer.step and trainer.backend.rank == trainer.backend.world - 1:
+        self.norms.append(record["grad_norm"])
+        if trainer.backend.rank < trainer.backend.world - 1:
+            return
+        if self.kill_after == trainer.step:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.silent_after == trainer.step:
+            time.sleep(SILENCE)
+            os._exit(0)
 
     def on_validation(self, trainer, record):
         self.validation.append(record["loss"])
@@ -54,7 +66,7 @@ def train(arguments: dict) -> dict:
     if arguments.get("store"):
         attempt = f"{backend.agree(int.from_bytes(os.urandom(5), 'little')):x}"
         store = CheckpointStore(arguments["store"], backend.rank, backend.world, attempt, keep_last=5)
-    curve = Curve(arguments.get("kill_after"))
+    curve = Curve(arguments.get("kill_after"), arguments.get("silent_after"))
     trainer = Trainer(
         METHODS[arguments["method"]](**arguments.get("options", {})),
         settings,
@@ -76,6 +88,7 @@ def train(arguments: dict) -> dict:
         "engines": {name: engine.strategy() for name, engine in trainer.engines.items()},
         "memory": {name: dict(engine.memory()) for name, engine in trainer.engines.items()},
         "losses": curve.losses,
+        "norms": curve.norms,
         "validation": curve.validation,
         "weights": hashlib.sha256(b"".join(parts)).hexdigest(),
         "probe": probe,
@@ -83,10 +96,20 @@ def train(arguments: dict) -> dict:
     }
 
 
+def told(run, job: dict) -> dict:
+    """What a run came to, or, where the job says so, the error that it was refused with."""
+    if not job.get("refused"):
+        return run(job)
+    try:
+        return run(job)
+    except GenerativeError as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
 def main(arguments: dict) -> None:
     """One run, or the list under "jobs" one after the other in this group."""
     torch.set_num_threads(1)
-    results = [train(job) for job in arguments.get("jobs", [arguments])]
+    results = [told(train, job) for job in arguments.get("jobs", [arguments])]
     print(json.dumps(results if "jobs" in arguments else results[0]), flush=True)
     if dist.is_initialized():
         dist.barrier()

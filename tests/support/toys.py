@@ -193,3 +193,62 @@ class Penalty(Regression):
         (slope,) = torch.autograd.grad(out.sum(), x, create_graph=True)
         weight = batch["valid"].float()
         return Loss((((out - batch["y"]).square() + 0.3 * slope.square().sum(1)) * weight).sum())
+
+
+class AwkwardNet(nn.Module):
+    """What strategies trip over: a shared parameter, a fixed one, one that nothing reaches, buffers that change (one of
+    them complex), and inputs that bf16 would ruin."""
+
+    def __init__(self, fixed: bool = False, idle: bool = False) -> None:
+        super().__init__()
+        self.into, self.out = nn.Linear(3, 6), nn.Linear(3, 6, bias=False)
+        self.out.weight = self.into.weight
+        self.scale = nn.Parameter(torch.full((6,), 1 / 7), requires_grad=not fixed)
+        if idle:
+            self.idle = nn.Parameter(torch.ones(4))
+        self.register_buffer("seen", torch.zeros(3))
+        self.register_buffer("turned", torch.zeros(3, dtype=torch.complex64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            with torch.no_grad():
+                self.seen.lerp_(x.mean(0), 0.1)
+                self.turned.lerp_(torch.exp(1j * x).mean(0), 0.1)
+        hidden = self.into(torch.sin(300 * x)) * self.scale
+        return nn.functional.linear(hidden, self.out.weight.T).sum(1)
+
+
+@dataclass(frozen=True)
+class Awkward(Regression):
+    """Least squares with the awkward network; may report metrics under names that depend on the batch."""
+
+    fixed: bool = False
+    idle: bool = False
+    fickle: bool = False
+    noise: float = 0.0
+
+    def networks(self) -> Mapping[str, NetworkSpec]:
+        return {"net": NetworkSpec(lambda: AwkwardNet(self.fixed, self.idle), ema=self.ema)}
+
+    def loss(self, update: Update, nets, batch: Batch, context: Context) -> Loss:
+        loss = super().loss(update, nets, batch, context)
+        name = "odd" if self.fickle and int(batch["sample_id"][0]) % 2 else "even"
+        return Loss(loss.value, {name: Mean.of(batch["y"], batch["valid"])})
+
+    @staticmethod
+    def probe(nets) -> Tensor:
+        net = nets["net"]
+        net = getattr(net, "module", net)
+        return Regression.probe(nets) + net.seen.sum() + net.turned.sum().abs() + net.scale.sum()
+
+
+@dataclass(frozen=True)
+class Anchored(Regression):
+    """Least squares, held near the first weights, which a frozen network keeps."""
+
+    def networks(self) -> Mapping[str, NetworkSpec]:
+        return {"first": NetworkSpec(Net, trainable=False, init_from="network:net"), **super().networks()}
+
+    def loss(self, update: Update, nets, batch: Batch, context: Context) -> Loss:
+        apart = (nets["net"](batch["x"]) - nets["first"](batch["x"])).square()
+        return Loss(super().loss(update, nets, batch, context).value + (apart * batch["valid"]).sum())

@@ -21,6 +21,9 @@ from generative.training.checkpoint.format import step_folder
 from generative.training.checkpoint.reader import Checkpoint, DamagedCheckpointError, OnEvent, newest_in
 from generative.training.checkpoint.snapshot import Snapshot
 
+CLOSING_SECONDS = 30.0
+"""How long the end of a store waits for this rank's own writing."""
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -50,7 +53,7 @@ class CheckpointStore:
         keep_every: keeps the steps divisible by it too; 0 for none.
         on_event: hears (kind, step, message), kind "checkpoint" (saved) or "warning" (passed over); called only from
             within the calls of this class, never from the thread.
-        timeout: seconds that rank 0 waits for the parts of the other ranks after its own is written.
+        timeout: seconds that a rank may take to write its part, and rank 0 to wait for the parts of the others.
     """
 
     def __init__(
@@ -131,11 +134,16 @@ class CheckpointStore:
         self._deliver()
 
     def close(self, patience: float = 0.0) -> None:
-        """Ends a save under way, without raising: after `patience` seconds waiting for other ranks is given up."""
+        """Ends a save under way, without raising: after `patience` seconds waiting for other ranks is given up.
+
+        A rank whose own part takes longer still (a disk that hangs) leaves it unfinished.
+        """
         if self._thread is not None:
             self._thread.join(patience)
+            self._stop.set()
+            self._thread.join(max(patience, CLOSING_SECONDS))
+            self._thread = None
         self._stop.set()
-        self._join()
 
     @property
     def busy(self) -> bool:
@@ -151,9 +159,17 @@ class CheckpointStore:
             self.blocked_seconds += time.perf_counter() - started
 
     def _join(self) -> None:
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        if self._thread is None:
+            return
+        # Once for its own part, once for those of the other ranks.
+        self._thread.join(2 * self._timeout)
+        if self._thread.is_alive():
+            raise CheckpointError(
+                f"a checkpoint in {self.folder} is still being written after {2 * self._timeout:g} s",
+                "a disk that answers",
+                "check the file system of run.dir (a network mount that hangs?), or raise parallel.patience_seconds",
+            )
+        self._thread = None
 
     def _deliver(self) -> None:
         while self._events:

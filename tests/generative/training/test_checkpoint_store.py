@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from generative.errors import CheckpointError
 from generative.training.checkpoint import CheckpointStore, Entry, open_checkpoint, shares, surplus_steps
+from generative.training.checkpoint import store as checkpoint_store
 from generative.training.checkpoint import writer as writing
 
 
@@ -184,6 +185,19 @@ def test_close_gives_up_waiting_for_other_ranks(tmp_path: Path) -> None:
     first.close()
     with pytest.raises(CheckpointError, match="the store was closed"):
         first.poll()
+
+
+def test_a_disk_that_hangs_is_waited_for_within_a_limit(
+    tmp_path: Path, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_store, "CLOSING_SECONDS", 0.2)
+    store = CheckpointStore(tmp_path, timeout=0.1)
+    store.save(1, {"w": Entry(torch.ones(3))}, {})
+    for _ in range(2):  # the one under way is not forgotten
+        with pytest.raises(CheckpointError, match=r"still being written after 0\.2 s"):
+            store.wait()
+    store.close()
+    assert store.complete_steps() == []
 
 
 def test_a_rank_that_is_ahead_loses_nothing(tmp_path: Path) -> None:

@@ -40,6 +40,18 @@ def test_applied_swaps_and_swaps_back_even_after_an_error():
     assert ema.average["weight"].item() == 1.0
 
 
+def test_averages_that_are_worn_already_stay_on_when_asked_for_again():
+    net = nn.Linear(1, 1, bias=False)
+    net.weight.data.fill_(1.0)
+    ema = Ema(dict(net.named_parameters()), 0.5)
+    net.weight.data.fill_(2.0)
+    with ema.applied():
+        with ema.applied():
+            assert net.weight.item() == 1.0
+        assert net.weight.item() == 1.0
+    assert net.weight.item() == 2.0
+
+
 @pytest.mark.parametrize("rate", [0.0, 1.0, 1.5])
 def test_rates_outside_are_refused(rate):
     with pytest.raises(ValueError, match="EMA rate"):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from torch import nn
 
 from generative.errors import CheckpointError, ConfigError
 from generative.method import NetworkSpec, Update
@@ -166,3 +167,31 @@ def test_names_that_do_not_fit_leave_the_module_as_it_was():
         load_weights(module, weights, "here")
     for name, tensor in module.state_dict().items():
         assert torch.equal(tensor, before[name])
+
+
+class Tied(nn.Module):
+    """One matrix as the first layer and, transposed back, as the last."""
+
+    def __init__(self):
+        super().__init__()
+        self.into, self.out = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+        self.out.weight = self.into.weight
+
+
+@dataclass(frozen=True)
+class Shared(Regression):
+    def networks(self):
+        return {"net": NetworkSpec(Tied)}
+
+
+def test_a_shared_parameter_is_kept_once_and_found_under_all_its_names(tmp_path):
+    engines = build_engines(Shared(), TrainConfig(steps=3, seed=11), 3, Backend())[0]
+    CheckpointStore(tmp_path).save(7, entries(engines, {}, 0, 1), {}, asynchronous=False)
+    module = Tied()
+    initialize(module, str(tmp_path / "step_000007"), "net", {})
+    assert module.out.weight is module.into.weight
+    assert torch.equal(module.out.weight, engines["net"].module.into.weight)
+    # Exports of others may keep it under the second name only, or under both.
+    for names in (["out.weight"], ["into.weight", "out.weight"]):
+        load_weights(module, dict.fromkeys(names, torch.eye(3)), "here")
+        assert torch.equal(module.into.weight, torch.eye(3))

@@ -16,7 +16,7 @@ from generative.training.hooks import Hook
 from generative.training.monitor import MonitorHook
 from generative.training.runfolder import read_lines
 from generative.training.trainer import Trainer
-from tests.support.toys import Duel, Regression, loaders
+from tests.support.toys import Anchored, Duel, Regression, loaders
 
 
 class Keep(Hook):
@@ -171,7 +171,7 @@ def stopping_after(count):
     return lambda: next(calls) >= count
 
 
-@pytest.mark.parametrize("method", [Regression(dropout=0.3), Duel()])
+@pytest.mark.parametrize("method", [Regression(dropout=0.3), Duel(), Anchored()])
 def test_interrupted_and_resumed_is_bit_identical(tmp_path, method):
     straight, a, _ = run(method, config(steps=9), CheckpointStore(tmp_path / "a"))
     first, b, state = run(method, config(steps=9), CheckpointStore(tmp_path / "b"), stop=stopping_after(4))
@@ -195,6 +195,12 @@ def test_training_on_from_a_complete_run_does_nothing(tmp_path):
     assert state == "complete"
     assert keep.records == []
     assert_same(weights(first), weights(again))
+
+
+def test_another_optimizer_cannot_go_on(tmp_path):
+    run(Regression(), config(), CheckpointStore(tmp_path))
+    with pytest.raises(CheckpointError, match="state of another optimizer"):
+        run(Regression(), config(optimizer={"name": "sgd", "lr": 0.1}), CheckpointStore(tmp_path))
 
 
 def test_only_damaged_checkpoints_stop_the_run_instead_of_starting_again(tmp_path):

@@ -1,0 +1,77 @@
+"""What strategies trip over: shared and fixed parameters, buffers, sums in bf16, silent ranks, what they must refuse."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from tests.support.groups import run_group
+
+SCRIPT = pathlib.Path(__file__).with_name("train_toy.py")
+STRATEGIES = ("ddp", "fsdp", "zero1", "zero2", "zero3")
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(180)]
+
+
+def job(method, strategy, parallel=None, **arguments):
+    return {"method": method, "parallel": {"strategy": strategy, **(parallel or {})}, **arguments}
+
+
+def run(world, jobs):
+    return run_group(SCRIPT, world, {"jobs": jobs}, timeout=150)
+
+
+def values(records):
+    return [value for record in records for value in record.values() if value is not None]
+
+
+def awkward(strategy, precision="fp32", fixed=False):
+    gentle = {"optimizer": {"lr": 0.003, "clip_norm": 0.7}}
+    options = {"fixed": fixed}
+    return job("awkward", strategy, precision=precision, options=options, train=gentle, weights="ema")
+
+
+def test_awkward_networks_train_alike():
+    """Losses, gradient norms, and what is left: weights, averages and buffers, the complex one among them."""
+    ones = run(1, [awkward("none", fixed=fixed) for fixed in (False, True)])[0]
+    # Stage 3 has no place for parameters that are not trained, and says so.
+    asked = [
+        (s, precision, fixed)
+        for s in STRATEGIES
+        for precision in ("fp32", "bf16")
+        for fixed in (False, True)
+        if not (fixed and s == "zero3")
+    ]
+    for case, result in zip(asked, run(2, [awkward(*case) for case in asked])[0], strict=True):
+        one, tolerance = ones[case[2]], 5e-3 if case[1] == "bf16" else 1e-5
+        assert values(result["losses"]) == pytest.approx(values(one["losses"]), rel=tolerance), case
+        assert values(result["norms"]) == pytest.approx(values(one["norms"]), rel=4 * tolerance), case
+        assert result["probe"] == pytest.approx(one["probe"], rel=4 * tolerance), case
+
+
+def test_many_micro_batches_are_summed_in_fp32():
+    """Gradient norms of 5 micro-batches a rank in bf16 against fp32: sums in bf16 would be off by percents."""
+    one = run(1, [job("gpt", "none", steps=3)])[0][0]
+    found = run(2, [job("gpt", s, precision="bf16", micro=1, steps=3) for s in STRATEGIES])[0]
+    for strategy, result in zip(STRATEGIES, found, strict=True):
+        assert values(result["norms"])[:1] == pytest.approx(values(one["norms"])[:1], rel=3e-3), strategy
+
+
+REFUSED = {
+    "an idle parameter": ({"options": {"idle": True}}, "no gradient to idle"),
+    "names of metrics that differ": ({"options": {"fickle": True}, "batch_size": 2}, "report different metrics"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_on_every_rank(name):
+    special, words = REFUSED[name]
+    for results in run(2, [job("awkward", s, refused=True, **special) for s in STRATEGIES]):
+        for strategy, result in zip(STRATEGIES, results, strict=True):
+            assert words in result.get("error", ""), (strategy, result)
+
+
+def test_a_silent_rank_is_given_up_after_the_time_out():
+    """DeepSpeed has a process group of its own, whose time-out would be half an hour."""
+    with pytest.raises(AssertionError, match=r"(?i)timed? ?out"):
+        run(2, [job("regression", "zero2", parallel={"timeout_seconds": 3}, silent_after=3)])
