@@ -96,7 +96,7 @@ def compare(checkpoint: Checkpoint, wanted: Mapping[str, tuple[int, ...]]) -> No
         raise CheckpointError(
             f"checkpoint {checkpoint.path} holds the state of another optimizer ({listed})",
             expected="the optimizer that the run was begun with",
-            remedy="set train.optimizer as it was, or start a new run from these weights (train.networks.NAME.init_from)",
+            remedy="set train.optimizer as it was, or start a new run with train.networks.NAME.init_from",
         )
     if listed:
         raise CheckpointError(

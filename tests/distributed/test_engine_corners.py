@@ -1,4 +1,4 @@
-"""What strategies trip over: shared and fixed parameters, buffers, sums in bf16, silent ranks, what they must refuse."""
+"""What strategies trip over: shared and fixed parameters, buffers, sums in bf16, silent ranks; what they refuse."""
 
 from __future__ import annotations
 
