@@ -37,6 +37,8 @@ class NetworkSpec:
         build: makes the module with its initial weights on the current default device; called under a fixed seed.
         trainable: whether some update trains it; others are frozen and held in eval mode.
         ema: decay rates of the averages kept of it (several are possible), each in (0, 1).
+        ema_ramp: the half-life of an average is at most this part of the steps so far, so that the first weights are
+            soon forgotten; None for the same half-life from the start.
         init_from: where its weights start instead: "network:NAME" (another network of this method), or a path of a run
             folder, checkpoint or export, optionally followed by "#NAME" of the network in it.
     """
@@ -44,6 +46,7 @@ class NetworkSpec:
     build: Callable[[], nn.Module]
     trainable: bool = True
     ema: tuple[float, ...] = ()
+    ema_ramp: float | None = None
     init_from: str | None = None
 
 
@@ -140,6 +143,7 @@ class Context:
     Args:
         step: training steps completed before this one.
         streams: noise of this step and update; address it by `batch["sample_id"]`.
+        shared: noise of this step that all its updates share (a latent that two networks see in turn).
         state: the method's memory.
         collectives: sums and gathers over ranks.
         global_batch: number of valid samples in the global batch.
@@ -148,6 +152,7 @@ class Context:
     step: int
     streams: Streams
     global_batch: int
+    shared: Streams = field(default_factory=lambda: Streams(0))
     state: Mapping[str, Tensor] = field(default_factory=dict)
     collectives: Collectives = field(default_factory=Alone)
 

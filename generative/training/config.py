@@ -30,8 +30,9 @@ class OptimizerConfig(Config):
 class ScheduleConfig(Config):
     """Learning rate as a function of the updates of its own optimizer."""
 
-    name: Literal["cosine", "constant", "linear", "wsd"] = "cosine"
-    """Shape after the warm-up; wsd: constant, then linear decay over the last `decay_fraction`."""
+    name: Literal["cosine", "constant", "linear", "wsd", "step"] = "cosine"
+    """Shape after the warm-up; wsd: constant, then linear decay over the last `decay_fraction`; step: times
+    `step_factor` after every `step_updates` or `step_fraction`."""
     warmup_steps: int | None = Field(default=None, ge=0)
     """Linear warm-up from 0; null takes `warmup_fraction`."""
     warmup_fraction: float = Field(default=0.01, ge=0, lt=1)
@@ -42,6 +43,12 @@ class ScheduleConfig(Config):
     """Final learning rate over the peak."""
     decay_fraction: float = Field(default=0.2, gt=0, le=1)
     """Part of the updates after the warm-up in which `wsd` decays."""
+    step_factor: float = Field(default=0.5, gt=0, le=1)
+    """What `step` multiplies the learning rate by, again and again."""
+    step_updates: PositiveInt | None = None
+    """Updates after which `step` does so; null takes `step_fraction`."""
+    step_fraction: float = Field(default=0.25, gt=0, le=1)
+    """Part of the updates after the warm-up after which `step` does so, if `step_updates` is null."""
 
 
 class CheckpointConfig(Config):

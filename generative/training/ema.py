@@ -18,20 +18,35 @@ class Ema:
         weights: what is averaged, by name: views of the fp32 weights, or of this rank's part of them. They are also
             the start of the average.
         rate: decay rate in (0, 1).
+        ramp: the half-life is at most this part of the steps taken so far; None for the same rate from the start.
         publish: called after the weights were changed from here.
     """
 
-    def __init__(self, weights: Mapping[str, Tensor], rate: float, publish: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        rate: float,
+        publish: Callable[[], None] = lambda: None,
+        ramp: float | None = None,
+    ) -> None:
         if not 0 < rate < 1:
             raise ValueError(f"EMA rate {rate} is not between 0 and 1")
-        self.rate, self._weights, self._publish = rate, dict(weights), publish
+        self.rate, self._weights, self._publish, self._ramp = rate, dict(weights), publish, ramp
         self._worn = False
         self.average: dict[str, Tensor] = {name: weight.detach().float().clone() for name, weight in weights.items()}
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Take one step towards the current weights."""
-        torch._foreach_lerp_(list(self.average.values()), list(self._weights.values()), 1 - self.rate)
+    def update(self, step: int) -> None:
+        """Take one step towards the current weights.
+
+        Args:
+            step: training steps completed, this one among them.
+        """
+        rate = self.rate
+        if self._ramp is not None:
+            # rate = 0.5^(1 / half-life)
+            rate = min(rate, 0.5 ** (1 / (self._ramp * step)))
+        torch._foreach_lerp_(list(self.average.values()), list(self._weights.values()), 1 - rate)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -29,6 +29,7 @@ def learning_rate(schedule: ScheduleConfig, peak: float, update: int, updates: i
     linear    peak + r (min - peak)
     constant  peak; there is no min
     wsd       peak, then over the last `decay_fraction` of r linearly to min
+    step      peak * step_factor^floor((update - warmup) / length); there is no min
     """
     warmup = warmup_updates(schedule, updates)
     if update < warmup:
@@ -38,6 +39,9 @@ def learning_rate(schedule: ScheduleConfig, peak: float, update: int, updates: i
     progress = min((update - warmup) / span, 1.0)
     if schedule.name == "constant":
         return peak
+    if schedule.name == "step":
+        length = schedule.step_updates or max(round(schedule.step_fraction * span), 1)
+        return peak * float(schedule.step_factor ** ((update - warmup) // length))
     if schedule.name == "linear":
         return peak + (floor - peak) * progress
     if schedule.name == "wsd":

@@ -198,7 +198,7 @@ class Trainer:
                     return False
         for engine in self.engines.values():
             for ema in engine.emas:
-                ema.update()
+                ema.update(self.step + 1)
         return True
 
     def _next_share(self) -> Share:

@@ -142,6 +142,7 @@ class Updater:
         return Context(
             step=step,
             streams=self.streams.at(step).within(name),
+            shared=self.streams.at(step).within("shared"),
             global_batch=self.global_batch,
             state=state,
             collectives=self.backend.collectives,

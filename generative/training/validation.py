@@ -60,9 +60,11 @@ class ValidationHook(Hook):
         count = min(self.config.samples, len(self.source))
         groups = min(GROUPS, count)
         chosen = np.linspace(0, len(self.source) - 1, count).round().astype(np.int64)
+        streams = Streams(trainer.config.seed).within("validation")
         context = Context(
             step=trainer.step,
-            streams=Streams(trainer.config.seed).within("validation").within(update.name),
+            streams=streams.within(update.name),
+            shared=streams.within("shared"),
             global_batch=count,
             state=trainer.state,
         )

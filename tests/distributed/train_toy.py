@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from generative.errors import GenerativeError
 from generative.training.backend import Backend
-from generative.training.checkpoint import CheckpointStore
+from generative.training.checkpoint import CheckpointStore, writer
 from generative.training.config import ParallelConfig, TrainConfig
 from generative.training.hooks import Hook
 from generative.training.trainer import Trainer
@@ -45,6 +45,16 @@ class Curve(Hook):
         self.validation.append(record["loss"])
 
 
+def slowly(write, seconds: float):
+    """The same, on a disk that takes its time."""
+
+    def written(*arguments):
+        time.sleep(seconds)
+        write(*arguments)
+
+    return written
+
+
 def train(arguments: dict) -> dict:
     """One run under a strategy; what it came to."""
     parallel = ParallelConfig.model_validate({"timeout_seconds": 60, **arguments.get("parallel", {})})
@@ -66,6 +76,8 @@ def train(arguments: dict) -> dict:
     if arguments.get("store"):
         attempt = f"{backend.agree(int.from_bytes(os.urandom(5), 'little')):x}"
         store = CheckpointStore(arguments["store"], backend.rank, backend.world, attempt, keep_last=5)
+    if arguments.get("slow_disk") and backend.rank == backend.world - 1:
+        writer.write_part = slowly(writer.write_part, arguments["slow_disk"])
     curve = Curve(arguments.get("kill_after"), arguments.get("silent_after"))
     trainer = Trainer(
         METHODS[arguments["method"]](**arguments.get("options", {})),

@@ -19,11 +19,28 @@ def test_ema_is_the_closed_form():
     values = [3.0, -1.0, 4.0, 0.5]
     net.weight.data.fill_(values[0])
     ema = Ema(dict(net.named_parameters()), 0.75)
-    for value in values[1:]:
+    for step, value in enumerate(values[1:], start=1):
         net.weight.data.fill_(value)
-        ema.update()
+        ema.update(step)
     expected = 0.75**3 * 3.0 + 0.25 * sum(0.75 ** (3 - i) * v for i, v in enumerate(values[1:], start=1))
     assert ema.average["weight"].item() == pytest.approx(expected)
+
+
+def test_ramp_keeps_the_half_life_short_at_first():
+    """A weight that jumps from 0 to 1 at step s: after half a ramp's worth of steps about half of it has arrived."""
+    net = nn.Linear(1, 1, bias=False)
+    net.weight.data.fill_(0.0)
+    ema = Ema(dict(net.named_parameters()), 0.5 ** (1 / 50), ramp=0.05)
+    net.weight.data.fill_(1.0)
+    ema.update(1)
+    assert ema.average["weight"].item() == pytest.approx(1 - 0.5 ** (1 / 0.05))
+    ema.average["weight"].fill_(0.0)
+    for step in (200, 201, 202, 203, 204, 205, 206, 207, 208, 209):  # half-life 10 to 10.45
+        ema.update(step)
+    assert ema.average["weight"].item() == pytest.approx(0.5, abs=0.01)
+    ema.average["weight"].fill_(0.0)
+    ema.update(10**6)  # the rate itself from here on
+    assert ema.average["weight"].item() == pytest.approx(1 - 0.5 ** (1 / 50))
 
 
 def test_applied_swaps_and_swaps_back_even_after_an_error():

@@ -32,6 +32,10 @@ def test_cosine_equals_the_reference():
         ({"name": "constant", "warmup_steps": 4}, 2, 0.5),
         ({"name": "constant", "warmup_steps": 0}, 99, 1.0),
         ({"name": "linear", "warmup_steps": 20, "min_ratio": 0.0}, 60, 0.5),
+        ({"name": "step", "warmup_steps": 0, "step_fraction": 0.25, "step_factor": 0.5}, 24, 1.0),
+        ({"name": "step", "warmup_steps": 0, "step_fraction": 0.25, "step_factor": 0.5}, 25, 0.5),
+        ({"name": "step", "warmup_steps": 0, "step_fraction": 0.25, "step_factor": 0.5}, 99, 0.125),
+        ({"name": "step", "warmup_steps": 10, "step_updates": 30, "step_factor": 0.9}, 75, 0.81),
         ({"name": "wsd", "warmup_steps": 0, "decay_fraction": 0.2, "min_ratio": 0.0}, 79, 1.0),
         ({"name": "wsd", "warmup_steps": 0, "decay_fraction": 0.2, "min_ratio": 0.0}, 90, 0.5),
         # Of the 50 updates after the warm-up, half decay: the middle of the decay is 3/4 of the way.

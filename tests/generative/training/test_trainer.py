@@ -135,6 +135,22 @@ def weights_of(trainer, name):
     return {k: v.clone() for k, v in trainer.networks()[name].named_parameters()}
 
 
+def test_updates_of_a_step_share_a_stream_besides_their_own():
+    """A latent drawn from it is the same in both; the next step draws another."""
+
+    class Listening(Duel):
+        def loss(self, update, nets, batch, context):
+            ids = batch["sample_id"]
+            drawn.append((context.step, context.shared.normal("z", ids)[0], context.streams.normal("z", ids)[0]))
+            return super().loss(update, nets, batch, context)
+
+    drawn: list = []
+    run(Listening(critic_repeats=1), config(steps=2))
+    (_, a, x), (_, b, y), (_, c, _), _ = drawn
+    assert a == b != c
+    assert x != y
+
+
 def test_only_the_trained_network_changes():
     class Watch(Hook):
         def on_start(self, trainer):
