@@ -143,18 +143,18 @@ class Context:
     Args:
         step: training steps completed before this one.
         streams: noise of this step and update; address it by `batch["sample_id"]`.
-        shared: noise of this step that all its updates share (a latent that two networks see in turn).
         state: the method's memory.
         collectives: sums and gathers over ranks.
         global_batch: number of valid samples in the global batch.
+        shared: noise of this step that all its updates share (a latent that two networks see in turn).
     """
 
     step: int
     streams: Streams
     global_batch: int
-    shared: Streams = field(default_factory=lambda: Streams(0))
     state: Mapping[str, Tensor] = field(default_factory=dict)
     collectives: Collectives = field(default_factory=Alone)
+    shared: Streams = field(default_factory=lambda: Streams(0))
 
 
 @dataclass(frozen=True)
