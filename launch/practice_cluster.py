@@ -9,6 +9,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -42,12 +43,13 @@ class PracticeCluster:
         self._start()
 
     def _start(self) -> None:
+        self._words = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the cluster)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "launch.practice_cluster", *self._size],
             env=os.environ | self.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._words,
             text=True,
         )
         self.address = str(self._answer())
@@ -77,6 +79,7 @@ class PracticeCluster:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._words.close()
 
     def _do(self, *words: str) -> Any:
         assert self._process.stdin is not None
@@ -88,8 +91,10 @@ class PracticeCluster:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
+            self._words.seek(0)
+            last = self._words.read().strip().rpartition("\n")[2]
             raise ResourceError(
-                "the practice cluster on this machine did not start, or broke down",
+                f"the practice cluster on this machine did not start, or broke down: {last or 'it said nothing'}",
                 "a few raylets with their own addresses (127.0.0.2, ...)",
                 "free memory and cores, or practise with fewer nodes",
             )
@@ -107,6 +112,9 @@ def serve(nodes: int, cores: float) -> None:
     from ray.cluster_utils import Cluster
 
     folder = temporary_folder()
+    # Ray notes the address of a cluster in a folder that it takes to be there, and where others look for theirs.
+    os.environ["RAY_TMPDIR"] = str(folder)
+    (folder / "ray").mkdir()
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     cluster = Cluster(initialize_head=True, head_node_args=head | {"temp_dir": str(folder)})
     members: dict[str, Any] = {}
