@@ -8,7 +8,7 @@ from typing import Any
 from generative.config import Config, Layers, validate
 from generative.config_text import parse_override
 from generative.errors import ConfigError
-from launch.schema import LaunchConfig
+from launch.sections import LaunchConfig
 
 
 class _Launch(Config):

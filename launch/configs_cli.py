@@ -33,19 +33,20 @@ def schema(
 ) -> None:
     """List all keys with type, default and meaning."""
     from launch.cluster_schema import ClusterFile
-    from launch.schema import RunConfig
+    from launch.schema import KINDS
 
     if as_json:
-        typer.echo(json.dumps(RunConfig.model_json_schema(), indent=1))
+        typer.echo(json.dumps({"anyOf": [kind.model_json_schema() for kind in KINDS]}, indent=1))
         return
-    lines = list(dict.fromkeys([*_lines(RunConfig, ""), *_lines(ClusterFile, "")]))
+    models = (*KINDS, ClusterFile)
+    lines = list(dict.fromkeys(line for model in models for line in _lines(model, "")))
     found = [line for line in lines if not key or line[0] == key or line[0].startswith(f"{key}.")]
     if not found:
         from generative.config import known_keys
         from generative.errors import ConfigError, suggestion
 
         raise ConfigError(
-            f"{key}: unknown key{suggestion(key, [*known_keys(RunConfig), *known_keys(ClusterFile)])}",
+            f"{key}: unknown key{suggestion(key, [known for model in models for known in known_keys(model)])}",
             "a key or section of the configuration",
             "correct the key, or leave it out to list all",
         )

@@ -13,6 +13,7 @@ from torch import nn
 
 from generative import __version__
 from generative.data.config import HubTextConfig, ShardsTextConfig, TextDataConfig
+from generative.data.text import open_text
 from generative.data.tokenizers import Tokenizer, open_tokenizer
 from generative.errors import GenerativeError
 from generative.hub import llama
@@ -24,8 +25,8 @@ from generative.method import DataFacts, Method
 from generative.training.checkpoint import Checkpoint, open_checkpoint
 from generative.training.exported import MODEL_TYPE
 from generative.training.networks import compare_weights, weight_names
-from launch import text_task
 from launch.export_card import make_card
+from launch.modality import build_method
 from launch.opened import read_config
 from launch.schema import RunConfig
 
@@ -107,7 +108,7 @@ def open_subject(path: Path, asked: Asked, say: Say) -> Subject:
     say("check", f"{path}: files against their hashes")
     checkpoint = open_checkpoint(path, on_event=lambda kind, step, message: say(kind, message))
     facts = DataFacts(**checkpoint.meta.get("facts", {}))
-    method = text_task.build_method(config, facts)
+    method = build_method(config, facts)
     specs = method.networks()
     network = choose_network([name for name, spec in specs.items() if spec.trainable], asked.network)
     average = choose_average(specs[network].ema, asked.weights)
@@ -165,7 +166,7 @@ def find_tokenizer(subject: Subject) -> tuple[Tokenizer | None, str]:
     """
     data = subject.config.data
     try:
-        found = _tokenizer_alone(data) or text_task.open_data(subject.config).tokenizer
+        found = _tokenizer_alone(data) or open_text(data).tokenizer
     except GenerativeError as error:
         return None, f"the tokenizer is left out: {error.problem}"
     if found.vocab_size != subject.facts.vocab_size:

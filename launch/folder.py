@@ -99,10 +99,10 @@ def validate(layers: Layers, path: Path) -> RunConfig:
         RunFolderError: this version does not know it.
     """
     from generative import config
-    from launch.schema import RunConfig
+    from launch.schema import schema_for
 
     try:
-        return config.validate(layers, RunConfig)
+        return config.validate(layers, schema_for(layers.values))
     except ConfigError as error:
         raise _unreadable(path, error) from error
 

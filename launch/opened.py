@@ -11,13 +11,12 @@ import torch
 from torch import nn
 
 from generative.config import Layers, validate
-from generative.data.text import TextData
-from generative.errors import CheckpointError, ConfigError
+from generative.errors import ConfigError
 from generative.training.checkpoint import Checkpoint, open_checkpoint
 from generative.training.networks import checkpoint_weights, load_weights
 from generative.training.precision import under_autocast
 from launch import folder as run_folder
-from launch import text_task
+from launch.modality import build_method, modality
 from launch.schema import RunConfig
 
 Changes = Mapping[str, Any]
@@ -30,7 +29,7 @@ class OpenRun:
 
     folder: Path
     config: RunConfig
-    data: TextData
+    data: Any
     method: Any
     checkpoint: Checkpoint
     device: torch.device
@@ -95,7 +94,7 @@ def _changed(config: RunConfig, path: Path, changes: Mapping[str, Any]) -> RunCo
         for part in reversed((*parents, last)):
             nested = {part: nested}
         layers.merge(nested, "command line", {})
-    return validate(layers, RunConfig)
+    return validate(layers, type(config))
 
 
 def open_run(path: str | Path, changes: Mapping[str, Any] | None = None) -> OpenRun:
@@ -112,18 +111,8 @@ def open_run(path: str | Path, changes: Mapping[str, Any] | None = None) -> Open
     folder = path.parent.parent if path.parent.name == "checkpoints" else path
     config = read_config(folder, changes)
     checkpoint = open_checkpoint(path)
-    data = text_task.open_data(config)
-    _same_tokens(data, checkpoint)
+    kind = modality(config)
+    data = kind.open_data(config)
+    kind.check_checkpoint(data, checkpoint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return OpenRun(folder, config, data, text_task.build_method(config, data.facts), checkpoint, device)
-
-
-def _same_tokens(data: TextData, checkpoint: Checkpoint) -> None:
-    """The numbers of a model mean nothing under another tokenizer."""
-    trained = checkpoint.meta.get("facts", {}).get("vocab_size")
-    if trained != data.facts.vocab_size:
-        raise CheckpointError(
-            f"{checkpoint.path} was trained with {trained} tokens; the data has {data.facts.vocab_size} now",
-            expected="the tokenizer that the run began with",
-            remedy="restore the data (or data.cache) that the run was trained on",
-        )
+    return OpenRun(folder, config, data, build_method(config, data.facts), checkpoint, device)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from generative.errors import ResourceError
 
 if TYPE_CHECKING:
-    from launch.schema import LaunchConfig
+    from launch.sections import LaunchConfig
 
 Nodes = Mapping[str, Mapping[str, float]]
 """Resources by node: {"id": {"CPU": 4.0, "GPU": 1.0, "memory": 8e9}}."""

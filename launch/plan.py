@@ -19,7 +19,7 @@ from generative.training.memory import Layout, StateBytes, frozen_bytes, trained
 from generative.training.networks import check_networks
 from generative.training.strategies import check_strategy
 from generative.training.throughput import measured_matmul_flops
-from launch import text_task
+from launch.modality import modality
 from launch.plan_networks import Network, describe_network
 from launch.schema import RunConfig
 
@@ -74,7 +74,7 @@ class Plan:
         networks: of the method.
         steps: training steps.
         flops: of all steps by the method's own count (the paper's convention).
-        tokens: of all steps.
+        tokens: of all steps; 0 where the data has none.
         method_state: bytes of the method's memory between steps.
         description: the data in a few words.
         seconds: guess of the training time, where the speed of the machine is known.
@@ -148,14 +148,14 @@ def outline(
     check_networks(method, config.train, modules, resumed)
     world = world or workers(config)
     check_strategy(method, config.train, config.parallel, world, modules)
-    steps, length = text_task.steps(config, method, facts), facts.sequence_length or 0
+    steps = modality(config).steps(config, method, facts)
     return Plan(
         name=config.name,
         spread=spread(config, world),
         networks=tuple(describe_network(name, module, method, config) for name, module in modules.items()),
         steps=steps,
-        flops=float(step_flops(config, method, length)) * steps,
-        tokens=steps * config.train.batch_size * length,
+        flops=float(step_flops(config, method, facts)) * steps,
+        tokens=steps * config.train.batch_size * (facts.sequence_length or 0),
         method_state=sum(tensor.nbytes for tensor in method.state().values()),
         description=description,
     )
@@ -177,10 +177,10 @@ def measured_flops(config: RunConfig) -> float:
     return rate
 
 
-def step_flops(config: RunConfig, method: Method, length: int) -> int:
+def step_flops(config: RunConfig, method: Method, facts: DataFacts) -> int:
     """FLOPs of one training step over the global batch, by the method's own count."""
-    tokens = torch.zeros(1, 1, dtype=torch.int64).expand(config.train.batch_size, length + 1)
-    return method.flops({"tokens": tokens})
+    size = config.train.batch_size
+    return method.flops(modality(config).fake_batch(facts, size, size))
 
 
 def spread(config: RunConfig, world: int) -> Spread:

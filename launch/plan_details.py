@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from generative.data.facts import known_facts
-from generative.data.text_data import describe
 from generative.errors import ConfigError
 from generative.nets.linear_cross_entropy import chunks_of
 from generative.training.activations import FakeRun, Numerics
-from launch import text_task
 from launch.machines import load_machine
+from launch.modality import build_method, modality
 from launch.plan import Plan, Spread, measured_flops, outline
 from launch.schema import RunConfig
 
@@ -51,7 +51,8 @@ class Activations:
     """Peaks of one micro-batch, each found by a run with fake weights when first asked for."""
 
     method: Any
-    length: int
+    fake_batch: Callable[[int, int], dict[str, Tensor]]
+    """(samples, global batch) -> a micro-batch."""
     _found: dict[tuple[Numerics, bool, bool, int], int] = field(default_factory=dict)
 
     def __call__(self, spread: Spread, exact: bool = True) -> int:
@@ -68,7 +69,7 @@ class Activations:
         if key not in self._found:
             run = FakeRun(self.method, numerics(spread), spread.checkpointing)
             with chunks_of("cuda" if spread.cuda else "cpu"):
-                peaks = run.activation_bytes(fake_batch(size, self.length, spread.batch_size), spread.batch_size)
+                peaks = run.activation_bytes(self.fake_batch(size, spread.batch_size), spread.batch_size)
             self._found[key] = max(peaks.values())
         return self._found[key]
 
@@ -131,28 +132,18 @@ def numerics(spread: Spread) -> Numerics:
     return "autocast" if spread.strategy in ("none", "ddp") else "bf16"
 
 
-def fake_batch(size: int, length: int, global_batch: int) -> dict[str, Tensor]:
-    """A micro-batch of windows, with places spread over the global batch so that its noise levels are typical."""
-    ids = torch.arange(size)
-    return {
-        "tokens": torch.zeros(size, length + 1, dtype=torch.int64),
-        "sample_id": ids,
-        "position": ids * max(global_batch // size, 1),
-        "valid": torch.ones(size, dtype=torch.bool),
-    }
-
-
 def make(config: RunConfig) -> tuple[Details, Activations]:
     """The whole plan of a configuration, and what its activations were found with.
 
     Raises:
         GenerativeError: a setting that cannot work, an unknown machine or vocabulary.
     """
-    facts = known_facts(config.data, config.method.network.vocab_size)
-    method = text_task.build_method(config, facts)
-    plan = outline(config, method, facts, describe(config.data), _planned_workers(config))
+    kind = modality(config)
+    facts = kind.known_facts(config)
+    method = build_method(config, facts)
+    plan = outline(config, method, facts, kind.describe(config), _planned_workers(config))
     limits = limits_of(config, plan.spread)
-    found = Activations(method, facts.sequence_length or 0)
+    found = Activations(method, partial(kind.fake_batch, facts))
     return details(config, plan, limits, found), found
 
 
@@ -174,7 +165,7 @@ def _executed(plan: Plan, found: Activations) -> float:
     run = FakeRun(found.method, numerics(plan.spread), plan.spread.checkpointing)
     # Large chunks are few: the count is the same, and quick.
     with chunks_of("cuda"):
-        counted = run.flops(fake_batch(samples, found.length, plan.spread.batch_size))
+        counted = run.flops(found.fake_batch(samples, plan.spread.batch_size))
     return counted / samples * plan.spread.batch_size * plan.steps
 
 

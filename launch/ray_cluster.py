@@ -20,7 +20,7 @@ from launch.environment import cores
 from launch.placement import Nodes, check_resources, seats
 
 if TYPE_CHECKING:
-    from launch.schema import LaunchConfig
+    from launch.sections import LaunchConfig
 
 LOG = logging.getLogger("launch.ray")
 """Goes to logs/ray.log beside Ray's own messages; its times tell where a slow start comes from."""

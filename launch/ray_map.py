@@ -22,7 +22,7 @@ from launch import ray_cluster
 from launch.stopping import abandoned
 
 if TYPE_CHECKING:
-    from launch.schema import LaunchConfig
+    from launch.sections import LaunchConfig
 
 Function = Callable[[Any], Any]
 Make = Callable[[], Function]

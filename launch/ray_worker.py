@@ -39,7 +39,7 @@ def train_worker(settings: Mapping[str, Any]) -> None:
     """One rank. What it prints goes to <run folder>/logs/worker_RANK.log."""
     import ray.train
 
-    from launch.schema import RunConfig
+    from launch.schema import schema_for
 
     context, folder = ray.train.get_context(), Path(settings["folder"])
     rank, world, attempt = context.get_world_rank(), context.get_world_size(), int(settings["attempt"])
@@ -47,7 +47,7 @@ def train_worker(settings: Mapping[str, Any]) -> None:
     _sign(folder, rank, attempt, str(settings["driver"]))
     if os.path.isdir(settings["directory"]):
         os.chdir(settings["directory"])
-    config = RunConfig.model_validate(settings["config"])
+    config = schema_for(settings["config"]).model_validate(settings["config"])
     settings["work"](config, folder, rank=rank, world=world, attempt=attempt)
 
 

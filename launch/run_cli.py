@@ -93,7 +93,7 @@ def sample(
     """Draw samples or fill gaps with a trained model. What is not given is as in the run's configuration."""
     from launch.console import Console, bar_progress
     from launch.folder import check_output, write_output
-    from launch.runs import sample_run
+    from launch.runs import sample_run, samples_shown
 
     check_output(json, "--json")
     console = Console()
@@ -111,8 +111,8 @@ def sample(
         progress=bar_progress(console, "sample"),
     )
     console.end_progress()
-    for number, item in enumerate(samples["items"], start=1):
-        typer.echo(f"{item['kind']} {number}  ({samples['model']} weights, step {samples['step']})\n{item['text']}\n")
+    for line in samples_shown(run, samples):
+        typer.echo(line)
     write_output(json, samples)
 
 

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from generative.method import Alone
+from generative.config import Config
 from generative.training.checkpoint import open_checkpoint
-from launch import text_task
+from generative.training.runfolder import write_json
 from launch.asked import as_changes, asked_launch, split_overrides
+from launch.modality import AskedSamples, Progress, modality
 from launch.opened import Changes, OpenRun, open_run, read_config
-from launch.schema import TextEvaluation
-from launch.text_evaluation import evaluate
 
-__all__ = ["OpenRun", "evaluate_run", "open_run", "read_config", "sample_run"]
-
-Progress = Callable[[int, int], None]
+__all__ = ["OpenRun", "evaluate_run", "open_run", "read_config", "sample_run", "samples_shown"]
 
 RECORD = "evaluation.json"
 """The evaluation that stands for the run, in its folder."""
@@ -64,27 +58,16 @@ def sample_run(
     changes = {"sample.infill": 0} | _given(options) | as_changes(others)
     run = open_run(path, changes)
     launch = asked_launch(run.config.launch, launch_overrides, workers)
-    text_task.check_lengths(run.config, run.data)
-    drawn = _sample(run, prompt, infill) if launch is None or infill else None
-    if drawn is None:
-        from launch.text_actors import sample_with
-
-        assert launch is not None
-        items = sample_with(run, launch, changes, prompt, progress)
-        worn = run.worn(run.config.sample.weights)
-        drawn = {"time": time.time(), "step": run.checkpoint.step, "model": worn, "items": items}
-    text_task.write_json(run.folder / "samples" / "asked" / f"step_{run.checkpoint.step:06d}.json", drawn)
+    drawn = modality(run.config).draw(run, AskedSamples(prompt, infill), launch, changes, progress)
+    write_json(run.folder / "samples" / "asked" / f"step_{run.checkpoint.step:06d}.json", drawn)
     return drawn
 
 
-def _sample(run: OpenRun, prompt: str | None, infill: str | None) -> dict[str, Any]:
-    """Samples drawn in this process."""
-    settings = run.config.sample
-    nets, worn = run.networks(settings.weights)
-    with torch.no_grad():
-        return text_task.samples(
-            settings, run.data, run.method, nets, run.device, worn, run.checkpoint.step, prompt, infill
-        )
+def samples_shown(path: str | Path, drawn: Mapping[str, Any]) -> list[str]:
+    """What `sample_run` drew, as the terminal shows it."""
+    path = Path(path)
+    folder = path.parent.parent if path.parent.name == "checkpoints" else path
+    return modality(read_config(folder)).shown(drawn)
 
 
 def _given(options: Changes) -> dict[str, Any]:
@@ -120,14 +103,9 @@ def evaluate_run(
     changes = _given(options) | as_changes(others)
     run = open_run(path, changes)
     launch = asked_launch(run.config.launch, launch_overrides, workers)
-    figures = _evaluate(run, progress) if launch is None else None
-    if figures is None:
-        from launch.text_actors import evaluate_with
-
-        assert launch is not None
-        figures = evaluate_with(run, launch, changes, progress)
+    figures = modality(run.config).measure(run, launch, changes, progress)
     place = run.folder / _record_name(run, read_config(run.folder).evaluate)
-    text_task.write_json(place, figures)
+    write_json(place, figures)
     on_written(place)
     if place.name == RECORD:
         from evaluation.report import write_report
@@ -136,17 +114,10 @@ def evaluate_run(
     return figures
 
 
-def _evaluate(run: OpenRun, progress: Progress | None) -> dict[str, Any]:
-    """Figures measured in this process."""
-    settings = run.config.evaluate
-    nets, worn = run.networks(settings.weights)
-    return evaluate(settings, run.data, run.method, nets, Alone(), run.device, worn, run.checkpoint.step, progress)
-
-
-def _record_name(run: OpenRun, own: TextEvaluation) -> str:
+def _record_name(run: OpenRun, own: Config) -> str:
     """Where an evaluation goes: `RECORD`, or evaluations/step_000040_windows_4.json for another step or settings."""
     asked = run.config.evaluate
-    keys = [key for key in ("windows", "draws", "weights") if getattr(asked, key) != getattr(own, key)]
+    keys = [key for key in modality(run.config).RECORD_KEYS if getattr(asked, key) != getattr(own, key)]
     differing = [f"{key}_{getattr(asked, key)}" for key in keys]
     newest = open_checkpoint(run.folder, verify=False).step
     if not differing and run.checkpoint.step == newest:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from generative.method import Alone
 from launch.opened import Changes, OpenRun, open_run
 from launch.ray_map import Progress, map_items
-from launch.schema import LaunchConfig
+from launch.sections import LaunchConfig
 from launch.text_evaluation import Subject, count_windows, part_of, scores, summary
 
 Part = tuple[int, int]

@@ -18,7 +18,7 @@ from generative.data.sources import StreamingSource
 from generative.data.text import TextData
 from generative.method import Batch, Collectives, Likelihood
 from generative.randomness import Streams
-from launch.schema import TextEvaluation
+from launch.sections import TextEvaluation
 
 NOISE_LEVELS = 10
 """Points of the curve of loss by noise level."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from generative.data.text import TextData
 from generative.errors import ConfigError
 from generative.randomness import Streams
-from launch.schema import TextSampling
+from launch.sections import TextSampling
 
 Item = dict[str, Any]
 BLANK = re.compile("▁")

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from generative.data import facts, text_data
 from generative.data.text import TextData, open_text
-from generative.errors import ConfigError
-from generative.method import DataFacts
-from generative.methods.catalogue import METHODS
+from generative.errors import CheckpointError, ConfigError
+from generative.method import Alone, DataFacts
+from generative.training.checkpoint import Checkpoint
 from generative.training.hooks import Hook, Record
-from generative.training.runfolder import atomic_write
+from generative.training.runfolder import write_json
 from generative.training.trainer import Trainer
-from launch.schema import RunConfig, TextSampling
+from launch.modality import AskedSamples, Progress
+from launch.opened import Changes, OpenRun
+from launch.schema import RunConfig
+from launch.sections import LaunchConfig, TextSampling
 from launch.text_evaluation import evaluate
 
+RECORD_KEYS = ("windows", "draws", "weights")
 
-def open_data(config: RunConfig, progress: Callable[[int, int], None] | None = None) -> TextData:
+
+def open_data(config: RunConfig, progress: Progress | None = None) -> TextData:
     """Training and held-out windows; tokenised first where that has not been done."""
     return open_text(config.data, progress=progress)
 
 
-def build_method(config: RunConfig, facts: DataFacts) -> Any:
-    """The method of a configuration, for data of these facts."""
-    return METHODS[config.method.name].build(config.method, facts)
+def known_facts(config: RunConfig) -> DataFacts:
+    """Vocabulary and window length, as far as they are known without the text."""
+    return facts.known_facts(config.data, config.method.network.vocab_size)
+
+
+def describe(config: RunConfig) -> str:
+    """Text, tokenizer and windows in one line."""
+    return text_data.describe(config.data)
 
 
 def steps(config: RunConfig, method: Any, facts: DataFacts) -> int:
@@ -49,7 +58,7 @@ def steps(config: RunConfig, method: Any, facts: DataFacts) -> int:
     return count
 
 
-def check_lengths(config: RunConfig, data: TextData) -> None:
+def check(config: RunConfig, data: TextData) -> None:
     """Refuse contexts that the network cannot take."""
     longest = config.method.network.max_length
     asked = {"data.sequence_length": data.facts.sequence_length or 0, "sample.length": config.sample.length or 0}
@@ -68,9 +77,26 @@ def check_lengths(config: RunConfig, data: TextData) -> None:
         )
 
 
-def facts_json(facts: DataFacts) -> dict[str, Any]:
-    """For the checkpoint."""
-    return dataclasses.asdict(facts)
+def check_checkpoint(data: TextData, checkpoint: Checkpoint) -> None:
+    """The numbers of a model mean nothing under another tokenizer."""
+    trained = checkpoint.meta.get("facts", {}).get("vocab_size")
+    if trained != data.facts.vocab_size:
+        raise CheckpointError(
+            f"{checkpoint.path} was trained with {trained} tokens; the data has {data.facts.vocab_size} now",
+            expected="the tokenizer that the run began with",
+            remedy="restore the data (or data.cache) that the run was trained on",
+        )
+
+
+def fake_batch(facts: DataFacts, size: int, global_batch: int) -> dict[str, torch.Tensor]:
+    """Windows without text, with places spread over the global batch so that their noise levels are typical."""
+    ids = torch.arange(size)
+    return {
+        "tokens": torch.zeros(1, 1, dtype=torch.int64).expand(size, (facts.sequence_length or 0) + 1),
+        "sample_id": ids,
+        "position": ids * max(global_batch // size, 1),
+        "valid": torch.ones(size, dtype=torch.bool),
+    }
 
 
 # ---------------------------------------------------------------------- samples
@@ -113,6 +139,11 @@ def describe_weights(trainer: Trainer, weights: str) -> str:
     return f"ema {rates[0]}" if weights == "ema" and rates else "trained"
 
 
+def hooks(config: RunConfig, data: TextData, run_dir: Path) -> list[Hook]:
+    """Samples every `train.sample_every` steps."""
+    return [SampleHook(config, data, run_dir)]
+
+
 class SampleHook(Hook):
     """Draws samples every `train.sample_every` steps (rank 0 does)."""
 
@@ -153,7 +184,38 @@ def finish(config: RunConfig, data: TextData, trainer: Trainer, run_dir: Path) -
         write_samples(config, data, trainer, run_dir)
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Replace a JSON file, in a folder that may not exist yet."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, json.dumps(value, ensure_ascii=False))
+# ---------------------------------------------------------------------- a run that is opened again
+
+
+def draw(
+    run: OpenRun, asked: AskedSamples, launch: LaunchConfig | None, changes: Changes, progress: Progress | None
+) -> dict[str, Any]:
+    """Samples, or infillings of the text that is asked for (in this process)."""
+    settings, step = run.config.sample, run.checkpoint.step
+    check(run.config, run.data)
+    if launch is None or asked.infill:
+        nets, worn = run.networks(settings.weights)
+        with torch.no_grad():
+            return samples(settings, run.data, run.method, nets, run.device, worn, step, asked.prompt, asked.infill)
+    from launch.text_actors import sample_with
+
+    items = sample_with(run, launch, changes, asked.prompt, progress)
+    return {"time": time.time(), "step": step, "model": run.worn(settings.weights), "items": items}
+
+
+def shown(drawn: Mapping[str, Any]) -> list[str]:
+    """Each text below its number."""
+    weights = f"({drawn['model']} weights, step {drawn['step']})"
+    items = enumerate(drawn["items"], start=1)
+    return [f"{item['kind']} {number}  {weights}\n{item['text']}\n" for number, item in items]
+
+
+def measure(run: OpenRun, launch: LaunchConfig | None, changes: Changes, progress: Progress | None) -> dict[str, Any]:
+    """Figures of held-out windows."""
+    if launch is not None:
+        from launch.text_actors import evaluate_with
+
+        return evaluate_with(run, launch, changes, progress)
+    settings = run.config.evaluate
+    nets, worn = run.networks(settings.weights)
+    return evaluate(settings, run.data, run.method, nets, Alone(), run.device, worn, run.checkpoint.step, progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import secrets
@@ -25,8 +26,8 @@ from generative.training.runfolder import atomic_write
 from generative.training.runlock import RunLock
 from generative.training.trainer import Trainer
 from generative.training.validation import ValidationHook
-from launch import text_task
 from launch.folder import read_json
+from launch.modality import build_method, modality
 from launch.plan import Plan, here, outline, step_flops
 from launch.ray_worker import restarts
 from launch.schema import RunConfig
@@ -44,9 +45,10 @@ def prepare(config: RunConfig, run_dir: Path, progress: Callable[[int, int], Non
     Raises:
         GenerativeError: whatever can be known to be wrong beforehand.
     """
-    data = text_task.open_data(config, progress)
-    method = text_task.build_method(config, data.facts)
-    text_task.check_lengths(config, data)
+    kind = modality(config)
+    data = kind.open_data(config, progress)
+    method = build_method(config, data.facts)
+    kind.check(config, data)
     check_trackers(config)
     resumed = bool(complete_steps(run_dir / "checkpoints"))
     return here(config, outline(config, method, data.facts, data.description, resumed=resumed))
@@ -95,14 +97,15 @@ def _run(config: RunConfig, run_dir: Path, rank: int, attempt: int, stop: Callab
 
 
 def _train(config: RunConfig, run_dir: Path, backend: Backend, attempt: int, stop: Callable[[], bool]) -> str:
-    data = text_task.open_data(config)
-    method = text_task.build_method(config, data.facts)
-    steps = text_task.steps(config, method, data.facts)
+    kind = modality(config)
+    data = kind.open_data(config)
+    method = build_method(config, data.facts)
+    steps = kind.steps(config, method, data.facts)
     length = data.facts.sequence_length
     keeping = config.train.checkpoint
     monitor = MonitorHook(
         run_dir,
-        batch_flops=float(step_flops(config, method, length or 0)),
+        batch_flops=float(step_flops(config, method, data.facts)),
         tokens_per_sample=length,
         status={"config": config.name, "attempt": attempt, **_losses_so_far(run_dir, backend.rank)},
         trackers=lambda: make_trackers(config, run_dir),
@@ -132,16 +135,16 @@ def _train(config: RunConfig, run_dir: Path, backend: Backend, attempt: int, sto
         )
 
     hooks: list[Hook] = [monitor, ValidationHook(config.train.validation, data.validation)]
-    hooks.append(text_task.SampleHook(config, data, run_dir))
+    hooks += kind.hooks(config, data, run_dir)
     if config.train.profile.chosen():
         profile = ProfileHook(config.train.profile, run_dir)
         hooks = [monitor, profile, *hooks[1:], profile.opener]
-    facts = {"config": config.name, "facts": text_task.facts_json(data.facts)}
+    facts = {"config": config.name, "facts": dataclasses.asdict(data.facts)}
     trainer = Trainer(method, config.train, steps, batches, backend, store, hooks, stop, facts)
     try:
         state = trainer.train()
         if state == "complete":
-            text_task.finish(config, data, trainer, run_dir)
+            kind.finish(config, data, trainer, run_dir)
     except GenerativeError as error:
         with contextlib.suppress(RunFolderError):  # a full disk must not hide the error
             monitor.finish(state="failed", message=error.problem)

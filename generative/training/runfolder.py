@@ -89,6 +89,12 @@ def atomic_write(path: Path, text: str, durable: bool = True) -> None:
         replace_file(Path(path), text.encode(), durable)
 
 
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replaces a JSON file, in a folder that may not exist yet; see `atomic_write`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, json.dumps(value, ensure_ascii=False))
+
+
 def _finite(value: Any) -> Any:
     """`value` with numbers that JSON does not know (nan, inf) as None."""
     if isinstance(value, float):

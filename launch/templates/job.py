@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from launch.cluster_schema import Cluster
-from launch.schema import LaunchConfig
+from launch.sections import LaunchConfig
 
 HEAD, TAIL = 32, 6
 """Characters of the run's name, and of the hash of its folder, in the identity of a job."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from generative.errors import ConfigError
 from launch.cluster_schema import SlurmCluster, TorchrunCluster
-from launch.schema import LaunchConfig
+from launch.sections import LaunchConfig
 from launch.templates.job import Job
 
 LOCAL = ("launch.backend=local",)

@@ -44,7 +44,7 @@ def _fate(mode: str, folder: Path) -> None:
 
 def main(mode: str, folder: str, workers: str = "2") -> None:
     from launch.ray_map import map_items
-    from launch.schema import LaunchConfig
+    from launch.sections import LaunchConfig
 
     told: list[int] = []
     launch = LaunchConfig(workers=int(workers), cpus_per_worker=0.5)

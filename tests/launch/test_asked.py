@@ -4,7 +4,7 @@ import pytest
 
 from generative.errors import ConfigError
 from launch.asked import as_changes, asked_launch, split_overrides
-from launch.schema import LaunchConfig
+from launch.sections import LaunchConfig
 
 OWN = LaunchConfig(workers=64, nodes=8, min_workers=4, gpus_per_worker=1, cpus_per_worker=3, address="head:6379")
 

@@ -190,10 +190,10 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(
 def test_no_data_set_is_fetched_for_its_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
-    from launch import export, text_task
+    from launch import export
     from launch.schema import load_run_config
 
-    monkeypatch.setattr(text_task, "open_data", lambda _: pytest.fail("it opened the data"))
+    monkeypatch.setattr(export, "open_text", lambda _: pytest.fail("it opened the data"))
     monkeypatch.setattr(export, "open_tokenizer", lambda config: SimpleNamespace(id=config.id, vocab_size=9))
     words = ["data.name=hub", "data.id=someone/texts", "data.tokenizer.name=huggingface", "data.tokenizer.id=x/y"]
     config = load_run_config("autoregressive/quickstart", words)

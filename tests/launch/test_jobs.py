@@ -28,7 +28,7 @@ def jobs(*there) -> Jobs:
 
 
 def a_run(**fields) -> Job:
-    from launch.schema import LaunchConfig
+    from launch.sections import LaunchConfig
 
     return Job("toy", "/runs/toy", "toy", (), LaunchConfig(), **fields)
 

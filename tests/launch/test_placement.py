@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from generative.errors import ResourceError
 from launch.placement import check_resources, places, seats
-from launch.schema import LaunchConfig
+from launch.sections import LaunchConfig
 
 
 def launch(**fields):

@@ -16,7 +16,7 @@ import pytest
 
 from generative.errors import DataError, ResourceError
 from launch.ray_map import MapError, _Actor, map_items
-from launch.schema import LaunchConfig
+from launch.sections import LaunchConfig
 
 HERE = Path(__file__).parent
 

@@ -18,7 +18,7 @@ from generative.training.runlock import RunLock
 from launch.console import Console
 from launch.run import RecordedError, Task, train
 from launch.runs import read_config
-from launch.schema import LaunchConfig
+from launch.sections import LaunchConfig
 
 QUICKSTART = "masked_diffusion/quickstart"
 
