@@ -50,10 +50,23 @@ def _autoregressive(config: Any, facts: DataFacts) -> Method:
     return Autoregressive(config, facts)
 
 
+def _mee_gan_config() -> type[Config]:
+    from generative.methods.mee_gan.config import MeeGanConfig
+
+    return MeeGanConfig
+
+
+def _mee_gan(config: Any, facts: DataFacts) -> Method:
+    from generative.methods.mee_gan.method import MeeGan
+
+    return MeeGan(config, facts)
+
+
 METHODS: Registry[MethodEntry] = Registry(
     "method",
     {
         "masked_diffusion": MethodEntry(_masked_diffusion_config, _masked_diffusion),
         "autoregressive": MethodEntry(_autoregressive_config, _autoregressive),
+        "mee_gan": MethodEntry(_mee_gan_config, _mee_gan),
     },
 )

@@ -64,10 +64,10 @@ class EntropyConfig(Config):
     """Distance to the k-th nearest code."""
     of: Literal["generated", "real", "both"] = "both"
     """Whose entropy is raised: generated codes in the generator's loss, real codes in the discriminator's."""
-    warmup_steps: int = Field(default=0, ge=0)
-    """Training steps over which the weight rises from 0."""
+    warmup_batches: int = Field(default=0, ge=0)
+    """Batches of the discriminator over which the weight rises from 0."""
     warmup_every: PositiveInt = 1
-    """Steps between rises of the weight (an epoch, in the released code)."""
+    """Batches between rises of the weight (an epoch, in the released code)."""
 
 
 class DlleConfig(Config):
@@ -114,7 +114,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "buffer": "released",
         "separate_forwards": True,
         "unused_head": True,
-        "entropy": {"warmup_steps": 93_700, "warmup_every": 937},
+        "entropy": {"warmup_batches": 93_700, "warmup_every": 937},
     },
     "plugin": {
         "adversarial": "non_saturating",
@@ -127,7 +127,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "entropy": {"form": "mean_log", "of": "generated", "weight": 0.3},
     },
 }
-"""Choices where paper and released code differ; `released` has the warm-up of CIFAR-10 (100 epochs of 937 steps)."""
+"""Choices where paper and released code differ; `released` has the warm-up of CIFAR-10 (100 epochs of 937 batches)."""
 
 
 class MeeGanConfig(Config):
@@ -160,6 +160,8 @@ class MeeGanConfig(Config):
     buffer: Literal["fifo", "released"] = "fifo"
     """Past codes that new ones are compared with: a queue, or the released code's, which shrinks to one batch."""
     buffer_size: PositiveInt = 1024
+    buffer_columns: PositiveInt = 64
+    """The released buffer has a column for each sample of a batch: must be train.batch_size."""
     discriminator_updates: PositiveInt = 3
     """Updates of the discriminator for each of the generator, which follows the first of them."""
     separate_forwards: bool = False
