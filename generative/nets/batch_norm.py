@@ -93,7 +93,9 @@ class BatchNorm(WideBuffers):
             with without_autocast(x):
                 return self._weighted(x, valid, weight, bias, shared, update)
         _check_count(x)
-        mean, var = (self.running_mean, self.running_var) if update else (None, None)
+        mean, var = self.running_mean, self.running_var
+        if not update:  # what is written to is thrown away
+            mean, var = mean.clone(), var.clone()
         return F.batch_norm(x, mean, var, weight, bias, True, self.momentum, self.eps)
 
     def _weighted(
