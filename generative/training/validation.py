@@ -48,7 +48,8 @@ class ValidationHook(Hook):
             return
         record = {"kind": "validation", "step": trainer.step, "time": time.time(), "loss": {}, "metrics": {}}
         for update in trainer.updates:
-            if not update.second_order:
+            # Gradients are not to be had here, and a loss that couples samples is another one in groups.
+            if not (update.second_order or update.coupled):
                 self._validate(trainer, update, record)
         for hook in trainer.hooks:
             hook.on_validation(trainer, record)

@@ -12,6 +12,7 @@ from generative.errors import ConfigError
 from generative.method import Batch, Context, Mean
 from generative.methods.mee_gan.config import MeeGanConfig
 from generative.methods.mee_gan.entropy import ShrinkingBuffer, entropy, first_codes, push
+from generative.nets.precision import wide
 
 State = Mapping[str, Tensor]
 
@@ -74,11 +75,11 @@ class CodeMemory:
         if not self.used:
             return Term(None, {}, {})
         settings, valid, collectives = self.config.entropy, batch["valid"], context.collectives
-        others = self._others(context.state, batch["position"])
+        others = self._others(context, batch["position"])
         found = entropy(
-            codes.float(), others, valid, collectives, settings.form, settings.neighbour, settings.norm_weight
+            wide(codes), others, valid, collectives, settings.form, settings.neighbour, settings.norm_weight
         )
-        value, state = (found.values * valid).sum(), self._joined(context, codes.detach().float()[valid])
+        value, state = (found.values * valid).sum(), self._joined(context, wide(codes.detach())[valid])
         weight = torch.as_tensor(settings.weight * self._warm(context.step), device=codes.device)
         if settings.relative:
             balance = self._balance(adversarial, value, codes, context)
@@ -103,23 +104,23 @@ class CodeMemory:
     def _shrinking(self, state: State) -> ShrinkingBuffer:
         return ShrinkingBuffer(state[f"{self.kind}_codes"], state[f"{self.kind}_length"])
 
-    def _others(self, state: State, position: Tensor) -> Tensor:
+    def _others(self, context: Context, position: Tensor) -> Tensor:
         if self.config.buffer == "fifo":
-            return state[f"{self.kind}_codes"]
-        return self._shrinking(state).columns(position)
+            return context.state[f"{self.kind}_codes"]
+        if context.global_batch != self.config.buffer_columns:
+            raise ConfigError(
+                f"method.buffer=released with batches of {context.global_batch} and "
+                f"method.buffer_columns={self.config.buffer_columns}",
+                expected="a column for each sample of a batch",
+                remedy=f"set method.buffer_columns={context.global_batch}, or method.buffer=fifo",
+            )
+        return self._shrinking(context.state).columns(position)
 
     def _joined(self, context: Context, mine: Tensor) -> dict[str, Tensor]:
         """The memory with the codes of all ranks, in the order of samples."""
         codes = context.collectives.gather(mine)
         if self.config.buffer == "fifo":
             return {f"{self.kind}_codes": push(context.state[f"{self.kind}_codes"], codes)}
-        if len(codes) != self.config.buffer_columns:
-            raise ConfigError(
-                f"method.buffer=released with batches of {len(codes)} and "
-                f"method.buffer_columns={self.config.buffer_columns}",
-                expected="a column for each sample of a batch",
-                remedy=f"set method.buffer_columns={len(codes)}, or method.buffer=fifo",
-            )
         buffer = self._shrinking(context.state).push(codes)
         return {f"{self.kind}_codes": buffer.rows, f"{self.kind}_length": buffer.length}
 
@@ -129,6 +130,6 @@ class CodeMemory:
         if not codes.requires_grad:  # validation
             return kept
         gradients = [torch.autograd.grad(part, codes, retain_graph=True)[0] for part in (adversarial, value)]
-        squares = context.collectives.sum(torch.stack([g.float().square().sum() for g in gradients]))
+        squares = context.collectives.sum(torch.stack([wide(g).square().sum() for g in gradients]))
         now = squares[0].sqrt() / (squares[1].sqrt() + 1e-12)
         return torch.where(kept > 0, BALANCE_DECAY * kept + (1 - BALANCE_DECAY) * now, now)

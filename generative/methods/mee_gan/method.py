@@ -133,6 +133,7 @@ class MeeGan:
     def flops(self, batch: Batch) -> int:
         """Of the matrix products and convolutions of one step: two for each multiply-add, backward twice the forward.
 
+        The frozen discriminator of the generator's update gives gradients of its input only.
         Gradient penalties, which differentiate twice, count as two more passes over their rows.
         """
         config, count = self.config, len(batch["sample"])
@@ -142,5 +143,5 @@ class MeeGan:
             trained, constant = trained + constant, 0
         penalties = 3 * (bool(config.r1) + bool(config.r2))
         own = generator + discriminator * (3 * trained + constant + penalties)
-        other = 3 * generator + 3 * discriminator + discriminator * ADVERSARIAL[config.adversarial].paired
+        other = 3 * generator + (2 + ADVERSARIAL[config.adversarial].paired) * discriminator
         return 2 * count * (config.discriminator_updates * own + other)
