@@ -8,6 +8,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from generative.errors import DataError
 
 
@@ -43,3 +46,19 @@ def write_aside(path: Path, data: bytes | memoryview) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def map_file(path: Path, dtype: str, count: int, offset: int = 0) -> NDArray[Any]:
+    """`count` numbers of a file after `offset` bytes, memory-mapped for reading.
+
+    A plain array, because slices of np.memmap cost several times more.
+
+    Raises:
+        DataError: it is missing or too short.
+    """
+    if count == 0:
+        return np.empty(0, dtype=dtype)
+    try:
+        return np.asarray(np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(count,)))
+    except (OSError, ValueError) as error:
+        raise damaged(path, str(error)) from error
