@@ -23,6 +23,11 @@ def default_cache() -> Path:
     return Path(base) / "generative" / "data"
 
 
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def make_once(folder: Path, complete: Callable[[Path], bool], build: Callable[[Path], None]) -> Path:
     """`folder`, built as `NAME.partial` under a lock and renamed, unless it is complete already.
 

@@ -29,6 +29,18 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_file(path: Path, size: int, sha256: str | None) -> None:
+    """Compare a file's size, and its sha256 if one is given. Raises DataError."""
+    try:
+        found = path.stat().st_size
+    except OSError as error:
+        raise damaged(path, f"{error.strerror}") from error
+    if found != size:
+        raise damaged(path, f"{found} bytes, where {size} were expected")
+    if sha256 is not None and file_hash(path) != sha256:
+        raise damaged(path, "its sha256 differs from the one recorded")
+
+
 def write_json(path: Path, values: Any) -> None:
     """Write JSON aside, flush it to the disk, and rename it into place."""
     write_aside(path, json.dumps(values, indent=1, ensure_ascii=False).encode())

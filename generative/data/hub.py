@@ -51,7 +51,9 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def load_split(name: str, config: str | None, split: str, revision: str | None, streaming: bool = False) -> tuple[Any, list[str]]:
+def load_split(
+    name: str, config: str | None, split: str, revision: str | None, streaming: bool = False
+) -> tuple[Any, list[str]]:
     """A split of a data set at a commit (a local folder: as it is), and its columns (none where it has no rows).
 
     Raises:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from generative.data.cache import begin, default_cache, make_once
+from generative.data.cache import available_cores, begin, default_cache, make_once
 from generative.data.config import BuiltinTextConfig, FilesTextConfig, HubTextConfig, TextDataConfig
 from generative.data.documents import Corpus, Span, builtin_corpus, open_files
 from generative.data.hub import open_hub, resolve_revision
@@ -183,8 +182,7 @@ def tokenizer_identity(config: TextDataConfig) -> dict[str, Any]:
 def _default_workers(total: int, tasks: int, tokenizer: str) -> int:
     """One where starting processes (about two seconds) would cost more than it saves."""
     small = (4 << 20) if tokenizer == "huggingface" else (256 << 20)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 1 if total <= small else min(cores, tasks)
+    return 1 if total <= small else min(available_cores(), tasks)
 
 
 def _character_tokenizer(tasks: list[Task], work: Work, workers: int) -> CharacterTokenizer:
