@@ -5,12 +5,23 @@ Text, once:
   documents.py   corpora, documents by number: built-in, local files; hub.py: data sets in the Hugging Face layout
   split.py       what is held out, and the pieces that text is tokenised in
   tokenizers.py  text <-> token ids: bytes, characters; huggingface.py: the tokenizers of that library
-  prepare.py     tokenises a corpus into a cache of shards; tokenise.py does one shard, lock.py keeps others waiting
+  prepare.py     tokenises a corpus into a cache of shards; tokenise.py does one shard
 Samples, again and again:
   text.py        `open_text`: from a configuration to `TextData` (text_data.py)
   manifest.py    what a folder of shards says about itself, and whether it is true
   shards.py      memory-mapped token files and fixed windows over them; packed.py reads TinyLlama's chunks
   stream.py      hub data read while it is trained on, with a cursor for each lane; held_out.py: its held-out windows
+Images (and points in the plane), the same way:
+  image_config.py   settings of an image source (`ImageDataConfig`, a union by `name`)
+  images.py         `open_images`: from a configuration to `ImageData` (image_data.py, with the sources of packed images)
+  digits.py, points.py   scikit-learn's digits, alone and stacked; ring and grid; drawn.py draws rows by their numbers
+  image_pool.py     encoded images by number: a folder of files; image_hub.py: data sets in the Hugging Face layout
+  image_headers.py  looks at all headers first; image_decode.py: what is accepted, and how it becomes pixels
+  image_prepare.py  decodes once into a cache; image_pack.py writes and reads its files, threads.py helps both
+  image_facts.py    the shape of the samples before there are any
+  image_files.py    8-bit rounding, PNG files, grids
+What both build on:
+  cache.py       makes a folder once, complete or not at all; lock.py keeps others waiting; files.py, packages.py
 Order:
   order.py       the keyed permutation that shuffles an epoch in constant memory
   sources.py     what a loader asks of its data; partition.py cuts a global batch into ranks and micro-batches

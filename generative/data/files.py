@@ -8,6 +8,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from generative.errors import DataError
 
 
@@ -24,6 +27,18 @@ def file_hash(path: Path) -> str:
     """sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_file(path: Path, size: int, sha256: str | None) -> None:
+    """Compare a file's size, and its sha256 if one is given. Raises DataError."""
+    try:
+        found = path.stat().st_size
+    except OSError as error:
+        raise damaged(path, f"{error.strerror}") from error
+    if found != size:
+        raise damaged(path, f"{found} bytes, where {size} were expected")
+    if sha256 is not None and file_hash(path) != sha256:
+        raise damaged(path, "its sha256 differs from the one recorded")
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -43,3 +58,19 @@ def write_aside(path: Path, data: bytes | memoryview) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def map_file(path: Path, dtype: str, count: int, offset: int = 0) -> NDArray[Any]:
+    """`count` numbers of a file after `offset` bytes, memory-mapped for reading.
+
+    A plain array, because slices of np.memmap cost several times more.
+
+    Raises:
+        DataError: it is missing or too short.
+    """
+    if count == 0:
+        return np.empty(0, dtype=dtype)
+    try:
+        return np.asarray(np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(count,)))
+    except (OSError, ValueError) as error:
+        raise damaged(path, str(error)) from error

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from generative.data.config import HubTextConfig
 from generative.data.documents import Span, decode, digest, listing
 from generative.data.held_out import first_windows
+from generative.data.packages import needed
 from generative.data.stream import TextStream
 from generative.data.text_data import TextData, describe, short_name
 from generative.data.tokenizers import open_tokenizer
@@ -50,6 +51,28 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def load_split(
+    name: str, config: str | None, split: str, revision: str | None, streaming: bool = False
+) -> tuple[Any, list[str]]:
+    """A split of a data set at a commit (a local folder: as it is), and its columns (none where it has no rows).
+
+    Raises:
+        DataError: the library is not installed, or there is no such data set, configuration or split.
+    """
+    files = "data that needs none (another data.name)"
+    library = needed("datasets", package="datasets", extra="hub", by="data.name=hub", instead=files)
+    pinned = None if Path(name).is_dir() else revision
+    try:
+        found = library.load_dataset(name, config, split=split, revision=pinned, streaming=streaming)
+        return found, list(found.column_names or next(iter(found), {}))
+    except Exception as error:  # the library raises many kinds; each means that there is no such data here
+        raise DataError(
+            f"data set {name!r}, split {split!r}: {_first_line(error)}",
+            expected="a data set of parquet, JSON lines, text or image files with this configuration and split",
+            remedy="correct data.id, data.config, data.split or data.revision",
+        ) from error
+
+
 @dataclass(frozen=True)
 class Place:
     """One split of a data set at a commit."""
@@ -66,25 +89,8 @@ class Place:
         Raises:
             DataError: it cannot be loaded, or has no such column.
         """
-        try:
-            from datasets import load_dataset
-        except ImportError as error:
-            raise DataError(
-                "data.name=hub needs the package datasets, which is not installed",
-                expected="an installation with it, or data that needs none (data.name=files, builtin or shards)",
-                remedy="pip install 'generative[hub]'",
-            ) from error
-        revision = None if Path(self.id).is_dir() else self.revision
-        try:
-            found = load_dataset(self.id, self.config, split=self.split, revision=revision, streaming=streaming)
-            names = found.column_names or list(next(iter(found), {self.column: ""}))
-        except Exception as error:  # the library raises many kinds; each means that there is no such data here
-            raise DataError(
-                f"data set {self.id!r}, split {self.split!r}: {_first_line(error)}",
-                expected="a data set of parquet, JSON lines or text files with this configuration and split",
-                remedy="correct data.id, data.config, data.split or data.revision",
-            ) from error
-        if self.column not in names:
+        found, names = load_split(self.id, self.config, self.split, self.revision, streaming)
+        if names and self.column not in names:
             raise DataError(
                 f"data set {self.id!r} has no column {self.column!r}",
                 expected=f"one of {', '.join(names)}",

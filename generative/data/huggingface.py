@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from generative.data.files import write_json
+from generative.data.packages import needed
 from generative.data.tokenizers import EOS, FILE, MASK, UNKNOWN, Ids, id_list, one_character
 from generative.errors import DataError
 
@@ -33,17 +34,16 @@ class HuggingFaceTokenizer:
         Raises:
             DataError: the library is not installed, or there is no such tokenizer.
         """
-        try:
-            from transformers import AutoTokenizer
-        except ImportError as error:
-            raise DataError(
-                "data.tokenizer.name=huggingface needs the package transformers, which is not installed",
-                expected="an installation with it, or a tokenizer that needs none (bytes, characters)",
-                remedy="pip install 'generative[hub]'",
-            ) from error
+        library = needed(
+            "transformers",
+            package="transformers",
+            extra="hub",
+            by="data.tokenizer.name=huggingface",
+            instead="a tokenizer that needs none (bytes, characters)",
+        )
         try:
             revision = "main" if revision is None or Path(name).is_dir() else revision
-            found = AutoTokenizer.from_pretrained(
+            found = library.AutoTokenizer.from_pretrained(
                 name, revision=revision, trust_remote_code=False, local_files_only=local
             )
         except Exception as error:  # the library raises many kinds; each means that there is no such tokenizer here

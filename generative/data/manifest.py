@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from generative.data.files import damaged, file_hash, write_json
+from generative.data.files import check_file, damaged, write_json
 from generative.errors import DataError
 
 MANIFEST = "manifest.json"
+T = TypeVar("T")
+
 FORMAT = {"format": "generative-tokens", "version": 1}
 
 
@@ -64,22 +66,12 @@ class Manifest:
         Raises:
             DataError: it is missing or not a manifest of this format.
         """
-        try:
-            values = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            found = {key: values.pop(key) for key in FORMAT}
-            values["splits"] = {name: [Shard(**shard) for shard in shards] for name, shards in values["splits"].items()}
-            manifest = Manifest(**values)
-        except OSError as error:
-            raise DataError(
-                f"{folder}: no readable {MANIFEST} ({error.strerror})",
-                expected="a folder that `generative data prepare` has completed",
-                remedy="correct the path, or prepare the data again",
-            ) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise damaged(folder / MANIFEST, f"not a manifest: {error}") from error
-        if found != FORMAT:
-            raise damaged(folder / MANIFEST, f"format {found}, where {FORMAT} was expected")
-        return manifest
+
+        def parse(values: dict[str, Any]) -> Manifest:
+            splits = {name: [Shard(**shard) for shard in shards] for name, shards in values.pop("splits").items()}
+            return Manifest(splits=splits, **values)
+
+        return read_manifest(folder, FORMAT, parse)
 
     def total(self, split: str, count: str) -> int:
         """Sum of "tokens", "documents" or "bytes" over the shards of a split."""
@@ -101,14 +93,29 @@ class Manifest:
             check_shard(folder, shard, np.dtype(self.dtype).itemsize, hashes)
 
 
+def read_manifest(folder: Path, form: Mapping[str, Any], parse: Callable[[dict[str, Any]], T]) -> T:
+    """What `parse` makes of the entries of a folder's `manifest.json` besides its format.
+
+    Raises:
+        DataError: it is missing, of another format than `form`, or not what `parse` expects.
+    """
+    try:
+        values = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        found = {key: values.pop(key) for key in form}
+        manifest = parse(values)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: no readable {MANIFEST} ({error.strerror})",
+            expected="a folder that `generative data prepare` has completed",
+            remedy="correct the path, or prepare the data again",
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(folder / MANIFEST, f"not a manifest: {error}") from error
+    if found != form:
+        raise damaged(folder / MANIFEST, f"format {found}, where {dict(form)} was expected")
+    return manifest
+
+
 def check_shard(folder: Path, shard: Shard, itemsize: int, hashes: bool) -> None:
     """Size, and with `hashes` the sha256, of one shard. Raises DataError."""
-    path = folder / shard.file
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise damaged(path, f"{error.strerror}") from error
-    if size != shard.tokens * itemsize:
-        raise damaged(path, f"{size} bytes, where {shard.tokens * itemsize} were expected")
-    if hashes and file_hash(path) != shard.sha256:
-        raise damaged(path, "its sha256 differs from the one recorded")
+    check_file(folder / shard.file, shard.tokens * itemsize, shard.sha256 if hashes else None)

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from generative.data.cache import available_cores, begin, default_cache, make_once
 from generative.data.config import BuiltinTextConfig, FilesTextConfig, HubTextConfig, TextDataConfig
 from generative.data.documents import Corpus, Span, builtin_corpus, open_files
-from generative.data.files import write_json
 from generative.data.hub import open_hub, resolve_revision
-from generative.data.lock import locked
 from generative.data.manifest import MANIFEST, Manifest, Shard
 from generative.data.split import cut_into_shards, split, whole
 from generative.data.tokenise import Task, Work, run_tasks, scan_characters, tokenise_shard
@@ -34,12 +30,6 @@ MOST_SHARDS = 4096
 
 Progress = Callable[[int, int], None]
 """Called with the bytes of text that are done, and all."""
-
-
-def default_cache() -> Path:
-    """Where prepared data goes if the configuration names no cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "generative" / "data"
 
 
 def prepare_text(
@@ -65,18 +55,13 @@ def prepare_text(
         DataError: missing or empty text, no UTF-8, unknown tokenizer, a full disk.
         ConfigError: a source that is not prepared (shards, streaming).
     """
-    cache = config.cache or cache or default_cache()
     job = Job.open(config)
-    folder = cache / job.key
-    if not _complete(folder, verify):
-        with _disk_errors(cache):
-            cache.mkdir(parents=True, exist_ok=True)
-            with locked(cache / f"{job.key}.lock") as alone:
-                if not _complete(folder, verify):
-                    partial = cache / (f"{job.key}.partial" if alone else f"{job.key}.{os.getpid()}.partial")
-                    job.build(partial, workers, progress or (lambda done, total: None), shard_bytes)
-                    _commit(partial, folder, verify)
-    return folder
+    tell = progress or (lambda done, total: None)
+    return make_once(
+        (config.cache or cache or default_cache()) / job.key,
+        lambda folder: _complete(folder, verify),
+        lambda partial: job.build(partial, workers, tell, shard_bytes),
+    )
 
 
 def prepared_folder(config: TextDataConfig, cache: Path | None = None) -> Path | None:
@@ -93,30 +78,6 @@ def _complete(folder: Path, verify: bool) -> bool:
     except DataError:
         return False
     return True
-
-
-def _commit(partial: Path, folder: Path, verify: bool) -> None:
-    """Rename into place. What is there already is damaged, or was made meanwhile where locks do not work."""
-    if _complete(folder, verify):
-        shutil.rmtree(partial)
-        return
-    if folder.exists():
-        aside = folder.with_name(f"{folder.name}.{os.getpid()}.damaged")
-        folder.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
-    partial.rename(folder)
-
-
-@contextmanager
-def _disk_errors(cache: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"{error.filename or cache}: prepared data cannot be written ({error.strerror or error})",
-            expected="a folder with room that may be written",
-            remedy="free some space or set data.cache to another folder; what is finished is kept",
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -185,7 +146,7 @@ class Job:
         spans = self.spans()
         total = sum(span.stop - span.start for _, some in spans.values() for span in some)
         shard_bytes = max(shard_bytes, total // MOST_SHARDS)
-        _begin(partial, {**self.identity(), "shard_bytes": shard_bytes})
+        begin(partial, {**self.identity(), "shard_bytes": shard_bytes})
         tasks = [
             Task(name, number, shard)
             for name, (corpus, some) in spans.items()
@@ -218,20 +179,10 @@ def tokenizer_identity(config: TextDataConfig) -> dict[str, Any]:
     return {"name": "huggingface", "id": config.tokenizer.id, "revision": revision}
 
 
-def _begin(partial: Path, plan: dict[str, Any]) -> None:
-    """Keep what an earlier attempt finished if it had the same plan, else start afresh."""
-    path = partial / "work.plan"
-    if partial.exists() and not (path.exists() and json.loads(path.read_text(encoding="utf-8")) == plan):
-        shutil.rmtree(partial)
-    partial.mkdir(exist_ok=True)
-    write_json(path, plan)
-
-
 def _default_workers(total: int, tasks: int, tokenizer: str) -> int:
     """One where starting processes (about two seconds) would cost more than it saves."""
     small = (4 << 20) if tokenizer == "huggingface" else (256 << 20)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 1 if total <= small else min(cores, tasks)
+    return 1 if total <= small else min(available_cores(), tasks)
 
 
 def _character_tokenizer(tasks: list[Task], work: Work, workers: int) -> CharacterTokenizer:

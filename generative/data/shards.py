@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from generative.data.files import damaged
+from generative.data.files import map_file
 from generative.data.order import Indices
+from generative.data.sources import checked
 from generative.errors import DataError
 
 
@@ -27,14 +28,8 @@ class TokenFile:
     offset: int = 0
 
     def map(self) -> NDArray[Any]:
-        """Memory-map it: a plain array, because slices of np.memmap cost several times more."""
-        if self.tokens == 0:
-            return np.empty(0, dtype=self.dtype)
-        try:
-            mapped = np.memmap(self.path, dtype=self.dtype, mode="r", offset=self.offset, shape=(self.tokens,))
-        except (OSError, ValueError) as error:
-            raise damaged(self.path, str(error)) from error
-        return np.asarray(mapped)
+        """See `map_file`."""
+        return map_file(self.path, self.dtype, self.tokens, self.offset)
 
 
 class TokenSequence:
@@ -115,7 +110,5 @@ class WindowSource:
 
     def fetch(self, indices: Indices) -> dict[str, Tensor]:
         """{"tokens": int64[B, length + 1]} for window numbers int64[B]."""
-        numbers = np.asarray(indices, dtype=np.int64)
-        if numbers.size and not (numbers.min() >= 0 and numbers.max() < self._count):
-            raise IndexError(f"window numbers must lie in 0 .. {self._count - 1}")
+        numbers = checked(indices, self._count)
         return {"tokens": torch.from_numpy(self.tokens.windows(numbers * self.stride, self.width))}

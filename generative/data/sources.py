@@ -25,6 +25,14 @@ class Source(Protocol):
         ...
 
 
+def checked(indices: Indices, count: int) -> Indices:
+    """Sample numbers as int64[B]. Raises IndexError where one is not in 0 .. count-1."""
+    numbers = np.asarray(indices, dtype=np.int64)
+    if numbers.size and not (numbers.min() >= 0 and numbers.max() < count):
+        raise IndexError(f"sample numbers must lie in 0 .. {count - 1}")
+    return numbers
+
+
 class Feed(Protocol):
     """Hands out samples by their global counters, batch after batch. Picklable as long as it was not used."""
 

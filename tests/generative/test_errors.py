@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import builtins
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,14 +34,7 @@ def test_unknown_names_read_as_sentences(name, problem):
     ],
 )
 def test_a_missing_package_is_told_in_three_parts(package, act, monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *arguments, **keywords):
-        if name == package:
-            raise ImportError(name)
-        return real(name, *arguments, **keywords)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(DataError) as caught:
         act()
     assert f"package {package}, which is not installed" in caught.value.problem
