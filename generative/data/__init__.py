@@ -13,7 +13,7 @@ Samples, again and again:
   stream.py      hub data read while it is trained on, with a cursor for each lane; held_out.py: its held-out windows
 Images (and points in the plane), the same way:
   image_config.py   settings of an image source (`ImageDataConfig`, a union by `name`)
-  images.py         `open_images`: from a configuration to `ImageData` (image_data.py, with the sources of packed images)
+  images.py         `open_images`: from a configuration to `ImageData` (image_data.py)
   digits.py, points.py   scikit-learn's digits, alone and stacked; ring and grid; drawn.py draws rows by their numbers
   image_pool.py     encoded images by number: a folder of files; image_hub.py: data sets in the Hugging Face layout
   image_headers.py  looks at all headers first; image_decode.py: what is accepted, and how it becomes pixels

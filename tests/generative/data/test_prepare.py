@@ -13,7 +13,6 @@ import numpy as np
 import psutil
 import pytest
 
-from generative.data import prepare
 from generative.data.config import FilesTextConfig, HuggingFaceTokenizerConfig, ShardsTextConfig
 from generative.data.manifest import Manifest
 from generative.data.prepare import prepare_text
@@ -186,7 +185,7 @@ def test_without_locks_the_first_to_finish_wins(config, tmp_path, monkeypatch):
     def other_process(done, total):
         if not inner:
             inner.append(None)
-            monkeypatch.setattr(prepare.os, "getpid", lambda: 1)
+            monkeypatch.setattr(os, "getpid", lambda: 1)
             inner.append(prepare_text(config, tmp_path / "cache"))
             monkeypatch.undo()
 
