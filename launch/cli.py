@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from generative.errors import GenerativeError
-from launch import bench_cli, chaos_cli, configs_cli, data_cli, export_cli, plan_cli, run_cli, submit_cli
+from launch import bench_cli, chaos_cli, configs_cli, data_cli, export_cli, import_cli, plan_cli, run_cli, submit_cli
 
 app = typer.Typer(
     help="Train, sample, edit and evaluate generative models, from one laptop core to many nodes.",
@@ -29,6 +29,7 @@ app.command("logs")(run_cli.logs)
 app.command("sample")(run_cli.sample)
 app.command("evaluate")(run_cli.evaluate)
 app.command("export")(export_cli.export)
+app.command("import")(import_cli.import_)
 app.command("submit")(submit_cli.submit)
 app.command("chaos")(chaos_cli.chaos)
 app.command("bench")(bench_cli.bench)

@@ -20,6 +20,7 @@ from generative.hub import llama
 from generative.hub.export import Export, choose_average, choose_network
 from generative.hub.files import parse_size, total_bytes
 from generative.hub.folder import check_target
+from generative.hub.released import RELEASED, write_released
 from generative.hub.tensors import DTYPES, whole_tensors
 from generative.method import DataFacts, Method
 from generative.training.checkpoint import Checkpoint, open_checkpoint
@@ -30,7 +31,7 @@ from launch.modality import build_method
 from launch.opened import read_config
 from launch.schema import RunConfig
 
-Layout = Literal["generative", "llama"]
+Layout = Literal["generative", "llama", "released"]
 Say = Callable[[str, str], None]
 """Hears lines: (label, text)."""
 Progress = Callable[[int, int], None]
@@ -83,6 +84,8 @@ def export_run(path: str | Path, to: str | Path, asked: Asked, say: Say, progres
     """
     target, most = Path(to).expanduser().resolve(), parse_size(asked.max_shard)
     check_target(target, asked.force)
+    if asked.layout == "released":
+        return export_released(Path(path), target, asked, say)
     subject = open_subject(Path(path), asked, say)
     export, notes = plan(subject, asked, target.name)
     total = total_bytes({"": list(export.tensors)})
@@ -101,9 +104,27 @@ def export_run(path: str | Path, to: str | Path, asked: Asked, say: Say, progres
     return written
 
 
+def export_released(path: Path, target: Path, asked: Asked, say: Say) -> list[Path]:
+    """Write the networks of a run or checkpoint as the released code of its method reads them; errors as above."""
+    method: Any = read_config(_run_folder(path)).method
+    files_of = RELEASED[method.name]
+    checkpoint = open_checkpoint(path, on_event=lambda kind, step, message: say(kind, message))
+    average = choose_average(method.ema, asked.weights)
+    written = write_released(target, files_of(checkpoint, average))
+    worn = "trained" if average is None else f"ema {average}"
+    say("export", f"{worn} weights of step {checkpoint.step} as {', '.join(file.name for file in written)}")
+    if average is not None:
+        say("note", "running statistics of batch normalisation are those of training, not of the averaged weights")
+    return written
+
+
+def _run_folder(path: Path) -> Path:
+    return path.parent.parent if path.parent.name == "checkpoints" else path
+
+
 def open_subject(path: Path, asked: Asked, say: Say) -> Subject:
     """Find the network, and make sure that the checkpoint has it, whole."""
-    folder = path.parent.parent if path.parent.name == "checkpoints" else path
+    folder = _run_folder(path)
     config = read_config(folder)
     say("check", f"{path}: files against their hashes")
     checkpoint = open_checkpoint(path, on_event=lambda kind, step, message: say(kind, message))

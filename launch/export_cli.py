@@ -23,6 +23,7 @@ class LayoutName(StrEnum):
 
     GENERATIVE = "generative"
     LLAMA = "llama"
+    RELEASED = "released"
 
 
 def export(
@@ -35,7 +36,11 @@ def export(
     dtype: Annotated[Number, typer.Option(help="Number format of the weights.")] = Number.FP32,
     max_shard: Annotated[str, typer.Option("--max-shard", metavar="SIZE", help="Size of a weight file.")] = "5GB",
     layout: Annotated[
-        LayoutName, typer.Option(help="llama: for transformers' AutoModelForCausalLM (autoregressive models).")
+        LayoutName,
+        typer.Option(
+            help="llama: for transformers' AutoModelForCausalLM (autoregressive models). released: the files of the "
+            "method's own published code (mee_gan)."
+        ),
     ] = LayoutName.GENERATIVE,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in DIR.")] = False,
 ) -> None:
@@ -54,6 +59,9 @@ def export(
         files = export_run(run, to, asked, console.line, bar_progress(console, "export", "B"))
     finally:
         console.end_progress()
+    if layout is LayoutName.RELEASED:
+        typer.echo(f"written to {to}: {', '.join(path.name for path in files)}")
+        return
     pieces = [path.name for path in files if path.suffix == ".safetensors"]
     others = [path.name for path in files if path.name not in pieces]
     first = f"{len(pieces)} files of weights" if len(pieces) > 1 else pieces[0]

@@ -1,4 +1,4 @@
-"""One network of a checkpoint as a folder in the layout of Hugging Face."""
+"""Networks as a folder in the layout of Hugging Face."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from generative.errors import ConfigError
 from generative.hub.card import Card, render
 from generative.hub.files import split_files, total_bytes, write_files
 from generative.hub.folder import appearing, check_space
-from generative.hub.tensors import SavedTensor
-from generative.training.checkpoint import Checkpoint
+from generative.hub.tensors import SavedTensor, Source
 from generative.training.exported import CONFIG
 
 CARD, GENERATION = "README.md", "generation_config.json"
@@ -25,7 +24,7 @@ class Export:
     """Everything that goes into the folder.
 
     Args:
-        checkpoint: where the weights are; of any strategy and number of workers.
+        source: where the weights are: a checkpoint of any strategy and number of workers, or tensors in memory.
         tensors: what is written of it.
         config: config.json.
         card: README.md.
@@ -33,7 +32,7 @@ class Export:
         tokenizer: of the model's text; None where there is none.
     """
 
-    checkpoint: Checkpoint
+    source: Source
     tensors: Sequence[SavedTensor]
     config: Mapping[str, Any]
     card: Card
@@ -61,7 +60,7 @@ class Export:
         files = split_files(self.tensors, max_shard)
         check_space(folder, total_bytes(files))
         with appearing(folder, force) as partial:
-            write_files(partial, files, self.checkpoint, on_bytes)
+            write_files(partial, files, self.source, on_bytes)
             _write_json(partial / CONFIG, self.config)
             if self.generation:
                 _write_json(partial / GENERATION, self.generation)

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from generative.errors import ConfigError
-from generative.hub.tensors import SavedTensor
-from generative.training.checkpoint import Checkpoint
+from generative.hub.tensors import SavedTensor, Source
 from generative.training.checkpoint.format import CODES
 from generative.training.exported import INDEX, WEIGHTS
 
@@ -59,7 +58,7 @@ def split_files(tensors: Sequence[SavedTensor], most: int) -> dict[str, list[Sav
 def write_files(
     folder: Path,
     files: dict[str, list[SavedTensor]],
-    checkpoint: Checkpoint,
+    source: Source,
     on_bytes: Callable[[int], None] = lambda count: None,
 ) -> None:
     """Write the files, and their index where there are several.
@@ -67,7 +66,7 @@ def write_files(
     Args:
         folder: where to.
         files: as `split_files` gives them.
-        checkpoint: where the values are.
+        source: where the values are.
         on_bytes: told the bytes of each piece that is written.
 
     Raises:
@@ -75,20 +74,18 @@ def write_files(
         OSError: the files cannot be written.
     """
     for name, tensors in files.items():
-        _write_file(folder / name, tensors, checkpoint, on_bytes)
+        _write_file(folder / name, tensors, source, on_bytes)
     if len(files) > 1:
         (folder / INDEX).write_text(json.dumps(_index(files), indent=2) + "\n")
 
 
-def _write_file(
-    path: Path, tensors: Sequence[SavedTensor], checkpoint: Checkpoint, on_bytes: Callable[[int], None]
-) -> None:
+def _write_file(path: Path, tensors: Sequence[SavedTensor], source: Source, on_bytes: Callable[[int], None]) -> None:
     # The largest elements first: every tensor then begins at a multiple of its element's size.
     ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
     with path.open("wb", buffering=0) as file:
         file.write(_header(ordered))
         for tensor in ordered:
-            for piece in _pieces(tensor, checkpoint):
+            for piece in _pieces(tensor, source):
                 data = piece.view(torch.uint8).numpy().data
                 while data:
                     written = file.write(data)
@@ -108,11 +105,11 @@ def _header(tensors: Sequence[SavedTensor]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _pieces(tensor: SavedTensor, checkpoint: Checkpoint) -> Iterator[Tensor]:
+def _pieces(tensor: SavedTensor, source: Source) -> Iterator[Tensor]:
     """The values in pieces of at most PIECE elements, in the type of the file."""
     for first in range(0, tensor.numel, PIECE):
         count = min(PIECE, tensor.numel - first)
-        yield checkpoint.read(tensor.source, tensor.start + first, count).to(tensor.dtype)
+        yield source.read(tensor.source, tensor.start + first, count).to(tensor.dtype)
 
 
 def _index(files: dict[str, list[SavedTensor]]) -> dict[str, Any]:

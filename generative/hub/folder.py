@@ -32,12 +32,12 @@ def check_target(folder: Path, force: bool) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not folder.is_dir():
-        raise ConfigError(f"--to {folder}: this is a file", "a folder", "name another folder")
+        raise ConfigError(f"{folder}: this is a file", "a folder", "name another folder")
     if not force:
-        raise ConfigError(f"--to {folder}: it is there already", "a new folder", "name another one, or give --force")
+        raise ConfigError(f"{folder}: it is there already", "a new folder", "name another one, or give --force")
     if not _is_export(folder):
         raise ConfigError(
-            f"--to {folder}: not replaced, since it holds other things than an export",
+            f"{folder}: not replaced, since it holds other things than an export",
             f"a folder with {CONFIG} and {WEIGHTS}, and without folders in it",
             "name another folder, or remove this one yourself",
         )
@@ -62,9 +62,9 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(there).free
     if free < needed + SPARE:
         raise ResourceError(
-            f"--to {folder}: {needed / 1e6:,.1f} MB to write, {free / 1e6:,.1f} MB free",
+            f"{folder}: {needed / 1e6:,.1f} MB to write, {free / 1e6:,.1f} MB free",
             f"room for the export and {SPARE / 1e6:.0f} MB more",
-            "free space there, or name a folder on another disk (--dtype bf16 takes half of fp32)",
+            "free space there, or name a folder on another disk",
         )
 
 
@@ -102,7 +102,7 @@ def _explained(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         problem, expected, remedy = explain(error, f"cannot write the export {folder}")
-        raise ResourceError(problem, expected, remedy.replace("another run.dir", "another folder for --to")) from error
+        raise ResourceError(problem, expected, remedy.replace("another run.dir", "another folder")) from error
 
 
 def _take(descriptor: int, folder: Path) -> None:
@@ -110,7 +110,7 @@ def _take(descriptor: int, folder: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise ResourceError(
-            f"--to {folder}: another process is exporting to it", "one at a time", "wait for it, or name another folder"
+            f"{folder}: another process is exporting to it", "one at a time", "wait for it, or name another folder"
         ) from error
     except OSError:
         pass  # A file system without locks: two exports to one folder are then the user's to avoid.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from generative.training.checkpoint import Checkpoint
 
@@ -14,6 +16,29 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Number formats that weights can be exported in."""
 
 _CONVERTED = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class Source(Protocol):
+    """Where the values of an export are: a checkpoint, or `InMemory`."""
+
+    def read(self, name: str, start: int = 0, numel: int | None = None) -> Tensor:
+        """The elements [start, start + numel) of a flattened tensor, on the CPU; None: to the end."""
+        ...
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Tensors by name as a source."""
+
+    tensors: Mapping[str, Tensor]
+
+    def read(self, name: str, start: int = 0, numel: int | None = None) -> Tensor:
+        """See Source."""
+        return self.tensors[name].reshape(-1)[start : None if numel is None else start + numel]
+
+    def saved(self) -> list[SavedTensor]:
+        """All of them as they are."""
+        return [SavedTensor(name, name, tuple(t.shape), t.dtype) for name, t in self.tensors.items()]
 
 
 @dataclass(frozen=True)

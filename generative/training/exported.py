@@ -21,7 +21,10 @@ _REMEDY = "copy the folder again from where it is whole, or export it again"
 
 
 class ExportedWeights:
-    """One network in an exported folder, with the names that it has in a checkpoint ("net/NAME/param/...").
+    """Networks in an exported folder, with the names that they have in a checkpoint ("net/NAME/param/...").
+
+    config.json names one ("network"), whose tensors have the names of its state dict, or several ("networks"), whose
+    tensors have the network's name before them ("generator/model.0.weight").
 
     Raises:
         CheckpointError: the folder is damaged, or in a layout for other programs.
@@ -30,15 +33,18 @@ class ExportedWeights:
     def __init__(self, path: Path) -> None:
         self.path = path
         config = _read_json(path / CONFIG)
-        if config.get("model_type") != MODEL_TYPE or "network" not in config:
+        if config.get("model_type") != MODEL_TYPE or not ("network" in config or "networks" in config):
             raise CheckpointError(
                 f"{path} holds a model of type {config.get('model_type')!r}, under names of another program",
                 f"a folder that `generative export --layout generative` wrote (model_type {MODEL_TYPE!r})",
                 "export the run again with --layout generative, or start from the run itself",
             )
-        self._prefix = f"net/{config['network']}/param/"
         self._handles = {file: _open(path / file) for file in self._files()}
-        self._places = {name: handle for handle in self._handles.values() for name in handle.keys()}  # noqa: SIM118
+        self._places = {
+            _full_name(config.get("network"), name): (handle, name)
+            for handle in self._handles.values()
+            for name in handle.keys()  # noqa: SIM118
+        }
 
     def _files(self) -> list[str]:
         if not (self.path / INDEX).exists():
@@ -51,15 +57,17 @@ class ExportedWeights:
 
     def names(self) -> list[str]:
         """Names of the tensors, sorted."""
-        return sorted(self._prefix + name for name in self._places)
+        return sorted(self._places)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor."""
-        return tuple(self._find(name).get_slice(name.removeprefix(self._prefix)).get_shape())
+        handle, stored = self._find(name)
+        return tuple(handle.get_slice(stored).get_shape())
 
     def tensor(self, name: str) -> Tensor:
         """A whole tensor, on the CPU."""
-        found: Tensor = self._find(name).get_tensor(name.removeprefix(self._prefix))
+        handle, stored = self._find(name)
+        found: Tensor = handle.get_tensor(stored)
         return found
 
     def close(self) -> None:
@@ -67,11 +75,17 @@ class ExportedWeights:
         self._handles.clear()
         self._places.clear()
 
-    def _find(self, name: str) -> Any:
-        known = self.names()
-        if name not in known:
-            raise CheckpointError(f"{self.path} holds no tensor {name!r}{suggestion(name, known)}", "", _REMEDY)
-        return self._places[name.removeprefix(self._prefix)]
+    def _find(self, name: str) -> tuple[Any, str]:
+        if name not in self._places:
+            raise CheckpointError(f"{self.path} holds no tensor {name!r}{suggestion(name, self.names())}", "", _REMEDY)
+        return self._places[name]
+
+
+def _full_name(network: str | None, stored: str) -> str:
+    """Name of a tensor in a checkpoint; `network`: the only one of the folder."""
+    if network is None:
+        network, _, stored = stored.partition("/")
+    return f"net/{network}/param/{stored}"
 
 
 def open_weights(path: Path | str, verify: bool = True) -> Checkpoint | ExportedWeights:

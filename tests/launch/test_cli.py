@@ -26,7 +26,7 @@ def test_help_names_all_commands_and_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("train", "status", "logs", "sample", "evaluate", "export", "bench", "config", "data"):
+    for command in ("train", "status", "logs", "sample", "evaluate", "export", "import", "bench", "config", "data"):
         assert f"  {command} " in done.stdout
 
 

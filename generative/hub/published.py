@@ -1,0 +1,143 @@
+"""Published weights, read for their method: networks under our names, with the configuration that builds them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from generative.config import Config
+from generative.errors import CheckpointError, ConfigError
+from generative.hub.legacy import read_state_dict
+from generative.method import DataFacts
+from generative.registry import Registry
+
+
+@dataclass(frozen=True)
+class Published:
+    """What published files hold.
+
+    Args:
+        method: configuration of the method, with the sizes of these networks.
+        facts: what else builds them.
+        networks: state dicts by the networks' names in the method.
+        build: makes each of them.
+    """
+
+    method: Config
+    facts: DataFacts
+    networks: Mapping[str, Mapping[str, Tensor]]
+    build: Mapping[str, Callable[[], nn.Module]] = field(repr=False)
+
+    @property
+    def kind(self) -> str:
+        """Name of the method."""
+        return str(self.method.model_dump()["name"])
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The networks on the meta device: names and shapes only."""
+        with torch.device("meta"):
+            return {name: self.build[name]() for name in self.networks}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a method's published files are read.
+
+    Args:
+        pattern: regular expression that begins the names of its files.
+        companion: of a file name, that of a file that belongs to it, wherever it is there too; None: there is none.
+        read: the files -> what they hold; raises CheckpointError.
+    """
+
+    pattern: str
+    read: Callable[[Sequence[Path]], Published]
+    companion: Callable[[str], str | None] = lambda name: None
+
+
+def _mee_gan(paths: Sequence[Path]) -> Published:
+    from generative.methods.mee_gan.convert import from_released
+    from generative.methods.mee_gan.network import build_discriminator, build_generator
+
+    found = from_released(*(read_state_dict(path) for path in paths))
+    build: dict[str, Callable[[], nn.Module]] = {
+        "generator": lambda: build_generator(found.config, found.shape),
+        "discriminator": lambda: build_discriminator(found.config, found.shape),
+    }
+    return Published(found.config, DataFacts(sample_shape=found.shape), found.networks, build)
+
+
+def _mee_gan_companion(name: str) -> str | None:
+    stem, dot, suffix = name.rpartition(".")
+    other = {"gen": "cls", "cls": "gen"}.get(stem[-3:])
+    return f"{stem[:-3]}{other}{dot}{suffix}" if other else None
+
+
+def _masked_diffusion(paths: Sequence[Path]) -> Published:
+    from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
+    from generative.methods.masked_diffusion.convert import import_checkpoint
+    from generative.nets.transformer import Transformer
+
+    network, state = import_checkpoint(paths[0])
+    build = {"net": lambda: Transformer(network, causal=False, mask_row=True)}
+    facts = DataFacts(network.vocab_size, network.max_length)
+    return Published(MaskedDiffusionConfig(network=network), facts, {"net": state}, build)
+
+
+def _autoregressive(paths: Sequence[Path]) -> Published:
+    from generative.methods.autoregressive.config import AutoregressiveConfig
+    from generative.methods.autoregressive.convert import import_checkpoint
+    from generative.nets.transformer import Transformer
+
+    network, state = import_checkpoint(paths[0])
+    build = {"net": lambda: Transformer(network, causal=True, mask_row=False)}
+    facts = DataFacts(network.vocab_size, network.max_length)
+    return Published(AutoregressiveConfig(network=network), facts, {"net": state}, build)
+
+
+READERS: Registry[Reader] = Registry(
+    "method with published checkpoints",
+    {
+        "masked_diffusion": Reader(r"mdm-\d+M-", _masked_diffusion),
+        "autoregressive": Reader(r"ar-\d+M-", _autoregressive),
+        "mee_gan": Reader(r"\d*(gen|cls)\.", _mee_gan, _mee_gan_companion),
+    },
+)
+
+
+def choose_reader(name: str, method: str | None) -> Reader:
+    """The reader of a method, or of the one that names its files so.
+
+    Args:
+        name: of the file.
+        method: as asked for; None: to be seen from the name.
+
+    Raises:
+        ConfigError: no such method, or a name that tells nothing.
+    """
+    if method is not None:
+        return READERS[method]
+    for reader in READERS.values():
+        if re.match(reader.pattern, name):
+            return reader
+    raise ConfigError(
+        f"{name}: the name does not tell which method the weights are of",
+        f"one of the methods {', '.join(READERS)}",
+        "give --method",
+    )
+
+
+def find_files(path: Path, reader: Reader) -> list[Path]:
+    """The file, and its companion where there is one beside it.
+
+    Raises:
+        CheckpointError: no such file.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file", "a file of published weights", "correct the path")
+    other = reader.companion(path.name)
+    return [path, *([path.with_name(other)] if other and path.with_name(other).is_file() else [])]

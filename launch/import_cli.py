@@ -1,0 +1,33 @@
+"""`generative import`: published weights as a folder that runs can start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def import_(
+    source: Annotated[
+        str, typer.Argument(metavar="FILE|hub:ID", help="A file of weights, or a repository on the hub.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make; it appears when it is complete.")],
+    file: Annotated[str | None, typer.Option(metavar="NAME", help="File in the repository (or folder).")] = None,
+    method: Annotated[str | None, typer.Option(help="Whose weights they are; otherwise the file's name tells.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
+    max_shard: Annotated[str, typer.Option("--max-shard", metavar="SIZE", help="Size of a weight file.")] = "5GB",
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier folder of the same kind.")] = False,
+) -> None:
+    """Turn somebody's checkpoint into a folder that runs start from (train.networks.NAME.init_from=DIR).
+
+    Nothing in the files is run. Networks that come in pairs (50gen.pth, 50cls.pth) are imported together.
+
+    Example: generative import hub:nieshen/SMDM --file mdm_safetensors/mdm-170M-100e18.safetensors --out models/mdm
+    """
+    from launch.console import Console
+    from launch.importing import Asked, import_weights
+
+    asked = Asked(source, file, method, revision, max_shard, force)
+    files = import_weights(asked, out, Console().line)
+    typer.echo(f"written to {out}: {', '.join(path.name for path in files)}")

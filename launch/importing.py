@@ -1,0 +1,172 @@
+"""`generative import`: somebody's weights as a folder that runs can start from, in the layout of our own exports."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from generative import __version__
+from generative.errors import CheckpointError, ConfigError
+from generative.hub.card import Card
+from generative.hub.export import Export
+from generative.hub.files import parse_size
+from generative.hub.folder import check_target
+from generative.hub.published import Published, Reader, choose_reader, find_files
+from generative.hub.tensors import InMemory
+from generative.training.exported import MODEL_TYPE
+from generative.training.networks import compare_weights
+
+HUB = "hub:"
+Say = Callable[[str, str], None]
+"""Hears lines: (label, text)."""
+
+USE = """# start from these weights; CONFIG has the method and the network of config.json
+generative train CONFIG method.init_from={name}"""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks for; see `launch.import_cli`."""
+
+    source: str
+    file: str | None = None
+    method: str | None = None
+    revision: str | None = None
+    max_shard: str = "5GB"
+    force: bool = False
+
+
+def import_weights(asked: Asked, to: str | Path, say: Say) -> list[Path]:
+    """Read published weights, check every tensor, and write the folder; the files that were written.
+
+    Raises:
+        ConfigError, CheckpointError, ResourceError: before anything is written, or nothing is left.
+    """
+    target, most = Path(to).expanduser().resolve(), parse_size(asked.max_shard)
+    check_target(target, asked.force)
+    files, reader = locate(asked)
+    say("read", ", ".join(map(str, files)))
+    found = reader.read(files)
+    check(found, files)
+    tensors = stored_tensors(found.networks)
+    source = InMemory(tensors)
+    parts = ", ".join(f"{name} ({len(state)} tensors)" for name, state in found.networks.items())
+    say("import", f"{found.kind} for samples {_samples(found)}: {parts}")
+    export = Export(source, source.saved(), architecture(found, asked, files), _card(found, asked, files, target.name))
+    return export.write(target, most, asked.force)
+
+
+def locate(asked: Asked) -> tuple[list[Path], Reader]:
+    """The files, fetched where they are on the hub, and what reads them.
+
+    Raises:
+        ConfigError: a method or file is not named.
+        CheckpointError: there is no such file, or it cannot be fetched.
+    """
+    if not asked.source.startswith(HUB):
+        path = Path(asked.source).expanduser()
+        path = path / asked.file if asked.file else path
+        reader = choose_reader(path.name, asked.method)
+        return find_files(path, reader), reader
+    if asked.file is None:
+        raise ConfigError(
+            f"{asked.source}: which of its files?", "the name of a file in the repository", "give --file NAME"
+        )
+    name = Path(asked.file)
+    reader = choose_reader(name.name, asked.method)
+    repository = asked.source.removeprefix(HUB)
+    other = reader.companion(name.name)
+    found = [fetch(repository, asked.file, asked.revision)]
+    if other is not None:
+        found.append(fetch(repository, str(name.with_name(other)), asked.revision, needed=False))
+    return [path for path in found if path is not None], reader
+
+
+def fetch(repository: str, file: str, revision: str | None, needed: bool = True) -> Path | None:
+    """A file of a repository on the hub, in the local cache; None if it is not there and not `needed`.
+
+    Raises:
+        CheckpointError: it cannot be fetched.
+    """
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise CheckpointError(
+            f"{HUB}{repository} needs the package huggingface_hub, which is not installed",
+            "an installation with it, or a file on this machine",
+            "pip install 'generative[hub]'",
+        ) from error
+    try:
+        return Path(hf_hub_download(repository, file, revision=revision))
+    except Exception as error:  # network, permissions, unknown names: many kinds, one meaning
+        if not needed and isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            return None
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise CheckpointError(
+            f"{HUB}{repository}, file {file}: {reason}",
+            "a repository and a file of it that can be reached",
+            "correct the id, --file or --revision; or download the file yourself, and give its path",
+        ) from error
+
+
+def check(found: Published, files: Sequence[Path]) -> None:
+    """Every tensor of every network must be there, and nothing else; raises CheckpointError with what differs."""
+    for name, module in found.modules().items():
+        shapes = {key: tuple(tensor.shape) for key, tensor in found.networks[name].items()}
+        compare_weights(module, shapes, f"{', '.join(file.name for file in files)} ({name})")
+
+
+def stored_tensors(networks: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Names in the folder's files: of a single network its own, of several with the network's name before them."""
+    if len(networks) == 1:
+        return dict(next(iter(networks.values())))
+    return {f"{name}/{key}": tensor for name, state in networks.items() for key, tensor in state.items()}
+
+
+def architecture(found: Published, asked: Asked, files: Sequence[Path]) -> dict[str, Any]:
+    """config.json: what builds the networks again, and where the weights come from."""
+    names = list(found.networks)
+    return {
+        "architectures": [type(module).__name__ for module in found.modules().values()],
+        "model_type": MODEL_TYPE,
+        "generative_version": __version__,
+        **({"network": names[0]} if len(names) == 1 else {"networks": names}),
+        "weights": "published",
+        "method": found.method.model_dump(mode="json"),
+        "facts": dataclasses.asdict(found.facts),
+        "source": {"from": asked.source, "files": {file.name: _digest(file) for file in files}},
+    }
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return "sha256:" + hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _samples(found: Published) -> str:
+    shape = found.facts.sample_shape
+    return f"of shape {list(shape)}" if shape else f"of at most {found.facts.sequence_length} tokens"
+
+
+def _card(found: Published, asked: Asked, files: Sequence[Path], title: str) -> Card:
+    count = sum(parameter.numel() for module in found.modules().values() for parameter in module.parameters())
+    return Card(
+        title=title,
+        summary=f"Published weights of {found.kind} ({count:,} parameters), imported with `generative`.",
+        library="generative",
+        task="unconditional-image-generation" if found.facts.sample_shape else "text-generation",
+        tags=["generative", found.kind.replace("_", "-")],
+        training={"source": asked.source, "files": ", ".join(file.name for file in files)},
+        command="",
+        figures=[],
+        measured="",
+        usage=("sh", USE.format(name=title)),
+        notes=["these weights were trained elsewhere, and the licence of their publisher holds"],
+    )
