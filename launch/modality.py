@@ -114,3 +114,9 @@ def modality(config: RunConfig) -> Modality:
 def build_method(config: RunConfig, facts: DataFacts) -> Any:
     """The method of a configuration, for data of these facts."""
     return METHODS[config.method.name].build(config.method, facts)
+
+
+def describe_weights(trainer: Trainer, weights: str) -> str:
+    """ "ema 0.99" or "trained"."""
+    rates = [engine.emas[0].rate for engine in trainer.engines.values() if engine.emas]
+    return f"ema {rates[0]}" if weights == "ema" and rates else "trained"

@@ -81,9 +81,10 @@ def _steps(plan: Plan) -> str:
     share = f"{spread.share} a rank" if spread.workers > 1 else ""
     passes = f"{spread.micro_batches} micro-batches of {spread.micro_batch_size}" if spread.micro_batches > 1 else ""
     detail = " in ".join(filter(None, (share, passes)))
-    whole = f"{plan.steps:,} of {spread.batch_size:,} sequences"
-    samples = f"{compact(plan.steps * spread.batch_size, ' ')} sequences"
-    return f"{whole}{f' ({detail})' if detail else ''} · {samples}, {compact(plan.tokens, ' ')} tokens"
+    noun = "sequences" if plan.tokens else "samples"
+    whole = f"{plan.steps:,} of {spread.batch_size:,} {noun}{f' ({detail})' if detail else ''}"
+    samples = f"{compact(plan.steps * spread.batch_size, ' ')} {noun}"
+    return " · ".join([whole, ", ".join([samples, *([f"{compact(plan.tokens, ' ')} tokens"] if plan.tokens else [])])])
 
 
 def _states(plan: Plan, state: StateBytes, networks: tuple[Network, ...], scale: float = 0.0) -> str:

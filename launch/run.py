@@ -183,7 +183,8 @@ def _show_plan(config: RunConfig, plan: Plan, console: Console) -> None:
     spread = "" if config.parallel.strategy in ("none", "ddp") else f" under {config.parallel.strategy}"
     parts.append(f"{workers} worker{'s' if workers > 1 else ''}{spread}")
     parts.append(f"{plan.flops:.2g} FLOP".replace("e+", "e"))
-    parts.append(f"{compact(plan.tokens, ' ')} tokens")
+    samples = plan.steps * plan.spread.batch_size
+    parts.append(f"{compact(plan.tokens, ' ')} tokens" if plan.tokens else f"{compact(samples, ' ')} samples")
     if plan.seconds is not None:
         parts.append(f"about {duration(plan.seconds)}")
     parts.append(plan.description)

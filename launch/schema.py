@@ -9,16 +9,19 @@ from pydantic import Field, model_validator
 
 from generative.config import Config, load
 from generative.data.config import TextDataConfig
+from generative.data.image_config import ImageDataConfig
 from generative.methods.autoregressive.config import AutoregressiveConfig
 from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
+from generative.methods.mee_gan.config import MeeGanConfig
 from generative.training.config import ParallelConfig, TrainConfig
+from launch.image_sections import ImageEvaluation, ImageSampling
 from launch.sections import LaunchConfig, PlanConfig, RunSection, TextEvaluation, TextSampling, TrackerConfig
 
 
 class RunConfig(Config):
     """A run: method, data, training, evaluation, and where it runs. Each kind of data has a subclass of its own."""
 
-    kind: ClassVar[Literal["text"]]
+    kind: ClassVar[Literal["text", "image"]]
     """What the samples are; picks the module that knows how to open, draw and measure them (`launch.modality`)."""
 
     name: str = ""
@@ -64,7 +67,21 @@ class TextRunConfig(RunConfig):
     sample: TextSampling = TextSampling()
 
 
-SCHEMAS: dict[str, type[RunConfig]] = {"masked_diffusion": TextRunConfig, "autoregressive": TextRunConfig}
+class ImageRunConfig(RunConfig):
+    """A model of images, or of points in the plane."""
+
+    kind = "image"
+    method: MeeGanConfig
+    data: ImageDataConfig
+    evaluate: ImageEvaluation = ImageEvaluation()
+    sample: ImageSampling = ImageSampling()
+
+
+SCHEMAS: dict[str, type[RunConfig]] = {
+    "masked_diffusion": TextRunConfig,
+    "autoregressive": TextRunConfig,
+    "mee_gan": ImageRunConfig,
+}
 """The configuration that belongs to a method."""
 
 KINDS: tuple[type[RunConfig], ...] = tuple(dict.fromkeys(SCHEMAS.values()))
@@ -73,7 +90,7 @@ KINDS: tuple[type[RunConfig], ...] = tuple(dict.fromkeys(SCHEMAS.values()))
 class AnyRunConfig(RunConfig):
     """Of a method that is not known: says which there are."""
 
-    method: Annotated[MaskedDiffusionConfig | AutoregressiveConfig, Field(discriminator="name")]
+    method: Annotated[MaskedDiffusionConfig | AutoregressiveConfig | MeeGanConfig, Field(discriminator="name")]
 
 
 def schema_for(values: Mapping[str, Any]) -> type[RunConfig]:

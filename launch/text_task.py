@@ -18,7 +18,7 @@ from generative.training.checkpoint import Checkpoint
 from generative.training.hooks import Hook, Record
 from generative.training.runfolder import write_json
 from generative.training.trainer import Trainer
-from launch.modality import AskedSamples, Progress
+from launch.modality import AskedSamples, Progress, describe_weights
 from launch.opened import Changes, OpenRun
 from launch.schema import RunConfig
 from launch.sections import LaunchConfig, TextSampling
@@ -131,12 +131,6 @@ def samples(
     if hasattr(method, "mask_id") and (infill is not None or settings.infill):
         items += draw_infills(settings, data, method, nets, device, infill)
     return {"time": time.time(), "step": step, "model": model, "items": items}
-
-
-def describe_weights(trainer: Trainer, weights: str) -> str:
-    """ "ema 0.99" or "trained"."""
-    rates = [engine.emas[0].rate for engine in trainer.engines.values() if engine.emas]
-    return f"ema {rates[0]}" if weights == "ema" and rates else "trained"
 
 
 def hooks(config: RunConfig, data: TextData, run_dir: Path) -> list[Hook]:

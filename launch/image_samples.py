@@ -1,0 +1,108 @@
+"""Samples of a generator as pictures, beside their nearest training images, and the watch over its modes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluation.image_monitor import Neighbourhood, neighbourhood
+from generative.data.image_files import grid_png, points_png
+from generative.data.images import ImageData
+from generative.training.runfolder import replace_file
+from launch.image_sections import ImageSampling
+
+SMALL, LEGIBLE = 32, 64
+"""Images of fewer pixels than the first are enlarged to about the second."""
+
+FEWEST = 20
+"""Samples below which nothing can be said of neighbours."""
+
+CHUNK = 2000
+"""Training images that are read at a time."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a look at a generator came to.
+
+    Args:
+        record: content of the samples file.
+        files: pictures by name.
+        seen: neighbourhood of the samples; None where not watched.
+    """
+
+    record: dict[str, Any]
+    files: dict[str, bytes]
+    seen: Neighbourhood | None
+
+    def write(self, folder: Path) -> None:
+        """The pictures, into a folder that may not exist yet; whoever writes the record does so after them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self.files.items():
+            replace_file(folder / name, content, durable=False)
+
+
+def look(settings: ImageSampling, data: ImageData, sample: Callable[[Tensor], Tensor], model: str, step: int) -> Drawn:
+    """Draw samples 0 .. count-1, compare them with training samples, and make pictures.
+
+    Args:
+        settings: how many.
+        data: training samples.
+        sample: int64[B] -> float32[B, *shape].
+        model: name of the weights.
+        step: that they were trained for.
+    """
+    wanted = max(settings.count, settings.neighbours, settings.monitor)
+    drawn = torch.cat([sample(torch.arange(i, min(i + 250, wanted))) for i in range(0, wanted, 250)])
+    name = f"step_{step:06d}"
+    grid = drawn[: settings.count]
+    columns = settings.columns or math.ceil(math.sqrt(len(grid)))
+    files = {f"{name}.png": picture(grid, columns, data.kind)}
+    item = {"kind": "grid", "file": f"{name}.png", "title": f"{len(grid):,} samples"}
+    items = [item | {"count": len(grid), "columns": columns}]
+    if settings.neighbours and data.kind == "image":
+        shown = drawn[: settings.neighbours]
+        files[f"{name}_neighbours.png"] = picture(
+            torch.cat([shown, nearest_images(shown, data)]), len(shown), data.kind
+        )
+        title = f"{len(shown)} samples above the nearest of {len(data.train):,} training images (distance of pixels)"
+        item = {"kind": "neighbours", "file": f"{name}_neighbours.png", "title": title}
+        items.append(item | {"count": len(shown), "columns": len(shown)})
+    record = {"time": time.time(), "step": step, "model": model, "items": items}
+    return Drawn(record, files, _watched(settings, data, drawn))
+
+
+def _watched(settings: ImageSampling, data: ImageData, drawn: Tensor) -> Neighbourhood | None:
+    count = min(settings.monitor, len(data.train))
+    if count < FEWEST:
+        return None
+    numbers = np.linspace(0, len(data.train) - 1, count).round().astype(np.int64)
+    real = data.train.fetch(numbers)["sample"]
+    return neighbourhood(drawn[:count].flatten(1), real.flatten(1))
+
+
+def nearest_images(samples: Tensor, data: ImageData) -> Tensor:
+    """The training image nearest to each sample by the distance of pixels, float32[B, C, H, W]."""
+    best, found = torch.full((len(samples),), torch.inf), torch.empty_like(samples)
+    for start in range(0, len(data.train), CHUNK):
+        real = data.train.fetch(np.arange(start, min(start + CHUNK, len(data.train))))["sample"]
+        distance, index = torch.cdist(samples.flatten(1), real.flatten(1)).min(1)
+        nearer = distance < best
+        best[nearer], found[nearer] = distance[nearer], real[index[nearer]]
+    return found
+
+
+def picture(samples: Tensor, columns: int, kind: str) -> bytes:
+    """A PNG: images side by side, tiny ones enlarged; points as dots."""
+    if kind == "points":
+        return points_png(samples)
+    side = samples.shape[-1]
+    return grid_png(samples, columns, scale=max(1, LEGIBLE // side) if side < SMALL else 1)

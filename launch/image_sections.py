@@ -1,0 +1,69 @@
+"""The sections `evaluate` and `sample` of a run that makes images, or points in the plane."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from generative.config import Config
+from generative.config_messages import combination
+
+
+class ImageEvaluation(Config):
+    """Samples against real images; of known mixtures (ring, grid, stacked digits) also the modes that are reached."""
+
+    at_end: bool = True
+    """Evaluate when training is complete."""
+    samples: PositiveInt = 5000
+    """Samples that are drawn."""
+    reference: Literal["train", "validation"] = "train"
+    """Which real images they are compared with."""
+    reference_samples: PositiveInt = 50_000
+    """Most real images, taken evenly over all."""
+    extractor: Literal["small", "inception", "backbone", "pixels"] = "small"
+    """Whose features are compared. small: a classifier trained on the spot; inception: the network of published FIDs;
+    backbone: a vision model of transformers; pixels: none."""
+    extractor_weights: str | None = None
+    """inception: a file, or hub:OWNER/NAME/FILE; backbone: a folder, or a name on the hub."""
+    extractor_revision: str | None = None
+    """Commit, tag or branch on the hub."""
+    metrics: tuple[str, ...] | None = None
+    """fid, kid, inception_score, improved, prdc, prd, i_variance; null: all that the extractor allows."""
+    neighbours: PositiveInt = 5
+    """k of precision, recall, density and coverage."""
+    features: PositiveInt = 5000
+    """Most samples, and real images, whose features are compared one by one (all metrics but FID and IS)."""
+    batch_size: PositiveInt = 250
+    """Samples drawn and scored together; does not change results."""
+    weights: Literal["ema", "trained"] = "ema"
+    """Which weights are evaluated; ema takes the first average, where there is one."""
+
+    @model_validator(mode="after")
+    def _weights_for_published(self) -> ImageEvaluation:
+        if self.extractor in ("inception", "backbone") and self.extractor_weights is None:
+            raise combination(
+                f"extractor={self.extractor} without extractor_weights",
+                "a file, folder or name on the hub",
+                "set evaluate.extractor_weights, or evaluate.extractor=small, which needs none",
+            )
+        return self
+
+
+class ImageSampling(Config):
+    """Samples drawn from the model, as pictures."""
+
+    at_end: bool = True
+    """Draw samples when training is complete."""
+    count: PositiveInt = 64
+    """Number of samples in the grid."""
+    columns: PositiveInt | None = None
+    """Samples in a row; null: as many as there are rows."""
+    neighbours: int = Field(default=10, ge=0)
+    """Samples that are shown above their nearest training images; 0 for none."""
+    monitor: int = Field(default=1000, ge=0)
+    """Samples that are watched for copies and lost modes each time; 0 for none."""
+    seed: int = 0
+    """Seed of the samples' noise."""
+    weights: Literal["ema", "trained"] = "ema"
+    """Which weights are sampled; ema takes the first average, where there is one."""

@@ -1,0 +1,293 @@
+"""What an image model's run consists of besides training: data, evaluation, samples. See `launch.modality`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from evaluation.image import check_metrics
+from evaluation.image_monitor import alarms
+from generative.data.image_facts import known_image_facts
+from generative.data.images import ImageData, check_batch, open_images
+from generative.errors import CheckpointError, ConfigError
+from generative.method import Collectives, DataFacts
+from generative.randomness import Streams
+from generative.training.checkpoint import Checkpoint
+from generative.training.hooks import Hook, Record
+from generative.training.runfolder import write_json
+from generative.training.trainer import Trainer
+from launch.image_evaluation import (
+    STREAMS,
+    Part,
+    Subject,
+    open_extractor,
+    reference_of,
+    reference_scorer,
+    sampler_of,
+    scorer,
+    summary,
+)
+from launch.image_samples import look
+from launch.modality import AskedSamples, Progress, build_method, describe_weights
+from launch.opened import Changes, OpenRun
+from launch.schema import RunConfig
+from launch.sections import LaunchConfig
+
+RECORD_KEYS = ("samples", "reference", "extractor", "neighbours", "weights")
+EXTRACTORS = "extractors"
+"""Folder in the run's for extractors that are trained on the spot: seen by all workers."""
+
+
+def open_data(config: RunConfig, progress: Progress | None = None) -> ImageData:
+    """Training and held-out images (or points); decoded first where that has not been done."""
+    return open_images(config.data, progress=progress)
+
+
+def known_facts(config: RunConfig) -> DataFacts:
+    """The shape of a sample."""
+    return known_image_facts(config.data)
+
+
+def describe(config: RunConfig) -> str:
+    """The source in a few words."""
+    where = getattr(config.data, "id", None) or getattr(config.data, "path", None) or getattr(config.data, "kind", "")
+    return " ".join(filter(None, [config.data.name.replace("_", " "), str(where)]))
+
+
+def check(config: RunConfig, data: ImageData) -> None:
+    """Refuse batches larger than the data, unknown metrics, and extractors whose weights are missing."""
+    check_batch(data, config.train.batch_size)
+    check_metrics(config.evaluate.metrics)
+    coupled = all(update.coupled for update in build_method(config, data.facts).updates())
+    if config.train.validation.every_steps and coupled:
+        raise ConfigError(
+            f"train.validation.every_steps={config.train.validation.every_steps}, but the losses of "
+            f"{config.method.name} mean nothing on held-out samples",
+            expected="null",
+            remedy="set train.validation.every_steps=null; train.sample_every watches the samples instead",
+        )
+    if config.evaluate.at_end and data.kind == "image":
+        _check_reference(config, data)
+        if config.evaluate.extractor != "small":
+            open_extractor(config.evaluate, config.data.name, data, torch.device("cpu"), Path())
+
+
+def _check_reference(config: RunConfig, data: ImageData) -> None:
+    source, _ = reference_of(config.evaluate, data)
+    if not len(source):
+        raise ConfigError(
+            f"evaluate.reference={config.evaluate.reference}, but {data.description} holds nothing out",
+            expected="real images to compare with",
+            remedy="set evaluate.reference=train, or data.validation_fraction=0.1",
+        )
+
+
+def check_checkpoint(data: ImageData, checkpoint: Checkpoint) -> None:
+    """A network fits images of one shape only."""
+    trained = checkpoint.meta.get("facts", {}).get("sample_shape")
+    if trained is not None and tuple(trained) != data.facts.sample_shape:
+        raise CheckpointError(
+            f"{checkpoint.path} was trained on samples of shape {tuple(trained)}; now it is {data.facts.sample_shape}",
+            expected="the data that the run began with",
+            remedy="restore the data (or data.cache) that the run was trained on",
+        )
+
+
+def steps(config: RunConfig, method: Any, facts: DataFacts) -> int:
+    """train.steps, or as many as train.flops pays for by the method's own count."""
+    if config.train.steps is not None:
+        return int(config.train.steps)
+    assert config.train.flops is not None
+    size = config.train.batch_size
+    count = int(config.train.flops / method.flops(fake_batch(facts, size, size)))
+    if count < 1:
+        raise ConfigError(
+            f"train.flops={config.train.flops:g} is less than one step of this model",
+            expected="a budget of at least one step",
+            remedy="raise train.flops or lower train.batch_size",
+        )
+    return count
+
+
+def fake_batch(facts: DataFacts, size: int, global_batch: int) -> dict[str, Tensor]:
+    """Empty samples of the right shape."""
+    ids = torch.arange(size)
+    shape = facts.sample_shape or ()
+    sample = torch.zeros(1, *([1] * len(shape))).expand(size, *shape)
+    return {"sample": sample, "sample_id": ids, "position": ids, "valid": torch.ones(size, dtype=torch.bool)}
+
+
+# ---------------------------------------------------------------------- samples
+
+
+def hooks(config: RunConfig, data: ImageData, run_dir: Path) -> list[Hook]:
+    """Pictures every `train.sample_every` steps, and the watch over modes."""
+    return [PictureHook(config, data, run_dir)]
+
+
+class PictureHook(Hook):
+    """Draws samples every `train.sample_every` steps (rank 0 does), and warns of lost modes and copies."""
+
+    def __init__(self, config: RunConfig, data: ImageData, run_dir: Path) -> None:
+        self.config, self.data, self.run_dir = config, data, run_dir
+
+    def on_step(self, trainer: Trainer, record: Record | None) -> None:
+        """Sample if it is due."""
+        every = self.config.train.sample_every
+        if every and trainer.step % every == 0 and trainer.step < trainer.steps:
+            write_samples(self.config, self.data, trainer, self.run_dir)
+
+
+def write_samples(config: RunConfig, data: ImageData, trainer: Trainer, run_dir: Path) -> None:
+    """samples/step_xxxxxx.{json,png} from the trainer's networks: drawn by rank 0, but all must call."""
+    weights = config.sample.weights
+    with trainer.evaluating(weights) as nets, trainer.backend.patience.together():
+        if trainer.backend.rank != 0:
+            return
+        sample = sampler_of(trainer.method, nets, trainer.backend.device, _streams(config.sample.seed))
+        found = look(config.sample, data, sample, describe_weights(trainer, weights), trainer.step)
+        found.write(run_dir / "samples")
+        write_json(run_dir / "samples" / f"step_{trainer.step:06d}.json", found.record)
+        if found.seen is not None:
+            trainer.measured(found.seen.metrics())
+            for warning in alarms(found.seen):
+                trainer.event("warning", warning)
+
+
+def _streams(seed: int) -> Streams:
+    return Streams(seed).within("samples")
+
+
+# ---------------------------------------------------------------------- the end of a run
+
+
+def finish(config: RunConfig, data: ImageData, trainer: Trainer, run_dir: Path) -> None:
+    """Evaluation (samples shared out over ranks) and pictures after the last step."""
+    if config.evaluate.at_end:
+        weights = config.evaluate.weights
+        with trainer.evaluating(weights) as nets, trainer.backend.patience.together():
+            sample = sampler_of(trainer.method, nets, trainer.backend.device, STREAMS)
+            subject = subject_of(config, data, sample, trainer.backend.device, run_dir)
+            generated, reference = measured_parts(subject, trainer.backend.collectives)
+        if trainer.backend.rank == 0:
+            model = describe_weights(trainer, weights)
+            write_json(run_dir / "evaluation.json", summary(subject, generated, reference, model, trainer.step))
+    if config.sample.at_end:
+        write_samples(config, data, trainer, run_dir)
+
+
+def subject_of(
+    config: RunConfig, data: ImageData, sample: Callable[[Tensor], Tensor], device: torch.device, run_dir: Path
+) -> Subject:
+    """What an evaluation is about."""
+    kind = getattr(config.data, "kind", "")
+    return Subject(config.evaluate, config.data.name, kind, data, sample, device, run_dir / EXTRACTORS)
+
+
+def measured_parts(subject: Subject, collectives: Collectives) -> tuple[Part, Part | None]:
+    """Samples and real images, each rank's share, put together on all ranks."""
+    settings = subject.settings
+    generated = _all_of(scorer(subject)(_share(settings.samples, collectives)), collectives)
+    if subject.data.kind == "points":
+        return generated, None
+    count = len(reference_of(settings, subject.data)[1])
+    return generated, _all_of(reference_scorer(subject)(_share(count, collectives)), collectives)
+
+
+def _share(count: int, collectives: Collectives) -> range:
+    rank, world = collectives.rank, collectives.world
+    return range(rank * count // world, (rank + 1) * count // world)
+
+
+def _all_of(mine: Part, collectives: Collectives) -> Part:
+    """The parts of all ranks together."""
+    blob = torch.frombuffer(bytearray(save(mine.tensors())), dtype=torch.uint8)
+    sizes = collectives.gather(torch.tensor([len(blob)]))
+    parts = torch.split(collectives.gather(blob), sizes.tolist())
+    found = [Part.from_tensors(load(part.numpy().tobytes())) for part in parts]
+    whole = found[0]
+    for part in found[1:]:
+        whole = whole.merge(part)
+    return whole
+
+
+# ---------------------------------------------------------------------- a run that is opened again
+
+
+def draw(
+    run: OpenRun, asked: AskedSamples, launch: LaunchConfig | None, changes: Changes, progress: Progress | None
+) -> dict[str, Any]:
+    """A grid of samples in <run>/samples/asked, beside their nearest training images."""
+    for option, given in (("--prompt", asked.prompt), ("--infill", asked.infill)):
+        if given is not None:
+            raise ConfigError(
+                f"{option} with a run that makes images",
+                expected="no text",
+                remedy=f"leave out {option}; --count and --seed choose the samples",
+            )
+    settings, worn = run.config.sample, run.worn(run.config.sample.weights)
+    if launch is None:
+        nets, _ = run.networks(settings.weights)
+        sample = sampler_of(run.method, nets, run.device, _streams(settings.seed))
+    else:
+        from launch.image_actors import sampler_with
+
+        sample = sampler_with(run, launch, changes, progress)
+    found = look(settings, run.data, sample, worn, run.checkpoint.step)
+    found.write(run.folder / "samples" / "asked")
+    return found.record | {"folder": str(run.folder / "samples" / "asked")}
+
+
+def shown(drawn: Mapping[str, Any]) -> list[str]:
+    """Where the pictures are."""
+    weights = f"({drawn['model']} weights, step {drawn['step']})"
+    return [f"{item['title']} {weights}: {Path(drawn['folder']) / item['file']}" for item in drawn["items"]]
+
+
+def measure(run: OpenRun, launch: LaunchConfig | None, changes: Changes, progress: Progress | None) -> dict[str, Any]:
+    """Figures of fresh samples against real ones."""
+    settings = run.config.evaluate
+    check_metrics(settings.metrics)
+    if run.data.kind == "image":
+        _check_reference(run.config, run.data)
+    nets: Mapping[str, nn.Module] = {} if launch is not None else run.networks(settings.weights)[0]
+    sample = _not_here if launch is not None else sampler_of(run.method, nets, run.device, STREAMS)
+    subject = subject_of(run.config, run.data, sample, run.device, run.folder)
+    if launch is not None:
+        from launch.image_actors import parts_with
+
+        generated, reference = parts_with(run, subject, launch, changes, progress)
+    else:
+        generated, reference = _parts_here(subject, progress)
+    return summary(subject, generated, reference, run.worn(settings.weights), run.checkpoint.step)
+
+
+def _not_here(ids: Tensor) -> Tensor:
+    raise AssertionError("samples are drawn by workers")
+
+
+def _parts_here(subject: Subject, progress: Progress | None) -> tuple[Part, Part | None]:
+    """As `measured_parts` in this process, in pieces, so that progress shows."""
+    count, real = subject.settings.samples, len(reference_of(subject.settings, subject.data)[1])
+    images = subject.data.kind == "image"
+    total, done = count + (real if images else 0), 0
+    results: list[Part | None] = []
+    for number, make in ((count, scorer), (real, reference_scorer)):
+        if make is reference_scorer and not images:
+            results.append(None)
+            continue
+        score, whole = make(subject), None
+        for start in range(0, number, 10 * subject.settings.batch_size):
+            part = score(range(start, min(start + 10 * subject.settings.batch_size, number)))
+            whole = part if whole is None else whole.merge(part)
+            done += min(10 * subject.settings.batch_size, number - start)
+            if progress is not None:
+                progress(done, total)
+        results.append(whole)
+    assert results[0] is not None
+    return results[0], results[1]
