@@ -226,6 +226,15 @@ def test_a_truncated_image_is_found_when_it_is_decoded(folder, config, tmp_path)
     assert not list((tmp_path / "cache").glob("*/manifest.json"))
 
 
+@pytest.mark.parametrize(
+    ("name", "options"), [("a.png", {}), ("a.PNG", {}), ("a.bmp", {}), ("a.webp", {"lossless": True})]
+)
+def test_formats_without_loss_keep_every_pixel(tmp_path, name, options):
+    save(tmp_path / "x" / name, noise(1), **options)
+    config = FolderImageConfig(path=tmp_path / "x", validation_path=tmp_path / "x", cache=tmp_path / "cache")
+    assert np.array_equal(pixels(everything(open_images(config).train)["sample"][0]), noise(1))
+
+
 def test_palettes_bits_and_orientation_are_expanded_and_transparency_needs_a_background(tmp_path):
     root = tmp_path / "x"
     config = FolderImageConfig(path=root, validation_path=root, cache=tmp_path / "cache")
