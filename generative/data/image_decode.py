@@ -23,7 +23,7 @@ Encoded = Path | bytes
 """An image file, or its content."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 _CHANNELS = {"1": 1, "L": 1, "LA": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3}
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 
@@ -124,6 +124,7 @@ def _convert(image: Any, target: Target) -> Any:
 def _opened(file: Encoded) -> Iterator[Any]:
     """An image whose header is read and acceptable; whatever Pillow raises in the block becomes UnsuitableError."""
     library = pillow()
+    library.init()  # else it knows only some of the formats
     try:
         with library.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_FORMATS) as image:
             _check(image)

@@ -46,7 +46,8 @@ class ImageJob:
     def identity(self) -> dict[str, Any]:
         """All that decides about the pixels."""
         settings = ("size", "resize", "filter", "channels", "background", "max_samples")
-        held_out = self.held_out.identity() if self.held_out else self.config.validation_fraction
+        # Compared with None: a pool's truth is its length, for which a data set would have to be loaded.
+        held_out = self.config.validation_fraction if self.held_out is None else self.held_out.identity()
         values = {key: getattr(self.config, key) for key in settings}
         return {"layout": 1, "images": self.pool.identity(), "held_out": held_out, **values}
 
@@ -61,7 +62,7 @@ class ImageJob:
         Raises:
             DataError: unsuitable images; nothing is decoded then.
         """
-        pools = {"train": self.pool, "validation": self.held_out or self.pool}
+        pools = {"train": self.pool, "validation": self.pool if self.held_out is None else self.held_out}
         rows = self._rows()
         counter = _Counter(progress, sum(map(len, self._pools())) + sum(map(len, rows.values())))
         parts = {pool.description: _headers(pool, partial.parent, counter.add) for pool in self._pools()}
@@ -82,7 +83,7 @@ class ImageJob:
 
     def _rows(self) -> dict[str, Rows]:
         most = self.config.max_samples
-        if self.held_out:
+        if self.held_out is not None:
             return {"train": some(len(self.pool), most), "validation": some(len(self.held_out), most)}
         return hold_out(some(len(self.pool), most), self.config.validation_fraction, self.pool.description)
 
