@@ -115,8 +115,9 @@ def _load_backbone(model: str, revision: str | None) -> tuple[Any, Mapping[str, 
         raise missing_weights(f"the backbone {model!r} needs the package transformers ({error})", KEY) from error
     # Never pickled weights, never the repository's code.
     options: dict[str, Any] = {} if Path(model).is_dir() else {"revision": revision or "main"}
+    safe = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32}
     try:
-        net: Any = AutoModel.from_pretrained(model, trust_remote_code=False, use_safetensors=True, **options)
+        net: Any = AutoModel.from_pretrained(model, **safe, **options)
     except Exception as error:  # the library raises many kinds; each means that there is no such model here
         raise missing_weights(f"backbone {model!r} cannot be loaded: {first_line(error)}", KEY) from error
     if not isinstance(net, nn.Module) or not (

@@ -73,7 +73,7 @@ class SmallExtractor:
 
     def _channels(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features [B, C, F] and probabilities [B, C, K]."""
-        x = check_images(images, self.channels if self.channels > 1 else None).float()
+        x = check_images(images, self.channels if self.channels > 1 else None).to(self.net.head.weight)
         alone = x.flatten(0, 1)[:, None] if self.channels == 1 else x
         with torch.no_grad():
             features, logits = self.net(alone)

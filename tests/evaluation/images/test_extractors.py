@@ -8,10 +8,11 @@ from safetensors.torch import save_file
 
 from evaluation.images.extractors import PixelExtractor
 from evaluation.images.inception import resize
+from evaluation.images.opening import open_extractor
 from evaluation.images.published import BackboneExtractor, InceptionExtractor, read_state
 from evaluation.images.small import LabelledImages, small_extractor
 from evaluation.images.small_network import SmallSettings, Task
-from generative.errors import DataError
+from generative.errors import ConfigError, DataError
 from generative.randomness import Streams
 from tests.support.inception import golden_images, inception_state
 
@@ -209,3 +210,14 @@ def test_pixels():
     assert torch.equal(PixelExtractor()(images).features, images.flatten(1))
     with pytest.raises(DataError, match=r"images are uint8\[4, 1, 8, 8\]"):
         PixelExtractor()(images.byte())
+
+
+def test_extractors_have_names(inception_file):
+    assert isinstance(open_extractor("pixels"), PixelExtractor)
+    assert isinstance(open_extractor("inception", weights=str(inception_file)), InceptionExtractor)
+    assert "of bars" in open_extractor("small", training=shapes(20), settings=QUICK).description
+    for name, message in (("inseption", "Did you mean inception"), ("small", "without images to train on")):
+        with pytest.raises(ConfigError, match=message):
+            open_extractor(name)
+    with pytest.raises(DataError, match=r"evaluate\.extractor=small"):
+        open_extractor("inception")
