@@ -97,8 +97,7 @@ class ValidationLine(_Strict):
 
 
 class MonitorLine(_Strict):
-    """One line of metrics.jsonl for each time that samples were measured during the training, every `train.sample_every`
-    steps."""
+    """One line of metrics.jsonl for each measurement of samples, every `train.sample_every` steps."""
 
     version: Literal[1]
     kind: Literal["monitor"]
