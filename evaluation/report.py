@@ -10,21 +10,37 @@ import base64
 import hashlib
 import os
 import time
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from typing import Any
 
-from evaluation.reporting import sections
-from evaluation.reporting.charts import Chart, learning_charts, machine_charts, noise_charts
+from evaluation.reporting import pictures, sections
+from evaluation.reporting.chart import Chart
+from evaluation.reporting.charts import learning_charts, machine_charts, noise_charts
 from evaluation.reporting.figures import dot_plot, figure_table, figures, infilling
 from evaluation.reporting.folder import Run, read_run
 from evaluation.reporting.markup import Html, element, embedded_json, join, moment
 from evaluation.reporting.replay import players, samples
+from evaluation.reporting.terms import term_charts
+from evaluation.reporting.watch import watch_charts
 from generative.errors import RunFolderError
 
 STYLES = ("base.css", "chart.css", "content.css")
+WATCH_NOTE = (
+    "Samples drawn on the way beside as many training samples, by the distances between them. Dashed lines: alarms."
+)
+NEIGHBOURS_NOTE = (
+    "Below each sample lies the training image nearest to it. A copy would look equal to the image below it; a new "
+    "sample shares its kind, and differs in shape or detail."
+)
 NOISE_NOTE = "Where along the way from clean to noise the loss comes from. Bands: two standard errors."
+TERMS_NOTE = "What the losses are made of, in training batches, against completed steps."
 SCRIPTS = ("scale.js", "chart.js", "player.js", "page.js")
+
+Section = tuple[str, str, Html]
+"""(anchor, title, markup)."""
 
 
 def write_report(run_dir: Path) -> Path:
@@ -54,20 +70,17 @@ def write_report(run_dir: Path) -> Path:
 
 def build_report(run: Run) -> str:
     """The page as text."""
-    learning, noise, machine = learning_charts(run), noise_charts(run), machine_charts(run)
+    charts = {
+        "learning": learning_charts(run),
+        "noise": noise_charts(run),
+        "watch": watch_charts(run),
+        "terms": term_charts(run),
+        "machine": machine_charts(run),
+    }
     place, replays = players(run)
+    replay = _section("replay", "Step by step", _replay_note(replays), join([place, _infill_figures(run)]))
     style, guard, script = _read(*STYLES), _read("guard.js"), _read(*SCRIPTS)
-    parts = [
-        _section("learning", "Learning", _learning_note(learning), _charts(learning)),
-        _section("noise", "Noise levels", NOISE_NOTE, _charts(noise)),
-        _section("replay", "Step by step", _replay_note(replays), join([place, _infill_figures(run)])),
-        _section("samples", "Samples", _samples_note(run), samples(run)),
-        _section("machine", "Optimizer and machine", "", _charts(machine)),
-        _section("figures", "Figures", "", _figures(run)),
-        _section("events", "Events", "", sections.events(run)),
-        _section("settings", "Settings", "", join([sections.configuration(run), sections.environment(run)])),
-    ]
-    shown = [part for part in parts if part]
+    shown = [part for part in _parts(run, charts, replay) if part]
     return Template(_read("report.html")).substitute(
         policy=_policy(style, guard, script),
         title=join(f"{run.name} · run report"),
@@ -78,8 +91,35 @@ def build_report(run: Run) -> str:
         header=sections.header(run),
         sections=join([content for _, _, content in shown]),
         footer=_footer(run),
-        data=embedded_json({"charts": [*learning, *noise, *machine], "replays": replays}),
+        data=embedded_json({"charts": [chart for group in charts.values() for chart in group], "replays": replays}),
     )
+
+
+def _parts(run: Run, charts: dict[str, list[Chart]], replay: Section | None) -> list[Section | None]:
+    """The sections in their order: pictures come first, since they tell most; texts come after their making."""
+    pictured = pictures.drawn(run)
+    newest = pictured[-1][0] if pictured else (run.samples[-1] if run.samples else {})
+    seen = join([pictures.growth([grids for _, grids in pictured]), samples(run)])
+    looks = [
+        _section("samples", "Samples", _samples_note(newest), seen),
+        _section("neighbours", "Nearest training images", NEIGHBOURS_NOTE, pictures.neighbours(run)),
+        _section("watch", "Modes and copies", WATCH_NOTE, _charts(charts["watch"])),
+    ]
+    # One update reports a number or two, which stand among the others; several have a section for theirs.
+    terms, machine = charts["terms"], charts["machine"]
+    terms, machine = (terms, machine) if len(run.updates) > 1 else ([], [*machine, *terms])
+    return [
+        *(looks if pictured else ()),
+        _section("learning", "Learning", _learning_note(charts["learning"]), _charts(charts["learning"])),
+        _section("noise", "Noise levels", NOISE_NOTE, _charts(charts["noise"])),
+        replay,
+        *(() if pictured else looks),
+        _section("terms", "Terms and scores", TERMS_NOTE, _charts(terms)),
+        _section("machine", "Optimizer and machine", "", _charts(machine)),
+        _section("figures", "Figures", "", _figures(run)),
+        _section("events", "Events", "", sections.events(run)),
+        _section("settings", "Settings", "", join([sections.configuration(run), sections.environment(run)])),
+    ]
 
 
 def _read(*names: str) -> str:
@@ -91,11 +131,13 @@ def _policy(style: str, *scripts: str) -> str:
     def allowed(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
-    return f"default-src 'none'; style-src {allowed(style)}; script-src {' '.join(map(allowed, scripts))}"
+    return (
+        f"default-src 'none'; style-src {allowed(style)}; script-src {' '.join(map(allowed, scripts))}; img-src data:"
+    )
 
 
-def _section(name: str, title: str, note: str, content: Html) -> tuple[str, str, Html] | None:
-    """(anchor, title, markup), or None where there is nothing to show."""
+def _section(name: str, title: str, note: str, content: Html) -> Section | None:
+    """A section, or None where there is nothing to show."""
     if not content:
         return None
     head = [element("h2", title, id=f"{name}-title"), element("p", note, class_="note") if note else None]
@@ -118,8 +160,7 @@ def _replay_note(replays: list[dict[str, object]]) -> str:
     return f"From masked to written in {steps} network calls at most. Blocks are still masked." if replays else ""
 
 
-def _samples_note(run: Run) -> str:
-    newest = run.samples[-1] if run.samples else {}
+def _samples_note(newest: Mapping[str, Any]) -> str:
     facts = [f"Drawn after step {newest.get('step')}" if newest.get("step") else "", f"weights: {newest.get('model')}"]
     return ", ".join(filter(None, facts)) + "." if newest else ""
 

@@ -1,65 +1,23 @@
-"""What each chart of the report shows, as plain JSON values that the page's script draws.
-
-A chart is {"id", "title", "note", "x": {"label", "log", "range"}, "y": {"label", "range", "zero"}, "height", "series",
-"marks"}; a series is {"label", "tone", "kind", "x", "y", "low", "high"} with kind "faint" (raw), "line" (with a band)
-or "points" (with bars).
-"""
+"""The charts of a run's learning, machine and noise levels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from evaluation.reporting.chart import Chart, Series, chart_of, raw_and_smooth, series_of
 from evaluation.reporting.curves import Floats, keep_extremes, smooth, spread_indices, stages, value_range
 from evaluation.reporting.folder import Run
 from evaluation.reporting.table import Key, Table
+from evaluation.reporting.terms import update_name
 from evaluation.reporting.values import items, mapping, number
-
-Chart = dict[str, Any]
-Series = dict[str, Any]
-Range = tuple[float, float] | None
 
 MAX_UPDATES = 6
 MAX_MARKS = 40
 MARKED = ("resume", "restart", "anomaly", "stop")
-SMOOTH_POINTS = 500
 FLOP_NOTE = "FLOPs: the method's count of matrix products and attention, forward and backward, without recomputation."
-
-
-def numbers(values: Floats | list[float]) -> list[float | None]:
-    """Six significant digits; null where a value is not finite."""
-    return [float(f"{v:.6g}") if np.isfinite(v) else None for v in values]
-
-
-def _series(label: str, tone: str, kind: str, x: Floats, y: Floats, low: Any = None, high: Any = None) -> Series:
-    one: Series = {"label": label, "tone": tone, "kind": kind, "x": numbers(x), "y": numbers(y)}
-    if low is not None and high is not None:
-        one |= {"low": numbers(low), "high": numbers(high)}
-    return one
-
-
-def _chart(name: str, title: str, series: list[Series], unit: str, limits: Range = None, **more: Any) -> Chart | None:
-    """A chart, or None where no series has a point. `zero`: the axis begins at 0."""
-    series = [one for one in series if any(v is not None for v in one["y"])]
-    if not series:
-        return None
-    y = {"label": unit, "range": numbers(list(limits)) if limits else None, "zero": more.pop("zero", False)}
-    chart = {"id": name, "title": title, "note": "", "x": {"label": "step"}, "y": y, "marks": [], "height": 190}
-    return {**chart, "series": series, **more}
-
-
-def _raw_and_smooth(label: str, tone: str, x: Floats, y: Floats) -> list[Series]:
-    """Each step faintly, and the moving mean with its band."""
-    if not len(x):
-        return []
-    kept, moving = keep_extremes(y), smooth(y)
-    shown = spread_indices(len(x), SMOOTH_POINTS)
-    return [
-        _series(f"{label}, each step", tone, "faint", x[kept], y[kept]),
-        _series(label, tone, "line", x[shown], moving.mean[shown], moving.low[shown], moving.high[shown]),
-    ]
 
 
 def learning_charts(run: Run) -> list[Chart]:
@@ -70,18 +28,18 @@ def learning_charts(run: Run) -> list[Chart]:
 
 def _learning(run: Run, update: str, index: int) -> Chart | None:
     x, y = run.train.series("loss", update)
-    series = _raw_and_smooth("training", "0", x, y)
+    series = raw_and_smooth("training", "0", x, y)
     at, value, error = _validation(run.validation, update)
     if len(at):
-        series.append(_series("validation", "1", "points", at, value, value - 2 * error, value + 2 * error))
+        series.append(series_of("validation", "1", "points", at, value, value - 2 * error, value + 2 * error))
     bars = 2 * np.nan_to_num(error)
     limits = value_range([smooth(y).mean, value - bars, value + bars], 0.0)
     if limits and len(y):
         # Single steps of a heavy-tailed loss may lie far out: the axis follows them for a third of its length.
         reach = (limits[1] - limits[0]) / 3
         limits = (max(limits[0] - reach, min(limits[0], y.min())), min(limits[1] + reach, max(limits[1], y.max())))
-    title = "Learning curve" if len(run.updates) == 1 else f"Learning curve: {update}"
-    return _chart(
+    title = "Learning curve" if len(run.updates) == 1 else f"Learning curve: {update_name(update)}"
+    return chart_of(
         f"learning-{index}",
         title,
         series,
@@ -127,7 +85,7 @@ def machine_charts(run: Run) -> list[Chart]:
         _by_update(run, "gradient", "Gradient norm", "grad_norm"),
         _throughput(run),
         _memory(run),
-        *_other_metrics(run),
+        _utilisation(run),
     ]
     return [chart for chart in charts if chart]
 
@@ -138,22 +96,22 @@ def _by_update(run: Run, name: str, title: str, column: str) -> Chart | None:
     values = []
     for index, update in enumerate(updates):
         x, y = run.train.series(column, update)
-        label = update if len(updates) > 1 else title.lower()
+        label = update_name(update) if len(updates) > 1 else title.lower()
         if column == "lr":
             kept = keep_extremes(y, 600)
-            series.append(_series(label, str(index % 6), "line", x[kept], y[kept]))
+            series.append(series_of(label, str(index % 6), "line", x[kept], y[kept]))
         else:
-            series += _raw_and_smooth(label, str(index % 6), x, y)
+            series += raw_and_smooth(label, str(index % 6), x, y)
         values.append(y)
-    return _chart(name, title, series, "", value_range(values), zero=column == "lr")
+    return chart_of(name, title, series, "", value_range(values), zero=column == "lr")
 
 
 def _throughput(run: Run) -> Chart | None:
     for column, unit in (("tokens_per_second", "tokens/s"), ("samples_per_second", "samples/s")):
         x, y = run.train.series(column)
         if len(x):
-            series = _raw_and_smooth(unit, "2", x, y)
-            return _chart("speed", "Throughput", series, unit, value_range([y]), zero=True)
+            series = raw_and_smooth(unit, "2", x, y)
+            return chart_of("speed", "Throughput", series, unit, value_range([y]), zero=True)
     return None
 
 
@@ -163,21 +121,14 @@ def _memory(run: Run) -> Chart | None:
         x, y = run.train.series(f"{place}_memory_gb")
         if len(x):
             kept = keep_extremes(y, 600)
-            series.append(_series(place, str(3 + index), "line", x[kept], y[kept]))
-    return _chart("memory", "Memory", series, "GB", zero=True)
+            series.append(series_of(place, str(3 + index), "line", x[kept], y[kept]))
+    return chart_of("memory", "Memory", series, "GB", zero=True)
 
 
-def _other_metrics(run: Run) -> Iterator[Chart | None]:
-    """MFU and whatever numbers the method reports with its loss."""
+def _utilisation(run: Run) -> Chart | None:
     x, y = run.train.series("mfu")
-    if len(x):
-        yield _chart("mfu", "Model FLOP utilisation", _raw_and_smooth("MFU", "2", x, y), "", zero=True, note=_peak(run))
-    for update in run.train.names("metrics")[:MAX_UPDATES]:
-        for name in run.train.names("metrics", update)[:MAX_UPDATES]:
-            x, y = run.train.series("metrics", update, name)
-            title = name.replace("_", " ").capitalize()
-            series = _raw_and_smooth(name.replace("_", " "), "5", x, y)
-            yield _chart(f"metric-{update}-{name}", title, series, "", value_range([y]))
+    series = raw_and_smooth("MFU", "2", x, y)
+    return chart_of("mfu", "Model FLOP utilisation", series, "", zero=True, note=_peak(run))
 
 
 def _peak(run: Run) -> str:
@@ -211,10 +162,10 @@ def _evaluated_noise(run: Run) -> Chart | None:
     error = error if len(error) == len(value) else np.full(len(value), np.nan)
     error = np.nan_to_num(error)
     x = (edges[1:] + edges[:-1]) / 2
-    series = [_series("held-out loss", "1", "line", x, value, value - 2 * error, value + 2 * error)]
+    series = [series_of("held-out loss", "1", "line", x, value, value - 2 * error, value + 2 * error)]
     series[0]["dots"] = True
     title = "By noise level, evaluated"
-    return _chart("noise", title, series, "loss", x=NOISE_X, height=260, note=f"Held-out windows. {_model(run)}")
+    return chart_of("noise", title, series, "loss", x=NOISE_X, height=260, note=f"Held-out windows. {_model(run)}")
 
 
 def _model(run: Run) -> str:
@@ -231,7 +182,7 @@ def _noise_over_training(run: Run, key: Key) -> Chart | None:
         x = (np.arange(len(part.mean)) + 0.5) / len(part.mean)
         tone = f"s{4 - (len(parts) - 1 - index)}"
         label = f"{part.first_step:,.0f}–{part.last_step:,.0f}"
-        series.append(_series(label, tone, "line", x, part.mean, part.low, part.high))
+        series.append(series_of(label, tone, "line", x, part.mean, part.low, part.high))
     more = f": {key[1]}" if len(run.updates) > 1 and len(key) > 2 else ""
     name, title = f"noise-training-{'-'.join(key[1:-1])}", f"By noise level, over training{more}"
-    return _chart(name, title, series, "loss", x=NOISE_X, height=260, note=NOISE_NOTE)
+    return chart_of(name, title, series, "loss", x=NOISE_X, height=260, note=NOISE_NOTE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ from evaluation.reporting.values import mapping, number
 
 MAX_DATA = 300
 """Characters of the data's description that are shown."""
+
+_COMPARED = re.compile(r"^(held-out part of |[\d,]+ samples against [\w -]{1,40}? of )")
+"""What an evaluation says before the name of the data."""
 
 
 def facts(run: Run) -> Html:
@@ -42,7 +46,7 @@ def _data(run: Run) -> str:
     """Text, tokens and windows as the evaluation found them; before it what the configuration says."""
     known = run.evaluation.get("data")
     if isinstance(known, str) and known:
-        return known[:MAX_DATA].removeprefix("held-out part of ")
+        return _COMPARED.sub("", known[:MAX_DATA])
     try:
         settings = mapping(mapping(yaml.safe_load(run.config)).get("data"))
     except (yaml.YAMLError, ValueError, RecursionError):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from evaluation.estimate import Estimate, format_value
+from evaluation.figure_names import IMAGE_FIGURES, FigureName, out_of
 from evaluation.reporting.curves import smooth
 from evaluation.reporting.folder import Run
 from evaluation.reporting.markup import Html, element
@@ -39,7 +40,23 @@ class Figure:
         """What a person reads."""
         key = self.key.removesuffix("_nats_per_token")
         words = key.replace("_", " ")
-        return LABELS.get(key) or words[:1].upper() + words[1:]
+        return LABELS.get(key) or (self.known.label if self.known else "") or words[:1].upper() + words[1:]
+
+    @property
+    def known(self) -> FigureName | None:
+        """What there is to say of a figure of images."""
+        return IMAGE_FIGURES.get(self.key)
+
+    @property
+    def unit(self) -> str:
+        """Of value and error; for a count, of how many."""
+        return self.estimate.unit or out_of(self.key, self.estimate.protocol)
+
+    @property
+    def remark(self) -> str:
+        """'upper bound', 'baseline', 'lower is better', where it is so."""
+        better = f"{self.known.better} is better" if self.known else ""
+        return ", ".join(filter(None, [bound_word(self.estimate), better])) or ("baseline" if self.baseline else "")
 
     @property
     def baseline(self) -> bool:
@@ -68,8 +85,9 @@ def _readable(run: Run) -> Iterator[Figure]:
 
 
 def headline(run: Run) -> Figure | None:
-    """The first evaluated figure that is no baseline; before the evaluation the last validation; else the loss."""
-    evaluated = [f for f in figures(run) if not f.baseline]
+    """The FID, or else the first evaluated figure that is no baseline; before the evaluation the last validation; else
+    the loss."""
+    evaluated = sorted((f for f in figures(run) if not f.baseline), key=lambda f: f.key != "fid")
     return evaluated[0] if evaluated else _validation(run) or _training(run)
 
 
@@ -111,8 +129,10 @@ def infilling(run: Run) -> list[Figure]:
 
 
 def summary(run: Run) -> str:
-    """One sentence on how the headline stands against the baselines."""
+    """One sentence on how the headline stands against the baselines, or on which way is better."""
     compared, head = comparison(run), headline(run)
+    if head and head.known:
+        return f"{': '.join(filter(None, [f'{head.known.better.capitalize()} is better', head.known.means]))}."
     if not compared or head is None:
         return ""
     better = [_short(f) for f in compared if f.baseline and f.estimate.value > head.estimate.value]
@@ -148,9 +168,9 @@ def _row(figure: Figure) -> Html:
         "tr",
         element("th", figure.label, scope="row"),
         element("td", figure.number, class_="number"),
-        element("td", one.unit),
+        element("td", figure.unit),
         element("td", f"{one.n:,}" if one.n else "", class_="number"),
-        element("td", bound_word(one) or ("baseline" if figure.baseline else ""), class_="kind-of"),
+        element("td", figure.remark, class_="kind-of"),
         element("td", one.protocol, class_="protocol"),
         class_="baseline" if figure.baseline else None,
     )

@@ -34,6 +34,7 @@ class Run:
     samples: list[Mapping[str, Any]] = field(default_factory=list)
     train: Table = field(default_factory=Table)
     validation: Table = field(default_factory=Table)
+    monitor: Table = field(default_factory=Table)
     damaged: int = 0
 
     @property
@@ -75,8 +76,9 @@ def read_run(path: Path) -> Run:
         run.events.append(row)
         if len(run.events) > 2 * MAX_EVENTS:
             del run.events[:MAX_EVENTS]
+    tables = {"train": run.train, "validation": run.validation, "monitor": run.monitor}
     for row in _lines(path / "metrics.jsonl", run):
-        table = {"train": run.train, "validation": run.validation}.get(str(row.get("kind")))
+        table = tables.get(str(row.get("kind")))
         run.damaged += 0 if table is None or table.add(row) else 1
     return run
 

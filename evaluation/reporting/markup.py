@@ -17,7 +17,8 @@ class Html(str):
 
 Child = str | None | Iterable["Child"]
 
-_VOID = {"circle", "line", "br", "meta"}
+_VOID = {"circle", "line"}
+_VOID_HTML = {"br", "meta", "img"}
 _NEWLINES = "↵⏎\n"
 
 
@@ -28,8 +29,10 @@ def element(tag: str, *children: Child, **attributes: str | bool | int | None) -
     attribute without a value, None and False none at all.
     """
     written = "".join(_attribute(name, value) for name, value in attributes.items())
+    if tag in _VOID_HTML:
+        return Html(f"<{tag}{written}>")
     if tag in _VOID:
-        return Html(f"<{tag}{written}>" if tag in ("br", "meta") else f"<{tag}{written}/>")
+        return Html(f"<{tag}{written}/>")
     return Html(f"<{tag}{written}>{join(children)}</{tag}>")
 
 

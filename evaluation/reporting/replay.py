@@ -7,6 +7,7 @@ from typing import Any
 
 from evaluation.reporting.folder import Run
 from evaluation.reporting.markup import Html, element, join, token_text
+from evaluation.reporting.pictures import KINDS
 from evaluation.reporting.values import items, mapping
 
 MASK = "▁"
@@ -24,8 +25,13 @@ def text_of(item: Item, name: str) -> str:
 
 
 def sample_items(run: Run) -> list[Item]:
-    """Items of the newest sample file."""
-    return [mapping(i) for i in items(run.samples[-1].get("items"))[:MAX_ITEMS] if mapping(i)] if run.samples else []
+    """Texts of the newest sample file."""
+    return _texts(run.samples[-1])[:MAX_ITEMS] if run.samples else []
+
+
+def _texts(content: Mapping[str, Any]) -> list[Item]:
+    found = (mapping(i) for i in items(content.get("items")))
+    return [item for item in found if item and item.get("kind") not in KINDS]
 
 
 def _positions(value: Any, length: int) -> set[int]:
@@ -121,7 +127,7 @@ def samples(run: Run) -> Html:
 
 
 def _first_of(content: Mapping[str, Any]) -> tuple[Item, str] | None:
-    found = [mapping(i) for i in items(content.get("items"))]
+    found = _texts(content)
     drawn = [i for i in found if i.get("kind") != "infill"] or found
     return (drawn[0], f"step {content.get('step')}") if drawn else None
 

@@ -12,12 +12,13 @@ import numpy as np
 
 from evaluation.quantities import duration
 from evaluation.reporting import figures as fig
-from evaluation.reporting.charts import Chart
+from evaluation.reporting.chart import Chart
 from evaluation.reporting.curves import keep_extremes
 from evaluation.reporting.facts import facts
 from evaluation.reporting.folder import Run
 from evaluation.reporting.markup import Html, element, join, moment
 from evaluation.reporting.values import number
+from evaluation.reporting.watch import alarm_note
 
 MAX_EVENTS = 300
 MAX_MESSAGE = 2000
@@ -45,6 +46,7 @@ def header(run: Run) -> Html:
             element("h1", _breakable(run.name)),
             element("p", state, " ", _when(run), class_="when"),
             _problem(run),
+            alarm_note(run),
             element("div", _headline(run), _against(run), class_="hero"),
             facts(run),
         ]
@@ -98,7 +100,7 @@ def _headline(run: Run) -> Html:
             "p",
             element("span", value, class_="value"),
             element("span", f" {error}", class_="error") if error else None,
-            element("span", f" {one.unit}", class_="unit") if one.unit else None,
+            element("span", f" {head.unit}", class_="unit") if head.unit else None,
             class_="big",
         ),
         element("p", fig.summary(run), class_="says") if fig.summary(run) else None,

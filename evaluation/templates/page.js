@@ -21,6 +21,10 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", label);
   label();
 
+  // For a test to read: the width of each picture that is shown, 0 of one that is not.
+  const publish = () => { document.body.dataset.pictures = JSON.stringify([...document.images].map((i) => i.naturalWidth)); };
+  addEventListener("load", publish);
+
   let folded = [];
   addEventListener("beforeprint", () => {
     folded = [...document.querySelectorAll("details:not([open])")];

@@ -23,6 +23,9 @@ class Hook:
     def on_validation(self, trainer: Trainer, record: Record) -> None:
         """After a validation."""
 
+    def on_measurement(self, trainer: Trainer, record: Record) -> None:
+        """A watcher has measured samples (`Trainer.measured`)."""
+
     def on_checkpoint(self, trainer: Trainer, step: int) -> None:
         """A checkpoint of this step has been handed to the writer."""
 

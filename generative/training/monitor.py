@@ -131,10 +131,18 @@ class MonitorHook(Hook):
 
     def on_validation(self, trainer: Trainer, record: Record) -> None:
         """One line of metrics."""
+        self._line(trainer, record, {f"validation/{u}": loss["value"] for u, loss in record["loss"].items()})
+
+    def on_measurement(self, trainer: Trainer, record: Record) -> None:
+        """One line of metrics."""
+        self._line(trainer, record, {f"monitor/{name}": value for name, value in record["metrics"].items()})
+
+    def _line(self, trainer: Trainer, record: Record, values: Mapping[str, float]) -> None:
+        """A record as it is, and its numbers for the trackers."""
         if self.active:
             append_line(self.folder / "metrics.jsonl", {"version": VERSION, **record})
             for tracker in self._trackers:
-                tracker.log(trainer.step, {f"validation/{u}": loss["value"] for u, loss in record["loss"].items()})
+                tracker.log(trainer.step, values)
 
     def on_checkpoint(self, trainer: Trainer, step: int) -> None:
         """Say that one is being written."""

@@ -96,6 +96,17 @@ class ValidationLine(_Strict):
     metrics: dict[str, dict[str, Number | list[Number]]]
 
 
+class MonitorLine(_Strict):
+    """One line of metrics.jsonl for each measurement of samples, every `train.sample_every` steps."""
+
+    version: Literal[1]
+    kind: Literal["monitor"]
+    step: int = Field(ge=1)
+    time: float
+    metrics: dict[str, Number]
+    """By name, of the samples drawn at this step."""
+
+
 EventKind = Literal[
     "start", "resume", "restart", "checkpoint", "anomaly", "rollback", "warning", "note", "evaluate", "stop", "complete"
 ]
@@ -157,7 +168,9 @@ class Status(BaseModel):
     """Why the run ended, where it failed."""
 
 
-METRICS_LINE: TypeAdapter[TrainLine | ValidationLine] = TypeAdapter(TrainLine | ValidationLine)
+METRICS_LINE: TypeAdapter[TrainLine | ValidationLine | MonitorLine] = TypeAdapter(
+    TrainLine | ValidationLine | MonitorLine
+)
 
 
 def event_line(kind: str, step: int, message: str) -> dict[str, Any]:

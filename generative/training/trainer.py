@@ -279,6 +279,15 @@ class Trainer:
         for hook in self.hooks:
             hook.on_event(self, kind, message)
 
+    def measured(self, metrics: Mapping[str, float]) -> None:
+        """Tell the hooks what a watcher has measured of samples drawn at this step, by name.
+
+        No collective: rank 0, whose measurements are kept, may call it alone.
+        """
+        record: Record = {"kind": "monitor", "step": self.step, "time": time.time(), "metrics": dict(metrics)}
+        for hook in self.hooks:
+            hook.on_measurement(self, record)
+
     def validated(self, loss: float) -> None:
         """Keep the checkpoint of this step if its validation loss is the lowest so far."""
         if self.store is None or not self.config.checkpoint.keep_best:

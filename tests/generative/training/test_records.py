@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import get_args
@@ -12,8 +13,18 @@ from pydantic import ValidationError
 from generative.training.backend import Backend
 from generative.training.checkpoint import CheckpointStore
 from generative.training.config import TrainConfig
+from generative.training.hooks import Hook
 from generative.training.monitor import MonitorHook
-from generative.training.records import METRICS_LINE, EventKind, EventLine, Split, Status, TrainLine, ValidationLine
+from generative.training.records import (
+    METRICS_LINE,
+    EventKind,
+    EventLine,
+    MonitorLine,
+    Split,
+    Status,
+    TrainLine,
+    ValidationLine,
+)
 from generative.training.runfolder import read_lines
 from generative.training.trainer import Trainer
 from generative.training.validation import ValidationHook
@@ -47,6 +58,51 @@ def test_every_line_of_a_run_is_as_the_schema_says(tmp_path, method, log_every):
     assert events >= 4
 
 
+class Watch(Hook):
+    """Measures something every second step."""
+
+    def on_step(self, trainer, record):
+        if trainer.step % 2 == 0:
+            trainer.measured({"coverage": trainer.step / 10, "to_training": math.inf})
+
+
+class Notes:
+    """A tracker that keeps what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def log(self, step, values):
+        self.told.append((step, dict(values)))
+
+    def close(self):
+        """Nothing to flush."""
+
+
+def test_what_a_watcher_measures_is_a_line_and_goes_to_the_trackers(tmp_path):
+    notes = Notes()
+    monitor = MonitorHook(tmp_path, trackers=lambda: [notes])
+    settings = TrainConfig.model_validate({"steps": 5, "batch_size": 6})
+    Trainer(Regression(), settings, 5, loaders(), Backend(), None, [monitor, Watch()]).train()
+    monitor.finish(state="complete")
+    check_lines(tmp_path)
+    lines = [line for line in read_lines(tmp_path / "metrics.jsonl") if line["kind"] == "monitor"]
+    assert [(line["step"], line["metrics"]) for line in lines] == [
+        (2, {"coverage": 0.2, "to_training": None}),
+        (4, {"coverage": 0.4, "to_training": None}),
+    ]
+    told = [(step, values) for step, values in notes.told if "monitor/coverage" in values]
+    assert told == [(s, {"monitor/coverage": s / 10, "monitor/to_training": math.inf}) for s in (2, 4)]
+
+
+def test_only_rank_0_writes_what_was_measured(tmp_path):
+    monitor = MonitorHook(tmp_path)  # active on rank 0 only, from `on_start` on
+    trainer = Trainer(Regression(), TrainConfig.model_validate({"steps": 1, "batch_size": 6}), 1, loaders(), Backend())
+    trainer.hooks = [monitor]
+    trainer.measured({"coverage": 1.0})
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
 def test_the_parts_of_a_step_add_up(tmp_path):
     for line in train(tmp_path, Duel()):
         assert sum(line["split"].values()) == pytest.approx(line["seconds"])
@@ -64,6 +120,6 @@ def test_unknown_and_wrong_fields_are_refused():
 
 def test_the_document_names_every_field_and_kind():
     named = set(re.findall(r"`\"?(\w+)\"?`", DOCUMENT.read_text()))
-    models = (TrainLine, ValidationLine, EventLine, Status, Split)
+    models = (TrainLine, ValidationLine, MonitorLine, EventLine, Status, Split)
     fields = {field for model in models for field in model.model_fields}
     assert fields | set(get_args(EventKind)) <= named

@@ -1,0 +1,103 @@
+"""What was measured of samples during the training: modes that are reached, distances, copies; and the alarms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evaluation.reporting.chart import Chart, chart_of, series_of
+from evaluation.reporting.curves import keep_extremes
+from evaluation.reporting.folder import Run
+from evaluation.reporting.markup import Html, element
+from evaluation.reporting.values import number
+
+MAX_OTHER = 6
+MAX_TOLD = 3
+"""Alarms that stand in the page's head; all are among the events."""
+MAX_MESSAGE = 500
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """A chart of some measurements: {name in metrics.jsonl: label}."""
+
+    name: str
+    title: str
+    lines: dict[str, str]
+    note: str
+
+
+PANELS = (
+    _Panel(
+        "coverage",
+        "Mode coverage",
+        {"coverage": "coverage"},
+        "Share of training samples with a generated one among their nearest neighbours: about 0.97 where both have "
+        "one distribution. Below half of what equal distributions give, by more than chance, it is an alarm: the "
+        "generator leaves out part of the data.",
+    ),
+    _Panel(
+        "distances",
+        "Distance to the nearest neighbour",
+        {
+            "to_training": "generated to training",
+            "among_generated": "among generated",
+            "among_training": "among training",
+        },
+        "Medians. All three are alike where both have one distribution. Generated samples that lie much closer to one "
+        "another than training samples do are too much alike; much closer to training samples, they may be copies.",
+    ),
+    _Panel(
+        "copies",
+        "Near-duplicates and copies",
+        {"near_duplicates": "near-duplicates", "near_copies": "copies of training samples"},
+        "Share of generated samples as close to another one, or to a training sample, as the closest 1 % of training "
+        "samples are to one another: about 0.01 where both have one distribution. An alarm from 0.05 on.",
+    ),
+)
+
+
+def watch_charts(run: Run) -> list[Chart]:
+    """Charts of the measurements, with the steps of alarms marked; what no panel knows has a chart of its own."""
+    known = {name for panel in PANELS for name in panel.lines}
+    others = [name for name in run.monitor.names("metrics") if name not in known][:MAX_OTHER]
+    plain = [_Panel(name, name.replace("_", " ").capitalize(), {name: name.replace("_", " ")}, "") for name in others]
+    marks: list[Mapping[str, Any]] = [{"x": step, "label": "alarm"} for step in sorted({s for s, _ in alarms(run)})]
+    charts = [_chart(run, panel, marks if panel in PANELS else []) for panel in (*PANELS, *plain)]
+    return [chart for chart in charts if chart]
+
+
+def _chart(run: Run, panel: _Panel, marks: Sequence[Mapping[str, Any]]) -> Chart | None:
+    series = []
+    for index, (name, label) in enumerate(panel.lines.items()):
+        x, y = run.monitor.series("metrics", name)
+        kept = keep_extremes(y, 400)
+        one = series_of(label, str(index), "line", x[kept], y[kept])
+        series.append(one | {"dots": len(kept) <= 60})
+    limits = (0.0, 1.0) if panel.name == "coverage" else None
+    return chart_of(f"watch-{panel.name}", panel.title, series, "", limits, marks=marks, note=panel.note, zero=True)
+
+
+def alarms(run: Run) -> list[tuple[float, str]]:
+    """(step, message) of the warnings that belong to a measurement, each once, oldest first."""
+    measured = set(run.monitor.steps)
+    found = [
+        (number(event.get("step")), str(event.get("message") or ""))
+        for event in run.events
+        if event.get("kind") == "warning"
+    ]
+    return sorted(dict.fromkeys(pair for pair in found if pair[0] in measured and pair[1]), key=lambda pair: pair[0])
+
+
+def alarm_note(run: Run) -> Html | None:
+    """The newest alarms for the page's head, and whether they still stand."""
+    found = alarms(run)
+    if not found:
+        return None
+    last, newest = run.monitor.steps[-1], found[-1][0]
+    told = [element("p", element("b", f"Step {s:,.0f}: "), text[:MAX_MESSAGE]) for s, text in found[-MAX_TOLD:]]
+    count = "One alarm" if len(found) == 1 else f"{len(found):,} alarms"
+    still = "" if newest == last else f" The samples at step {last:,.0f}, the newest measured, raised none."
+    head = element("p", element("b", f"{count} while samples were watched."), still)
+    return element("div", head, told, class_="problem alarm", role="note")
