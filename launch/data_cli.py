@@ -1,4 +1,4 @@
-"""`generative data`: tokenise before training, for instance on a machine without accelerators."""
+"""`generative data`: tokenise or decode before training, for instance on a machine without accelerators."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ def group() -> None:
 def prepare(
     config: Annotated[str, typer.Argument(metavar="CONFIG")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="a.b=c")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that tokenise.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that tokenise text.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Read and compare all that is there already.")] = False,
 ) -> None:
-    """Tokenise the data of a configuration once; training then starts at once. Can be killed and given again."""
-    from generative.data.prepare import prepare_text
-    from launch.console import Console, bar_progress
+    """Tokenise text, or decode images, once; training then starts at once. Can be killed and given again."""
+    from launch.console import Console
+    from launch.modality import modality
     from launch.schema import load_run_config
-    from launch.text_task import open_data
 
     settings, console = load_run_config(config, overrides or []), Console()
-    progress = bar_progress(console, "data", "B")
-    folder = prepare_text(settings.data, workers=workers, progress=progress, verify=verify)
+    kind = modality(settings)
+    folder = kind.prepare(settings, workers, verify, console)
     console.end_progress()
-    console.line("data", f"{open_data(settings).description} · {folder}")
+    console.line("data", " · ".join(filter(None, [kind.open_data(settings).description, str(folder or "")])))

@@ -162,21 +162,19 @@ def open_extractor(
     """The extractor of `evaluate.extractor`; `small` is trained where it is not in the cache.
 
     Raises:
-        DataError: missing weights.
+        DataError, CheckpointError: missing or unsuitable weights.
     """
-    if settings.extractor == "pixels":
-        from evaluation.images.extractors import PixelExtractor
+    from evaluation.images import opening
 
-        return PixelExtractor()
-    if settings.extractor != "small":
-        from evaluation.images.published import BackboneExtractor, InceptionExtractor
-
-        kind = InceptionExtractor if settings.extractor == "inception" else BackboneExtractor
-        return kind(str(settings.extractor_weights), settings.extractor_revision, device)
-    from evaluation.images.small import small_extractor
-
-    with torch.enable_grad():
-        return small_extractor(labelled_images(source, data), cache=cache)
+    with torch.enable_grad():  # `small` may have to be trained, even where networks are evaluated
+        return opening.open_extractor(
+            settings.extractor,
+            weights=settings.extractor_weights,
+            revision=settings.extractor_revision,
+            training=labelled_images(source, data) if settings.extractor == "small" else None,
+            cache=cache,
+            device=device,
+        )
 
 
 def labelled_images(source: str, data: ImageData) -> Any:

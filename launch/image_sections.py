@@ -21,11 +21,11 @@ class ImageEvaluation(Config):
     """Which real images they are compared with."""
     reference_samples: PositiveInt = 50_000
     """Most real images, taken evenly over all."""
-    extractor: Literal["small", "inception", "backbone", "pixels"] = "small"
+    extractor: Literal["small", "inception", "transformers", "pixels"] = "small"
     """Whose features are compared. small: a classifier trained on the spot; inception: the network of published FIDs;
-    backbone: a vision model of transformers; pixels: none."""
+    transformers: a vision backbone (DINOv2, CLIP); pixels: none."""
     extractor_weights: str | None = None
-    """inception: a file, or hub:OWNER/NAME/FILE; backbone: a folder, or a name on the hub."""
+    """inception: a file, or hub:OWNER/NAME/FILE; transformers: a folder, or a name on the hub."""
     extractor_revision: str | None = None
     """Commit, tag or branch on the hub."""
     metrics: tuple[str, ...] | None = None
@@ -41,7 +41,7 @@ class ImageEvaluation(Config):
 
     @model_validator(mode="after")
     def _weights_for_published(self) -> ImageEvaluation:
-        if self.extractor in ("inception", "backbone") and self.extractor_weights is None:
+        if self.extractor in ("inception", "transformers") and self.extractor_weights is None:
             raise combination(
                 f"extractor={self.extractor} without extractor_weights",
                 "a file, folder or name on the hub",

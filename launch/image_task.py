@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from evaluation.image import check_metrics
 from evaluation.image_monitor import alarms
+from generative.data.image_config import FolderImageConfig, HubImageConfig
 from generative.data.image_facts import known_image_facts
+from generative.data.image_prepare import prepare_images
 from generative.data.images import ImageData, check_batch, open_images
 from generative.errors import CheckpointError, ConfigError
 from generative.method import Collectives, DataFacts
@@ -21,6 +23,7 @@ from generative.training.checkpoint import Checkpoint
 from generative.training.hooks import Hook, Record
 from generative.training.runfolder import write_json
 from generative.training.trainer import Trainer
+from launch.console import Console, bar_progress
 from launch.image_evaluation import (
     STREAMS,
     Part,
@@ -46,6 +49,13 @@ EXTRACTORS = "extractors"
 def open_data(config: RunConfig, progress: Progress | None = None) -> ImageData:
     """Training and held-out images (or points); decoded first where that has not been done."""
     return open_images(config.data, progress=progress)
+
+
+def prepare(config: RunConfig, workers: int | None, verify: bool, console: Console) -> Path | None:
+    """Decode into a cache; its folder, or None for samples that are made as they are needed."""
+    if not isinstance(config.data, FolderImageConfig | HubImageConfig):
+        return None
+    return prepare_images(config.data, progress=bar_progress(console, "data"), verify=verify)
 
 
 def known_facts(config: RunConfig) -> DataFacts:
@@ -131,32 +141,43 @@ def hooks(config: RunConfig, data: ImageData, run_dir: Path) -> list[Hook]:
 
 
 class PictureHook(Hook):
-    """Draws samples every `train.sample_every` steps (rank 0 does), and warns of lost modes and copies."""
+    """Draws samples every `train.sample_every` steps (rank 0 does), and warns of lost modes and copies.
+
+    A warning is given when it becomes true, not each time that it still is.
+    """
 
     def __init__(self, config: RunConfig, data: ImageData, run_dir: Path) -> None:
         self.config, self.data, self.run_dir = config, data, run_dir
+        self._warned = False
 
     def on_step(self, trainer: Trainer, record: Record | None) -> None:
         """Sample if it is due."""
         every = self.config.train.sample_every
         if every and trainer.step % every == 0 and trainer.step < trainer.steps:
-            write_samples(self.config, self.data, trainer, self.run_dir)
+            told = write_samples(self.config, self.data, trainer, self.run_dir)
+            for warning in told if not self._warned else ():
+                trainer.event("warning", warning)
+            self._warned = bool(told)
 
 
-def write_samples(config: RunConfig, data: ImageData, trainer: Trainer, run_dir: Path) -> None:
-    """samples/step_xxxxxx.{json,png} from the trainer's networks: drawn by rank 0, but all must call."""
+def write_samples(config: RunConfig, data: ImageData, trainer: Trainer, run_dir: Path) -> list[str]:
+    """samples/step_xxxxxx.{json,png} from the trainer's networks: drawn by rank 0, but all must call.
+
+    Returns:
+        what is wrong with the samples, a line each; on other ranks nothing.
+    """
     weights = config.sample.weights
     with trainer.evaluating(weights) as nets, trainer.backend.patience.together():
         if trainer.backend.rank != 0:
-            return
+            return []
         sample = sampler_of(trainer.method, nets, trainer.backend.device, _streams(config.sample.seed))
         found = look(config.sample, data, sample, describe_weights(trainer, weights), trainer.step)
         found.write(run_dir / "samples")
         write_json(run_dir / "samples" / f"step_{trainer.step:06d}.json", found.record)
-        if found.seen is not None:
-            trainer.measured(found.seen.metrics())
-            for warning in alarms(found.seen):
-                trainer.event("warning", warning)
+        if found.seen is None:
+            return []
+        trainer.measured(found.seen.metrics())
+        return alarms(found.seen)
 
 
 def _streams(seed: int) -> Streams:
@@ -178,7 +199,8 @@ def finish(config: RunConfig, data: ImageData, trainer: Trainer, run_dir: Path) 
             model = describe_weights(trainer, weights)
             write_json(run_dir / "evaluation.json", summary(subject, generated, reference, model, trainer.step))
     if config.sample.at_end:
-        write_samples(config, data, trainer, run_dir)
+        for warning in write_samples(config, data, trainer, run_dir):
+            trainer.event("warning", warning)
 
 
 def subject_of(

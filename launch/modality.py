@@ -17,6 +17,7 @@ from generative.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from generative.training.checkpoint import Checkpoint
+    from launch.console import Console
     from launch.opened import Changes, OpenRun
     from launch.schema import RunConfig
     from launch.sections import LaunchConfig
@@ -50,6 +51,10 @@ class Modality(Protocol):
         Raises:
             DataError: missing or unsuitable data.
         """
+        ...
+
+    def prepare(self, config: RunConfig, workers: int | None, verify: bool, console: Console) -> Path | None:
+        """Get data ready once (`generative data prepare`); the folder where they are, if there is one."""
         ...
 
     def known_facts(self, config: RunConfig) -> DataFacts:

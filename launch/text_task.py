@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from generative.data import facts, text_data
+from generative.data.prepare import prepare_text
 from generative.data.text import TextData, open_text
 from generative.errors import CheckpointError, ConfigError
 from generative.method import Alone, DataFacts
@@ -18,6 +19,7 @@ from generative.training.checkpoint import Checkpoint
 from generative.training.hooks import Hook, Record
 from generative.training.runfolder import write_json
 from generative.training.trainer import Trainer
+from launch.console import Console, bar_progress
 from launch.modality import AskedSamples, Progress, describe_weights
 from launch.opened import Changes, OpenRun
 from launch.schema import RunConfig
@@ -30,6 +32,12 @@ RECORD_KEYS = ("windows", "draws", "weights")
 def open_data(config: RunConfig, progress: Progress | None = None) -> TextData:
     """Training and held-out windows; tokenised first where that has not been done."""
     return open_text(config.data, progress=progress)
+
+
+def prepare(config: RunConfig, workers: int | None, verify: bool, console: Console) -> Path | None:
+    """Tokenise; the folder of token shards."""
+    progress = bar_progress(console, "data", "B")
+    return prepare_text(config.data, workers=workers, progress=progress, verify=verify)
 
 
 def known_facts(config: RunConfig) -> DataFacts:

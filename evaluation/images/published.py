@@ -14,6 +14,7 @@ from evaluation.images.extractors import Extracted, as_rgb, identity, missing_we
 from evaluation.images.inception import FidInception
 from generative.data.files import file_hash
 from generative.errors import DataError
+from generative.hub.legacy import read_state_dict
 
 PUBLISHED = "6726825d"
 """Beginning of the sha256 of weights-inception-2015-12-05-6726825d.pth, which FIDs are computed with in PyTorch."""
@@ -40,7 +41,7 @@ class InceptionExtractor:
         with torch.device("meta"):
             net = FidInception()
         try:
-            net.load_state_dict(read_state(path), assign=True)
+            net.load_state_dict(read_state_dict(path), assign=True)
         except RuntimeError as error:
             raise DataError(
                 f"{path}: not the weights of the Inception network of FID ({first_line(error)})",
@@ -158,30 +159,6 @@ def _file(weights: str, revision: str | None) -> Path:
         return Path(hf_hub_download(f"{owner}/{name}", file, revision=revision))
     except Exception as error:  # network, permissions, unknown names: many kinds, one meaning
         raise missing_weights(f"{weights}: {first_line(error)}", KEY) from error
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Named tensors of a .safetensors file, or of a .pth that holds nothing but tensors (no code is run).
-
-    Raises:
-        DataError: it cannot be read, or holds more than tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(path))
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        if isinstance(found, dict) and all(isinstance(value, Tensor) for value in found.values()):
-            return found
-        problem = "it holds more than named tensors"
-    except Exception as error:  # damaged files raise many kinds
-        problem = first_line(error)
-    raise DataError(
-        f"{path}: cannot be read as weights ({problem})",
-        expected="a .safetensors file, or a .pth with a dictionary of tensors",
-        remedy="copy it again from where it came, or convert it to .safetensors",
-    )
 
 
 def first_line(error: Exception) -> str:
