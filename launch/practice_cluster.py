@@ -107,6 +107,9 @@ def serve(nodes: int, cores: float) -> None:
     from ray.cluster_utils import Cluster
 
     folder = temporary_folder()
+    # Else Ray writes this cluster's address to where "auto" looks for one, and fails where that folder is not there.
+    os.environ["RAY_TMPDIR"] = str(folder)
+    (folder / "ray").mkdir()
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     cluster = Cluster(initialize_head=True, head_node_args=head | {"temp_dir": str(folder)})
     members: dict[str, Any] = {}
