@@ -18,7 +18,9 @@ LOOK_SECONDS = 0.5
 ASK_SECONDS = 2.0
 """Time between two questions to the cluster's head."""
 LOST_SECONDS = 15.0
-"""How long the head may be silent before it is given up."""
+"""How long the head may refuse connections before it is given up."""
+FROZEN_SECONDS = 60.0
+"""How long it may say nothing: a machine under load answers late."""
 
 
 class ClusterLostError(GenerativeError):
@@ -71,12 +73,14 @@ class ClusterWatch:
                 self._ask(self.head)
 
     def _ask(self, head: str) -> None:
-        if ray_cluster.answers(head) is None:
+        error = ray_cluster.answers(head)
+        if error is None:
             self._heard = time.monotonic()
             self._heed_notices(ray_cluster.draining() & self.nodes)
             return
         silent = time.monotonic() - self._heard
-        if silent > LOST_SECONDS and not self._ended.is_set():
+        limit = FROZEN_SECONDS if isinstance(error, TimeoutError) else LOST_SECONDS
+        if silent > limit and not self._ended.is_set():
             self._tell(
                 ClusterLostError(
                     f"{self._where}: the Ray cluster is gone (no answer for {silent:.0f} s)",

@@ -13,7 +13,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("generative", "torch", "numpy", "accelerate", "ray", "safetensors", "transformers", "datasets", "pydantic")
+PACKAGES = (
+    "generative",
+    "torch",
+    "numpy",
+    "accelerate",
+    "deepspeed",
+    "ray",
+    "safetensors",
+    "transformers",
+    "datasets",
+    "pydantic",
+)
 
 
 def versions() -> dict[str, str]:

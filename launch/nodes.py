@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from generative.errors import ResourceError, RunFolderError
 from generative.training.runfolder import atomic_write
 from launch.environment import versions
 
-COMPARED = ("python", "generative", "torch", "ray")
+COMPARED = ("python", "generative", "torch", "accelerate", "ray")
 """What must be the same on all nodes: other versions give other numbers, or cannot talk to one another."""
 
 ANSWER_SECONDS = 60.0
@@ -24,7 +24,7 @@ class Report:
     """What one node said.
 
     Args:
-        versions: of the packages in COMPARED; missing where not installed.
+        versions: of the packages that are compared; missing where not installed.
         nonce: what it read in the run folder; None where there is none.
     """
 
@@ -32,13 +32,19 @@ class Report:
     nonce: str | None
 
 
-def check_nodes(folder: Path, where: str, nodes: Collection[str]) -> None:
+def compared(strategy: str) -> tuple[str, ...]:
+    """Packages that must be the same on all nodes under a parallel.strategy."""
+    return (*COMPARED, "deepspeed") if strategy.startswith("zero") else COMPARED
+
+
+def check_nodes(folder: Path, where: str, nodes: Collection[str], packages: Sequence[str] = COMPARED) -> None:
     """Ask nodes of the cluster that Ray is connected to.
 
     Args:
         folder: the run folder.
         where: names the cluster in messages.
         nodes: their ids.
+        packages: whose versions must be the driver's.
 
     Raises:
         ResourceError: a node does not answer, or has other versions.
@@ -47,7 +53,8 @@ def check_nodes(folder: Path, where: str, nodes: Collection[str]) -> None:
     nonce, file = secrets.token_hex(8), folder / f".seen-by-all-{secrets.token_hex(4)}"
     atomic_write(file, nonce)
     try:
-        compare(_ask(file, where, nodes), {name: versions().get(name, "none") for name in COMPARED}, nonce, folder)
+        own = {name: versions().get(name, "none") for name in packages}
+        compare(_ask(file, where, nodes, packages), own, nonce, folder)
     finally:
         file.unlink(missing_ok=True)
 
@@ -70,7 +77,7 @@ def compare(reports: Mapping[str, Report], own: Mapping[str, str], nonce: str, f
         if unequal:
             raise ResourceError(
                 f"node {node} has other versions: {', '.join(unequal)}",
-                f"the same {', '.join(COMPARED)} on all nodes",
+                f"the same {', '.join(own)} on all nodes",
                 "install the same versions there (constraints.txt), or take the node out of the cluster",
             )
     blind = [node for node, report in reports.items() if report.nonce != nonce]
@@ -82,7 +89,7 @@ def compare(reports: Mapping[str, Report], own: Mapping[str, str], nonce: str, f
         )
 
 
-def _ask(file: Path, where: str, nodes: Collection[str]) -> dict[str, Report]:
+def _ask(file: Path, where: str, nodes: Collection[str], packages: Sequence[str]) -> dict[str, Report]:
     """The report of each node, by "address (id)"."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -91,7 +98,7 @@ def _ask(file: Path, where: str, nodes: Collection[str]) -> dict[str, Report]:
     asked = {}
     for node in (node for node in ray.nodes() if node["NodeID"] in nodes):
         here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        task = question.options(num_cpus=0, scheduling_strategy=here, max_retries=0).remote(str(file), COMPARED)
+        task = question.options(num_cpus=0, scheduling_strategy=here, max_retries=0).remote(str(file), tuple(packages))
         asked[task] = f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
     answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
     if silent:

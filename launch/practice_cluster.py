@@ -112,7 +112,7 @@ def serve(nodes: int, cores: float) -> None:
     from ray.cluster_utils import Cluster
 
     folder = temporary_folder()
-    # Ray notes the address of a cluster in a folder that it takes to be there, and where others look for theirs.
+    # Else Ray writes this cluster's address to where "auto" looks for one, and fails where that folder is not there.
     os.environ["RAY_TMPDIR"] = str(folder)
     (folder / "ray").mkdir()
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}

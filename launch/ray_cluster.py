@@ -26,6 +26,8 @@ LOG = logging.getLogger("launch.ray")
 """Goes to logs/ray.log beside Ray's own messages; its times tell where a slow start comes from."""
 
 CONNECT_SECONDS = 5.0
+JOIN_SECONDS = 180.0
+"""How long the start of a local cluster, or joining another one, may take."""
 TELL_SECONDS = 3.0
 LOCAL_WAIT_SECONDS = 15.0
 """On this machine no node can join; a group that has ended only needs a moment to give its cores back."""
@@ -110,13 +112,30 @@ def _memory() -> float:
 
 
 def answers(address: str) -> OSError | ValueError | None:
-    """Whether somebody listens at host:port; what went wrong where not."""
+    """Whether somebody at host:port speaks HTTP/2, as the head of a cluster does; what went wrong where not.
+
+    A head that is frozen, or another program, accepts connections too, and Ray would wait for it without an end.
+    """
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+        with socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") == "0":  # else it speaks only to those who know its certificate
+                _greet(connection)
+    except TimeoutError:
+        return TimeoutError(f"no word within {CONNECT_SECONDS:g} s")
     except (OSError, ValueError) as error:
         return error
     return None
+
+
+def _greet(connection: socket.socket) -> None:
+    """HTTP/2's first frames (RFC 9113, 3.4): the client's preface and empty settings, then the server's settings."""
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4" + bytes(5))
+    frame = b""
+    while len(frame) < 4 and (more := connection.recv(9)):
+        frame += more
+    if frame[3:4] != b"\4":
+        raise ConnectionError("whoever listens there is no Ray head")
 
 
 def _check_answer(address: str) -> None:
@@ -140,17 +159,25 @@ def connect(launch: LaunchConfig, temporary: Path) -> None:
 
     common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if launch.address is None:
-        ray.init(
-            address="local",
-            num_cpus=cores(),
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=str(temporary),
-            # Idle processes that no actor of Ray Train can use (it asks for an environment of its own).
-            _system_config={"prestart_worker_first_driver": False, "enable_worker_prestart": False},
-            **common,
-        )
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cores(),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(temporary),
+                # Idle processes that no actor of Ray Train can use (it asks for an environment of its own).
+                _system_config={"prestart_worker_first_driver": False, "enable_worker_prestart": False},
+                **common,
+            )
+        except Exception as error:  # Ray raises bare ones
+            raise ResourceError(
+                f"Ray did not start on this machine: {(str(error) or type(error).__name__).splitlines()[0]}",
+                expected="a local cluster that is up within half a minute",
+                remedy="give the same command again when the machine is less busy (see logs/ray.log in the run "
+                "folder), or give launch.backend=local",
+            ) from error
     else:
         try:
             ray.init(address=launch.address, **common)
@@ -160,6 +187,17 @@ def connect(launch: LaunchConfig, temporary: Path) -> None:
                 expected="a running cluster of the same Ray version (and its token, where it asks for one)",
                 remedy="look at the cluster, or give launch.address=null for a local one",
             ) from error
+
+
+def not_joined(launch: LaunchConfig) -> ResourceError:
+    """What is told where `connect` does not come to an end."""
+    what = "the start of a Ray cluster on this machine" if launch.address is None else f"joining {where(launch)}"
+    return ResourceError(
+        f"{what} was waited for {JOIN_SECONDS:g} s in vain",
+        expected="a cluster that lets a driver in within seconds",
+        remedy="look at logs/ray.log in the run folder, at free memory and at the cluster's head; then give the same "
+        "command again",
+    )
 
 
 def where(launch: LaunchConfig) -> str:

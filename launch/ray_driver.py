@@ -35,11 +35,13 @@ class Line:
     Args:
         go: the preparation is done: start workers.
         stop: the user wants to stop: start nothing again.
+        joined: the cluster is there.
         result: None, or the error that ended it, is sent here at the end.
     """
 
     go: Event
     stop: Event
+    joined: Event
     result: Connection
 
 
@@ -77,6 +79,7 @@ def _train(config: RunConfig, folder: Path, work: bytes, temporary: Path, line: 
     log("starting or joining the cluster")
     ray_cluster.connect(config.launch, temporary)
     watch.head = ray_cluster.address()
+    line.joined.set()
     log("cluster is up")
     wanted = _import(work)
     log("Ray Train is imported")

@@ -160,7 +160,7 @@ class _Job:
         self._items, self._make, self._launch, self._progress = items, make, launch, progress
         self._found: dict[int, _Result] = {}
         self._error: BaseException | None = None
-        self._stopped = threading.Event()
+        self._stopped, self._joined = threading.Event(), threading.Event()
         self._changed = time.monotonic()
 
     def wait(self, temporary: Path, log: Path) -> list[Any]:
@@ -174,7 +174,10 @@ class _Job:
                 if self._progress is not None and len(self._found) > told:
                     told = len(self._found)
                     self._progress(told, len(self._items))
-                if time.monotonic() - self._changed > ITEM_SECONDS:
+                silent = time.monotonic() - self._changed
+                if silent > ray_cluster.JOIN_SECONDS and not self._joined.is_set():
+                    raise ray_cluster.not_joined(self._launch)
+                if silent > ITEM_SECONDS:
                     raise _nothing_done(log)
         except BaseException:
             self._stopped.set()
@@ -188,6 +191,7 @@ class _Job:
     def _main(self, temporary: Path) -> None:
         try:
             ray_cluster.connect(self._launch, temporary)
+            self._joined.set()
             ray_cluster.find_seats(self._launch, ray_cluster.LOG.info)
             self._changed = time.monotonic()
             for index, result in self._results():

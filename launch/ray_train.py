@@ -37,7 +37,7 @@ class RayBackend:
         # Spawned, not forked: a forked child would share the locks and threads of this process.
         context = multiprocessing.get_context("spawn")
         self._result, sends = context.Pipe(duplex=False)
-        self._line = Line(context.Event(), context.Event(), sends)
+        self._line = Line(context.Event(), context.Event(), context.Event(), sends)
         # Unpickled there only when it is needed: its modules take seconds to import, beside the start of the cluster.
         arguments = (config, folder, pickle.dumps(work), self._temporary, self._line)
         self._process = context.Process(target=drive, args=arguments, name="ray", daemon=True)
@@ -59,15 +59,17 @@ class RayBackend:
         """Let the workers train, show how it goes, pass on requests to stop.
 
         Raises:
-            ResourceError: not enough for all workers, or a node that cannot take part.
+            ResourceError: no cluster, not enough for all workers, or a node that cannot take part.
             RunFolderError: a node does not see the run folder.
             WorkersError: they failed too often.
             ClusterLostError: the whole cluster is gone.
             KeyboardInterrupt: stopped at once, without waiting for a checkpoint.
         """
         self._line.go.set()
-        patience, told = float(self._config.parallel.patience_seconds), False
+        patience, told, began = float(self._config.parallel.patience_seconds), False, time.monotonic()
         while not self._result.poll(POLL_SECONDS):
+            if time.monotonic() - began > ray_cluster.JOIN_SECONDS and not self._line.joined.is_set():
+                raise ray_cluster.not_joined(self._config.launch)
             follower.poll()
             self._keep_alive()
             if not request.count:

@@ -11,7 +11,7 @@ from generative.errors import GenerativeError
 from launch import failures, ray_cluster
 from launch.cluster_watch import ClusterWatch
 from launch.folder import clear_requests, read_json, record_event
-from launch.nodes import check_nodes
+from launch.nodes import check_nodes, compared
 
 if TYPE_CHECKING:
     from launch.run import Work
@@ -61,7 +61,8 @@ class Groups:
     def _check(self, nodes: set[str]) -> None:
         """Look at nodes that are new to this run."""
         if self._config.launch.address is not None and nodes - self._checked:
-            check_nodes(self._folder, ray_cluster.where(self._config.launch), nodes - self._checked)
+            packages = compared(self._config.parallel.strategy)
+            check_nodes(self._folder, ray_cluster.where(self._config.launch), nodes - self._checked, packages)
             self._checked |= nodes
 
     def _once(self, nodes: list[str], attempt: int) -> bool:

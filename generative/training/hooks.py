@@ -12,7 +12,12 @@ Record = dict[str, Any]
 
 
 class Hook:
-    """A watcher that does nothing; override what is of interest."""
+    """A watcher that does nothing; override what is of interest.
+
+    `on_start`, `on_rewind` and `on_end` may take long on one rank, up to parallel.patience_seconds. In the others, what
+    may take longer than parallel.timeout_seconds on some rank belongs into `trainer.backend.patience.together()`, which
+    all ranks must enter.
+    """
 
     def on_start(self, trainer: Trainer) -> None:
         """Before the first step (after a resume)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,29 +13,42 @@ from generative.errors import CheckpointError, ConfigError, suggestion
 from generative.method import Method, NetworkSpec, Update
 from generative.training.backend import Backend
 from generative.training.checkpoint import Checkpoint
-from generative.training.checkpoint.format import step_folder
-from generative.training.checkpoint.rotation import complete_steps
 from generative.training.config import TrainConfig
 from generative.training.ema import Ema
 from generative.training.engines import Engine
 from generative.training.exported import ExportedWeights, open_weights
 from generative.training.optimizers import check_no_decay
+from generative.training.starts import (
+    NETWORK,
+    Sources,
+    copied_by_frozen,
+    from_outside,
+    keep_copy,
+    kept_copies,
+    origins,
+    start_of,
+)
 from generative.training.state import differences
 from generative.training.strategies import check_strategy
 
 Stored = Checkpoint | ExportedWeights
-Sources = dict[str, str]
-"""Networks that start from a checkpoint, and its exact place: {"teacher": "runs/a/checkpoints/step_000100#net"}."""
 
 
 def build_engines(
-    method: Method, config: TrainConfig, steps: int, backend: Backend, pinned: Sources | None = None
+    method: Method,
+    config: TrainConfig,
+    steps: int,
+    backend: Backend,
+    pinned: Sources | None = None,
+    copies: Path | None = None,
 ) -> tuple[dict[str, Engine], Sources]:
     """All networks of a method on the device, in the order of its specifications, and where they came from.
 
     Args:
         pinned: of a run that is resumed: trained networks will be filled from its own checkpoint, so that they need
-            no source any more; frozen ones come again from exactly where they came from.
+            no source any more; frozen ones come again from their copies, or else from exactly where they came from.
+        copies: folder where a new run keeps its frozen networks that come from elsewhere, so that their source may
+            change or go (a run that trains on removes its older checkpoints); None keeps nothing.
 
     Raises:
         ConfigError, CheckpointError: see `check_networks`; or the weights to start from are damaged.
@@ -46,36 +58,23 @@ def build_engines(
     check_networks(method, config, modules, resumed=pinned is not None)
     check_strategy(method, config, backend.parallel, backend.world, modules)
     sources: Sources = dict(pinned or {})
-    wanted = _copied_by_frozen(specs, config)
-    for name, spec in sorted(specs.items(), key=lambda item: _depth(item[0], specs, config)):
-        _, source = _start(name, spec, config)
-        if source and not (pinned is not None and spec.trainable and name not in wanted):
+    kept = kept_copies(copies) if pinned is not None and copies is not None else {}
+    wanted = copied_by_frozen(specs, config, kept)
+    for name, spec in sorted(specs.items(), key=lambda item: len(origins(item[0], specs, config))):
+        _, source = start_of(name, spec, config)
+        if name in kept:
+            initialize(modules[name], kept[name], name, modules)
+        elif source and not (pinned is not None and spec.trainable and name not in wanted):
             path = initialize(modules[name], (pinned or {}).get(name, source), name, modules)
             sources |= {name: path} if path else {}
+            if copies is not None and not spec.trainable and from_outside(name, specs, config):
+                with backend.patience.together():  # of large networks on a slow disk
+                    if backend.rank == 0:
+                        keep_copy(copies, name, modules[name])
         if config.activation_checkpointing and spec.trainable:
             modules[name].activation_checkpointing = True  # type: ignore[assignment]
     engines = {name: _engine(name, modules[name], spec, method, config, steps, backend) for name, spec in specs.items()}
     return engines, sources
-
-
-def _copied_by_frozen(specs: Mapping[str, NetworkSpec], config: TrainConfig) -> set[str]:
-    """Networks whose first weights frozen ones copy ("network:NAME"), directly or through others."""
-    found: set[str] = set()
-    for name in (name for name, spec in specs.items() if not spec.trainable):
-        source = _start(name, specs[name], config)[1] or ""
-        while source.startswith("network:"):
-            other = source.removeprefix("network:")
-            found.add(other)
-            source = _start(other, specs[other], config)[1] or ""
-    return found
-
-
-def pinned_sources(folder: Path) -> Sources | None:
-    """What the newest readable checkpoint of a run says about its sources; None for a run without checkpoints."""
-    for step in reversed(complete_steps(folder)):
-        with contextlib.suppress(CheckpointError):
-            return dict(Checkpoint(folder / step_folder(step)).meta.get("sources", {}))
-    return None
 
 
 def check_networks(
@@ -85,7 +84,7 @@ def check_networks(
 
     Args:
         modules: the networks by name; on the meta device they cost nothing.
-        resumed: the run has checkpoints, so that what trained networks start from is not needed any more.
+        resumed: the run has checkpoints, so that what networks start from is not needed any more.
 
     Raises:
         ConfigError: a section of `train.networks` names no network, a `no_decay` pattern fits no parameter, an update
@@ -100,8 +99,8 @@ def check_networks(
     for name, spec in specs.items():
         if spec.trainable:
             _check_training(name, modules[name], config)
-        key, source = _start(name, spec, config)
-        if source and not (resumed and spec.trainable):
+        key, source = start_of(name, spec, config)
+        if source and not resumed:
             _check_start(modules[name], key, source, name, modules)
 
 
@@ -157,30 +156,8 @@ def _check_training(name: str, module: nn.Module, config: TrainConfig) -> None:
         )
 
 
-def _start(name: str, spec: NetworkSpec, config: TrainConfig) -> tuple[str, str | None]:
-    """Where a network's weights start (None: fresh), after the words that say where this is set."""
-    own = config.networks.get(name)
-    if own and own.init_from:
-        return f"train.networks.{name}.init_from", own.init_from
-    return f"init_from of network {name!r}", spec.init_from
-
-
-def _depth(name: str, specs: Mapping[str, NetworkSpec], config: TrainConfig) -> int:
-    """How many networks of the method stand between this one's start and weights from outside.
-
-    Raises:
-        ConfigError: networks start from one another in a circle.
-    """
-    depth, at = 0, name
-    while (source := _start(at, specs[at], config)[1] or "").startswith("network:"):
-        depth, at = depth + 1, source.removeprefix("network:")
-        if depth > len(specs):
-            raise ConfigError(f"network {name!r} starts from itself, by way of {source!r}", remedy="correct init_from")
-    return depth
-
-
 def _check_start(module: nn.Module, key: str, source: str, name: str, modules: Mapping[str, nn.Module]) -> None:
-    other = source.removeprefix("network:")
+    other = source.removeprefix(NETWORK)
     if other != source:
         if other not in modules:
             raise ConfigError(
@@ -236,8 +213,8 @@ def initialize(module: nn.Module, source: str, name: str, modules: Mapping[str, 
     Raises:
         CheckpointError: no such checkpoint, a damaged one, or weights that do not fit.
     """
-    if source.startswith("network:"):
-        load_weights(module, modules[source.removeprefix("network:")].state_dict(), source)
+    if source.startswith(NETWORK):
+        load_weights(module, modules[source.removeprefix(NETWORK)].state_dict(), source)
         return None
     path, _, other = source.partition("#")
     checkpoint = open_weights(path)

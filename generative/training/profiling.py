@@ -49,8 +49,11 @@ class ProfileHook(Hook):
         if self._mark is not None:
             self._mark.__exit__(None, None, None)
             self._mark = None
-        if self._profiler is not None and (trainer.step + 1 not in self._steps or trainer.step >= trainer.steps):
-            self._keep(trainer)
+        if trainer.step in self._steps and (trainer.step + 1 not in self._steps or trainer.step >= trainer.steps):
+            # Writing a long trace may take longer than a collective; ranks that trace nothing wait along.
+            with trainer.backend.patience.together():
+                if self._profiler is not None:
+                    self._keep(trainer)
 
     def on_rewind(self, trainer: Trainer, step: int) -> None:
         """The traced steps are given up: they will be taken again."""

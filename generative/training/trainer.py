@@ -22,8 +22,9 @@ from generative.training.config import TrainConfig
 from generative.training.engines import Engine
 from generative.training.engines.gather import whole_copy
 from generative.training.hooks import Hook, Record
-from generative.training.networks import build_engines, pinned_sources
+from generative.training.networks import build_engines
 from generative.training.precision import under_autocast
+from generative.training.starts import pinned_sources
 from generative.training.state import entries, restore
 from generative.training.update import Share, Updater
 
@@ -78,7 +79,8 @@ class Trainer:
         self.updates = list(method.updates())
         self.sources = pinned_sources(store.folder) if store is not None else None
         """Where networks that start from checkpoints came from: exact steps, kept over all restarts."""
-        self.engines, self.sources = build_engines(method, config, steps, backend, self.sources)
+        copies = store.folder / "sources" if store is not None else None
+        self.engines, self.sources = build_engines(method, config, steps, backend, self.sources, copies)
         self.state: dict[str, Tensor] = {k: v.to(backend.device) for k, v in method.state().items()}
         self._updater = Updater(method, self.engines, backend, config.seed, config.batch_size)
         self.guard = AnomalyGuard(config.anomaly)
@@ -115,7 +117,7 @@ class Trainer:
 
     def _train(self) -> State:
         self.batches = self._open_batches(self._resume())
-        self._together(False, self._start_hooks)
+        self._patiently(partial(self._each_hook, lambda hook: hook.on_start(self)))
         if self.step == 0:
             self._since = (time.perf_counter(), self.samples)
         if self.config.anomaly.policy == "rollback" and self.store and not self.store.complete_steps():
@@ -127,16 +129,15 @@ class Trainer:
                 self._after_step()
         return self._end("complete")
 
-    def _start_hooks(self) -> None:
+    def _each_hook(self, call: Callable[[Hook], None]) -> None:
         for hook in self.hooks:
-            hook.on_start(self)
+            call(hook)
 
     def _end(self, state: State) -> State:
         if self.store is not None:
             self.checkpoint()
             self._settle()
-        for hook in self.hooks:
-            hook.on_end(self, state)
+        self._patiently(partial(self._each_hook, lambda hook: hook.on_end(self, state)))
         return state
 
     def _told_to_stop(self) -> bool:
@@ -149,7 +150,7 @@ class Trainer:
             self._patiently(self.store.wait)
 
     def _patiently(self, action: Callable[[], None]) -> None:
-        """`_together` for what may take longer than a collective on some ranks (a slow disk)."""
+        """`_together` for what may take longer than a collective on some ranks (a slow disk, a tracker far away)."""
 
         def all_of_it() -> None:
             with self.backend.patience.together():
@@ -418,11 +419,7 @@ class Trainer:
         return data
 
     def _rewind_hooks(self) -> None:
-        def tell() -> None:
-            for hook in self.hooks:
-                hook.on_rewind(self, self.step)
-
-        self._together(False, tell)
+        self._patiently(partial(self._each_hook, lambda hook: hook.on_rewind(self, self.step)))
 
     def _restore(self, store: CheckpointStore, step: int) -> Mapping[str, Any]:
         """Fill everything from a checkpoint, each rank its part; its meta. An error of any rank is raised on all."""

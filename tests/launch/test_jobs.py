@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from types import SimpleNamespace
 
 import pytest
@@ -91,29 +89,6 @@ def test_table_has_a_line_for_each_job():
     assert len(lines) == 3
     assert "1 min 00 s" in lines[1]
     assert "waiting" in lines[2]
-
-
-@pytest.fixture
-def mute():
-    """A server that accepts connections and never answers."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    kept: list[socket.socket] = []
-
-    def accept() -> None:
-        try:
-            while True:
-                kept.append(listener.accept()[0])
-        except OSError:
-            return
-
-    thread = threading.Thread(target=accept, daemon=True)
-    thread.start()
-    yield listener.getsockname()[1]
-    listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
-    thread.join()
-    for connection in kept:
-        connection.close()
 
 
 @pytest.mark.timeout(60)

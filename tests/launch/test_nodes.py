@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from generative.errors import ResourceError, RunFolderError
-from launch.nodes import Report, compare
+from launch.nodes import Report, compare, compared
 
 OWN = {"python": "3.11.7", "torch": "2.13.0", "ray": "2.60.0"}
 FOLDER = Path("/shared/run")
@@ -32,3 +32,11 @@ def test_other_versions_are_refused_with_the_nodes_name(theirs, words):
 def test_a_node_without_the_run_folder_is_refused(nonce):
     with pytest.raises(RunFolderError, match=r"(?m)/shared/run is not seen by node 10\.0\.0\.2$"):
         compare({"10.0.0.1": Report(OWN, "x"), "10.0.0.2": Report(OWN, nonce)}, OWN, "x", FOLDER)
+
+
+def test_a_node_without_the_package_of_the_strategy_is_refused():
+    assert "deepspeed" not in compared("fsdp")
+    own = dict.fromkeys(compared("zero2"), "1.0")
+    theirs = {name: version for name, version in own.items() if name != "deepspeed"}
+    with pytest.raises(ResourceError, match=r"10\.0\.0\.2 has other versions: deepspeed none \(here 1\.0\)"):
+        compare({"10.0.0.1": Report(own, "x"), "10.0.0.2": Report(theirs, "x")}, own, "x", FOLDER)

@@ -25,6 +25,10 @@ CLOSING_SECONDS = 30.0
 """How long the end of a store waits for this rank's own writing."""
 
 
+MOMENT = 1.0
+"""Seconds that the writing thread may take to give up and clear away, beyond its time-outs."""
+
+
 @dataclass(frozen=True)
 class _Job:
     step: int
@@ -161,8 +165,8 @@ class CheckpointStore:
     def _join(self) -> None:
         if self._thread is None:
             return
-        # Once for its own part, once for those of the other ranks.
-        self._thread.join(2 * self._timeout)
+        # Once for its own part, once for those of the other ranks, and a moment to say which of them are missing.
+        self._thread.join(2 * self._timeout + MOMENT)
         if self._thread.is_alive():
             raise CheckpointError(
                 f"a checkpoint in {self.folder} is still being written after {2 * self._timeout:g} s",

@@ -191,6 +191,7 @@ def test_a_disk_that_hangs_is_waited_for_within_a_limit(
     tmp_path: Path, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint_store, "CLOSING_SECONDS", 0.2)
+    monkeypatch.setattr(checkpoint_store, "MOMENT", 0.0)
     store = CheckpointStore(tmp_path, timeout=0.1)
     store.save(1, {"w": Entry(torch.ones(3))}, {})
     for _ in range(2):  # the one under way is not forgotten
