@@ -72,12 +72,12 @@ def locate(asked: Asked) -> tuple[list[Path], Reader]:
     if not asked.source.startswith(HUB):
         path = Path(asked.source).expanduser()
         path = path / asked.file if asked.file else path
+        if path.is_dir():
+            raise _unnamed(str(path))
         reader = choose_reader(path.name, asked.method)
         return find_files(path, reader), reader
     if asked.file is None:
-        raise ConfigError(
-            f"{asked.source}: which of its files?", "the name of a file in the repository", "give --file NAME"
-        )
+        raise _unnamed(asked.source)
     name = Path(asked.file)
     reader = choose_reader(name.name, asked.method)
     repository = asked.source.removeprefix(HUB)
@@ -86,6 +86,10 @@ def locate(asked: Asked) -> tuple[list[Path], Reader]:
     if other is not None:
         found.append(fetch(repository, str(name.with_name(other)), asked.revision, needed=False))
     return [path for path in found if path is not None], reader
+
+
+def _unnamed(place: str) -> ConfigError:
+    return ConfigError(f"{place}: which of its files?", "the name of a file in it", "give --file NAME")
 
 
 def fetch(repository: str, file: str, revision: str | None, needed: bool = True) -> Path | None:

@@ -164,6 +164,7 @@ def test_files_of_the_hub(tmp_path: Path, published, monkeypatch: pytest.MonkeyP
         (["{}/50gen.pth", "--method", "mee_gam"], 2, "Did you mean mee_gan?"),
         (["{}/weights.pth"], 2, "give --method"),
         (["{}/60gen.pth"], 3, "no such file"),
+        (["{}"], 2, "--file NAME"),
         (["{}/50gen.pth", "--method", "masked_diffusion"], 3, "50gen.pth"),
         (["{}/50gen.pth", "--max-shard", "much"], 2, "not a size"),
     ],
