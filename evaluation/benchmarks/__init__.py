@@ -18,6 +18,7 @@ BENCHMARKS = Registry(
         "trainer": "evaluation.benchmarks.trainer",
         "masked_diffusion": "evaluation.benchmarks.masked_diffusion",
         "shakespeare": "evaluation.benchmarks.shakespeare",
+        "mee_gan": "evaluation.benchmarks.mee_gan",
     },
 )
 

@@ -1,0 +1,85 @@
+"""GANs that benchmarks train for themselves, in this process and without a run folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from generative.data.images import ImageData
+from generative.data.loader import Loader
+from generative.methods.mee_gan.config import MeeGanConfig
+from generative.methods.mee_gan.method import MeeGan
+from generative.randomness import Streams
+from generative.training.backend import Backend
+from generative.training.config import TrainConfig
+from generative.training.hooks import Hook, Record
+from generative.training.trainer import Trainer
+
+Watch = Callable[[int, Trainer], None]
+"""(step, trainer) -> nothing."""
+
+STREAMS = Streams(0).within("bench")
+
+
+@dataclass(frozen=True)
+class GanRun:
+    """What is trained.
+
+    Args:
+        method: the section `method`.
+        train: the section `train`, without steps and seed.
+    """
+
+    method: Mapping[str, Any]
+    train: Mapping[str, Any]
+
+
+class _Watcher(Hook):
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+
+    def on_step(self, trainer: Trainer, record: Record | None) -> None:
+        self.watch(trainer.step, trainer)
+
+
+def train(
+    run: GanRun, data: ImageData, steps: int, seed: int, threads: int = 1, watch: Watch = lambda step, trainer: None
+) -> tuple[Trainer, float]:
+    """Train on this process's device; the trainer, and the seconds that it took.
+
+    Args:
+        run: the method and how it is trained.
+        data: to train on.
+        steps: cycles of updates.
+        seed: of weights, order and noise.
+        threads: of torch.
+        watch: called after each step.
+    """
+    config = MeeGanConfig.model_validate({"name": "mee_gan", **run.method})
+    quiet = {"checkpoint": {"every_steps": None}, "log_every": 100}
+    settings = TrainConfig.model_validate({"steps": steps, "seed": seed, **quiet, **run.train})
+
+    def batches(state: Mapping[str, Any] | None) -> Loader:
+        return Loader(data.train, batch_size=settings.batch_size, seed=seed, state=state)
+
+    method, backend = MeeGan(config, data.facts), Backend(threads=threads)
+    trainer = Trainer(method, settings, steps, batches, backend, hooks=[_Watcher(watch)])
+    begun = time.perf_counter()
+    trainer.train()
+    return trainer, time.perf_counter() - begun
+
+
+def draw(trainer: Trainer, count: int, weights: str = "ema", size: int = 500) -> Tensor:
+    """float32[count, *shape]: samples 0 .. count-1 of the trained or the averaged generator, on the CPU."""
+    with trainer.evaluating(weights) as nets:
+        sampler = trainer.method.sampler(nets)
+        parts = [
+            sampler({"sample_id": torch.arange(start, min(start + size, count))}, STREAMS)
+            for start in range(0, count, size)
+        ]
+    return torch.cat(parts).cpu()
