@@ -25,7 +25,7 @@ Arrays = dict[str, np.ndarray]
 def parts_with(
     run: OpenRun, subject: Subject, launch: LaunchConfig, changes: Changes, progress: Progress | None
 ) -> tuple[Part, Part | None]:
-    """As `launch.image_task.measured_parts`, by workers; figures are equal but for the last bits of floating point.
+    """Samples and real images by workers; figures are equal but for the last bits of floating point.
 
     Args:
         run: as it was opened here.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -191,11 +192,14 @@ def finish(config: RunConfig, data: ImageData, trainer: Trainer, run_dir: Path) 
     """Evaluation (samples shared out over ranks) and pictures after the last step."""
     if config.evaluate.at_end:
         weights = config.evaluate.weights
-        with trainer.evaluating(weights) as nets, trainer.backend.patience.together():
-            sample = sampler_of(trainer.method, nets, trainer.backend.device, STREAMS)
-            subject = subject_of(config, data, sample, trainer.backend.device, run_dir)
-            generated, reference = measured_parts(subject, trainer.backend.collectives)
-        if trainer.backend.rank == 0:
+        backend = trainer.backend
+        with trainer.evaluating(weights) as nets, backend.patience.together():
+            sample = sampler_of(trainer.method, nets, backend.device, STREAMS)
+            subject = subject_of(config, data, sample, backend.device, run_dir)
+            shares = measured_shares(subject, backend.rank, backend.world)
+        generated, reference = (share and all_of(share, backend.collectives, backend.device) for share in shares)
+        if backend.rank == 0:
+            assert generated is not None
             model = describe_weights(trainer, weights)
             write_json(run_dir / "evaluation.json", summary(subject, generated, reference, model, trainer.step))
     if config.sample.at_end:
@@ -211,31 +215,25 @@ def subject_of(
     return Subject(config.evaluate, config.data.name, kind, data, sample, device, run_dir / EXTRACTORS)
 
 
-def measured_parts(subject: Subject, collectives: Collectives) -> tuple[Part, Part | None]:
-    """Samples and real images, each rank's share, put together on all ranks."""
+def measured_shares(subject: Subject, rank: int, world: int) -> tuple[Part, Part | None]:
+    """A rank's share of the samples, and of the real images."""
     settings = subject.settings
-    generated = _all_of(scorer(subject)(_share(settings.samples, collectives)), collectives)
+    generated = scorer(subject)(_share(settings.samples, rank, world))
     if subject.data.kind == "points":
         return generated, None
-    count = len(reference_of(settings, subject.data)[1])
-    return generated, _all_of(reference_scorer(subject)(_share(count, collectives)), collectives)
+    return generated, reference_scorer(subject)(_share(len(reference_of(settings, subject.data)[1]), rank, world))
 
 
-def _share(count: int, collectives: Collectives) -> range:
-    rank, world = collectives.rank, collectives.world
+def _share(count: int, rank: int, world: int) -> range:
     return range(rank * count // world, (rank + 1) * count // world)
 
 
-def _all_of(mine: Part, collectives: Collectives) -> Part:
-    """The parts of all ranks together."""
-    blob = torch.frombuffer(bytearray(save(mine.tensors())), dtype=torch.uint8)
-    sizes = collectives.gather(torch.tensor([len(blob)]))
-    parts = torch.split(collectives.gather(blob), sizes.tolist())
-    found = [Part.from_tensors(load(part.numpy().tobytes())) for part in parts]
-    whole = found[0]
-    for part in found[1:]:
-        whole = whole.merge(part)
-    return whole
+def all_of(mine: Part, collectives: Collectives, device: torch.device) -> Part:
+    """The parts of all ranks together, on all ranks."""
+    blob = torch.frombuffer(bytearray(save(mine.tensors())), dtype=torch.uint8).to(device)
+    sizes = collectives.gather(torch.tensor([len(blob)], device=device))
+    parts = torch.split(collectives.gather(blob).cpu(), sizes.tolist())
+    return reduce(Part.merge, (Part.from_tensors(load(part.numpy().tobytes())) for part in parts))
 
 
 # ---------------------------------------------------------------------- a run that is opened again
@@ -294,7 +292,7 @@ def _not_here(ids: Tensor) -> Tensor:
 
 
 def _parts_here(subject: Subject, progress: Progress | None) -> tuple[Part, Part | None]:
-    """As `measured_parts` in this process, in pieces, so that progress shows."""
+    """Samples and real images in this process, in pieces, so that progress shows."""
     count, real = subject.settings.samples, len(reference_of(subject.settings, subject.data)[1])
     images = subject.data.kind == "image"
     total, done = count + (real if images else 0), 0

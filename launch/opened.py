@@ -13,8 +13,9 @@ from torch import nn
 from generative.config import Layers, validate
 from generative.errors import ConfigError
 from generative.training.checkpoint import Checkpoint, open_checkpoint
-from generative.training.networks import checkpoint_weights, load_weights
+from generative.training.networks import checkpoint_weights, initialize, load_weights
 from generative.training.precision import under_autocast
+from generative.training.starts import SOURCES, kept_copies
 from launch import folder as run_folder
 from launch.modality import build_method, modality
 from launch.schema import RunConfig
@@ -40,11 +41,14 @@ class OpenRun:
         They compute in the precision that the run was trained and evaluated in.
         """
         nets: dict[str, nn.Module] = {}
+        kept = kept_copies(self.folder / "checkpoints" / SOURCES)
         for name, spec in self.method.networks().items():
             rate = spec.ema[0] if weights == "ema" and spec.ema else None
             module = spec.build()
             if spec.trainable:
                 load_weights(module, checkpoint_weights(self.checkpoint, name, rate), str(self.checkpoint.path))
+            elif name in kept:
+                initialize(module, kept[name], name, {})
             nets[name] = under_autocast(module.to(self.device).eval(), self.config.train.precision, self.device)
         return nets, self.worn(weights)
 

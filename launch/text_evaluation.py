@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from generative.data.sources import StreamingSource
 from generative.data.text import TextData
 from generative.method import Batch, Collectives, Likelihood
 from generative.randomness import Streams
+from generative.training.collectives import Apart
 from launch.sections import TextEvaluation
 
 NOISE_LEVELS = 10
@@ -55,6 +57,7 @@ def evaluate(
     model: str,
     step: int,
     progress: Callable[[int, int], None] | None = None,
+    meet: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> dict[str, Any]:
     """Likelihood, infilling where the method can, n-gram baselines on the same windows, loss by noise level.
 
@@ -68,20 +71,23 @@ def evaluate(
         model: name of the weights, for the record.
         step: that they were trained for.
         progress: told the windows of the likelihood that are done, and all.
+        meet: ranks enter, do their shares, and leave together, however long the slowest takes.
     """
     subject = Subject(settings, data, method, nets, collectives, device)
-    nats = {
-        name: score_windows(
-            score,
-            data.validation,
-            settings.windows,
-            batch_size=settings.batch_size,
-            collectives=collectives,
-            device=device,
-            progress=progress if name == "likelihood" else None,
-        )
-        for name, score in scores(subject).items()
-    }
+    with meet():
+        shares = {
+            name: score_windows(
+                score,
+                data.validation,
+                settings.windows,
+                batch_size=settings.batch_size,
+                collectives=Apart(collectives.rank, collectives.world),
+                device=device,
+                progress=progress if name == "likelihood" else None,
+            )
+            for name, score in scores(subject).items()
+        }
+    nats = {name: collectives.gather(share.to(device)).cpu() for name, share in shares.items()}
     return summary(settings, data, method, nats, model, step)
 
 

@@ -178,7 +178,15 @@ def finish(config: RunConfig, data: TextData, trainer: Trainer, run_dir: Path) -
         with trainer.evaluating(weights) as nets:
             backend, model = trainer.backend, describe_weights(trainer, weights)
             figures = evaluate(
-                config.evaluate, data, trainer.method, nets, backend.collectives, backend.device, model, trainer.step
+                config.evaluate,
+                data,
+                trainer.method,
+                nets,
+                backend.collectives,
+                backend.device,
+                model,
+                trainer.step,
+                meet=backend.patience.together,
             )
         if trainer.backend.rank == 0:
             write_json(run_dir / "evaluation.json", figures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -48,6 +49,22 @@ class Distributed:
         parts = [torch.empty_like(padded) for _ in range(self.world)]
         dist.all_gather(parts, padded)
         return torch.cat([part[: int(length)] for part, length in zip(parts, lengths, strict=True)])
+
+
+@dataclass
+class Apart:
+    """A rank that knows its place but exchanges nothing: for its share of work that is put together afterwards."""
+
+    rank: int
+    world: int
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """This rank's own."""
+        return tensor.detach().clone()
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """This rank's own."""
+        return tensor.detach().clone()
 
 
 def collectives() -> Collectives:

@@ -24,6 +24,10 @@ Sources = dict[str, str]
 """Networks that start from a checkpoint, and its exact place: {"teacher": "runs/a/checkpoints/step_000100#net"}."""
 
 
+SOURCES = "sources"
+"""Folder in a run's checkpoints for copies of frozen networks that came from elsewhere."""
+
+
 def start_of(name: str, spec: NetworkSpec, config: TrainConfig) -> tuple[str, str | None]:
     """Where a network's weights start (None: fresh), after the words that say where this is set."""
     own = config.networks.get(name)

@@ -24,7 +24,7 @@ from generative.training.engines.gather import whole_copy
 from generative.training.hooks import Hook, Record
 from generative.training.networks import build_engines
 from generative.training.precision import under_autocast
-from generative.training.starts import pinned_sources
+from generative.training.starts import SOURCES, pinned_sources
 from generative.training.state import entries, restore
 from generative.training.update import Share, Updater
 
@@ -79,7 +79,7 @@ class Trainer:
         self.updates = list(method.updates())
         self.sources = pinned_sources(store.folder) if store is not None else None
         """Where networks that start from checkpoints came from: exact steps, kept over all restarts."""
-        copies = store.folder / "sources" if store is not None else None
+        copies = store.folder / SOURCES if store is not None else None
         self.engines, self.sources = build_engines(method, config, steps, backend, self.sources, copies)
         self.state: dict[str, Tensor] = {k: v.to(backend.device) for k, v in method.state().items()}
         self._updater = Updater(method, self.engines, backend, config.seed, config.batch_size)
