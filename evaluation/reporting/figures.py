@@ -15,6 +15,7 @@ from evaluation.reporting.markup import Html, element
 from evaluation.reporting.values import mapping
 
 MAX_FIGURES = 100
+MAX_BESIDE = 5
 LABELS = {
     "elbo": "ELBO",
     "nll": "Negative log-likelihood",
@@ -120,6 +121,14 @@ def comparison(run: Run) -> list[Figure]:
     head = headline(run)
     rivals = [f for f in figures(run) if head and f.baseline and f.estimate.unit == head.estimate.unit]
     return sorted([head, *rivals], key=lambda f: f.estimate.value) if head and rivals else []
+
+
+def beside(run: Run) -> list[Figure]:
+    """Figures that complete the headline of an image model, in the order of their weight."""
+    head, found = headline(run), {f.key: f for f in figures(run)}
+    if head is None or head.known is None:
+        return []
+    return [found[key] for key in IMAGE_FIGURES if key in found and key != head.key][:MAX_BESIDE]
 
 
 def infilling(run: Run) -> list[Figure]:
