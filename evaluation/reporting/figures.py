@@ -168,19 +168,23 @@ def figure_table(run: Run) -> Html:
     rows = sorted(figures(run), key=lambda f: f.baseline)
     names = ("Figure", "Value ± standard error", "Unit", "n", "", "Protocol")
     head = element("tr", [element("th", name, scope="col") for name in names])
-    return element("table", element("thead", head), element("tbody", [_row(f) for f in rows]), class_="figures")
+    above = [None, *rows[:-1]] if rows else []
+    body = element("tbody", [_row(*pair) for pair in zip(rows, above, strict=True)])
+    return element("table", element("thead", head), body, class_="figures")
 
 
-def _row(figure: Figure) -> Html:
+def _row(figure: Figure, above: Figure | None) -> Html:
     one = figure.estimate
+    # Figures of images come in groups that share a long protocol.
+    repeated = bool(figure.known and above and one.protocol and one.protocol == above.estimate.protocol)
     return element(
         "tr",
         element("th", figure.label, scope="row"),
         element("td", figure.number, class_="number"),
-        element("td", figure.unit),
+        element("td", figure.unit, class_="number"),
         element("td", f"{one.n:,}" if one.n else "", class_="number"),
         element("td", figure.remark, class_="kind-of"),
-        element("td", one.protocol, class_="protocol"),
+        element("td", "as above" if repeated else one.protocol, class_="protocol"),
         class_="baseline" if figure.baseline else None,
     )
 
