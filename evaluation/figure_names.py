@@ -30,23 +30,23 @@ class FigureName:
 
 IMAGE_FIGURES: Mapping[str, FigureName] = {
     "fid": FigureName("FID", "lower", "0 where both sets have one distribution"),
+    "modes": FigureName("Modes", "higher"),
+    "mode_kl": FigureName("KL of the modes to uniform", "lower", "0 where all modes are equally frequent"),
+    "confidence": FigureName("Classifier confidence", "higher", "at most 1"),
+    "coverage": FigureName("Coverage", "higher", "at most 1"),
+    "precision": FigureName("Precision", "higher"),
+    "recall": FigureName("Recall", "higher"),
+    "density": FigureName("Density", "higher", "about 1 where both sets have one distribution"),
+    "high_quality": FigureName("High-quality samples", "higher", "at most 1"),
     "kid": FigureName("KID", "lower", "0 on average where both sets have one distribution"),
     "inception_score": FigureName("Inception score", "higher"),
     "improved_precision": FigureName("Improved precision", "higher"),
     "improved_recall": FigureName("Improved recall", "higher"),
-    "precision": FigureName("Precision", "higher"),
-    "recall": FigureName("Recall", "higher"),
-    "density": FigureName("Density", "higher", "about 1 where both sets have one distribution"),
-    "coverage": FigureName("Coverage", "higher", "at most 1"),
     "f8": FigureName("PRD F8 (recall)", "higher", "at most 1"),
     "f1_8": FigureName("PRD F1/8 (precision)", "higher", "at most 1"),
     "i_variance": FigureName("I-Variance", "higher"),
-    "modes": FigureName("Modes", "higher"),
-    "mode_kl": FigureName("KL of the modes to uniform", "lower", "0 where all modes are equally frequent"),
-    "confidence": FigureName("Classifier confidence", "higher", "at most 1"),
-    "high_quality": FigureName("High-quality samples", "higher", "at most 1"),
 }
-"""By key of evaluation.json."""
+"""By key of evaluation.json, those first that tell most."""
 
 _TOTAL = re.compile(r"([\d,]+) modes\b")
 

@@ -29,7 +29,7 @@ from generative.errors import RunFolderError
 
 STYLES = ("base.css", "chart.css", "content.css")
 WATCH_NOTE = (
-    "Samples drawn on the way beside as many training samples, by the distances between them. Dashed lines: alarms."
+    "Samples drawn on the way beside as many training samples, by the distances between them. Upright lines: alarms."
 )
 NEIGHBOURS_NOTE = (
     "Below each sample lies the training image nearest to it. A copy would look equal to the image below it; a new "
@@ -40,7 +40,7 @@ TERMS_NOTE = "What the losses are made of, in training batches, against complete
 SCRIPTS = ("scale.js", "chart.js", "player.js", "page.js")
 
 Section = tuple[str, str, Html]
-"""(anchor, title, markup)."""
+"""(anchor, name in the navigation, markup)."""
 
 
 def write_report(run_dir: Path) -> Path:
@@ -102,7 +102,7 @@ def _parts(run: Run, charts: dict[str, list[Chart]], replay: Section | None) -> 
     seen = join([pictures.growth([grids for _, grids in pictured]), samples(run)])
     looks = [
         _section("samples", "Samples", _samples_note(newest), seen),
-        _section("neighbours", "Nearest training images", NEIGHBOURS_NOTE, pictures.neighbours(run)),
+        _section("neighbours", "Nearest training images", NEIGHBOURS_NOTE, pictures.neighbours(run), "Neighbours"),
         _section("watch", "Modes and copies", WATCH_NOTE, _charts(charts["watch"])),
     ]
     # One update reports a number or two, which stand among the others; several have a section for theirs.
@@ -136,12 +136,12 @@ def _policy(style: str, *scripts: str) -> str:
     )
 
 
-def _section(name: str, title: str, note: str, content: Html) -> Section | None:
+def _section(name: str, title: str, note: str, content: Html, short: str = "") -> Section | None:
     """A section, or None where there is nothing to show."""
     if not content:
         return None
     head = [element("h2", title, id=f"{name}-title"), element("p", note, class_="note") if note else None]
-    return name, title, element("section", head, content, id=name, aria_labelledby=f"{name}-title")
+    return name, short or title, element("section", head, content, id=name, aria_labelledby=f"{name}-title")
 
 
 def _charts(charts: list[Chart]) -> Html:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from evaluation.estimate import format_value
+from evaluation.figure_names import IMAGE_FIGURES, chief_figures, out_of
+from evaluation.reporting.pictures import KINDS, picture_path
 from launch.folder import read_json
 
 MASK = "▁"
@@ -17,6 +20,9 @@ MASK = "▁"
 LONGEST = 60
 """Characters of a text that are shown in one line."""
 
+WIDEST = 120
+"""Columns of a table of figures."""
+
 
 def result_lines(folder: Path, shown: str) -> Iterator[tuple[str, str]]:
     """(label, text) of what a complete run has to show."""
@@ -24,16 +30,36 @@ def result_lines(folder: Path, shown: str) -> Iterator[tuple[str, str]]:
     if evaluation.get("figures"):
         yield "evaluate", evaluation_line(evaluation)
     samples = sorted((folder / "samples").glob("step_*.json"), key=lambda path: (len(path.name), path.name))
-    if samples and (line := sample_line(read_json(samples[-1]))):
+    if samples and (line := _newest_grid(samples, shown) or sample_line(read_json(samples[-1]))):
         yield "sample", line
     if (folder / "report.html").exists():
         yield "report", f"{shown}/report.html"
 
 
+def _newest_grid(samples: Sequence[Path], shown: str) -> str:
+    """Path of the newest picture of samples that is there; "" where the newest samples are texts."""
+    for path in reversed(samples):
+        grids = [item for item in _items(read_json(path)) if item.get("kind") in KINDS]
+        if not grids:
+            return ""
+        for item in grids:
+            picture = picture_path(path.parent, item) if item["kind"] == "grid" else None
+            if picture is not None and picture.is_file():
+                return f"{shown}/samples/{picture.name}"
+    return ""
+
+
+def _items(samples: dict[str, Any]) -> list[dict[str, Any]]:
+    return [item for item in samples.get("items") or [] if isinstance(item, dict)]
+
+
 def evaluation_line(evaluation: dict[str, Any]) -> str:
-    """The first figure with its data and protocol, and the bigram baseline beside it."""
+    """The first figure with its data and protocol, and the bigram baseline beside it; of images up to three figures."""
     figures: dict[str, dict[str, Any]] = evaluation["figures"]
     key, main = next(iter(figures.items()))
+    if key in IMAGE_FIGURES:
+        parts = [f"{figure_name(name)} {measured(figures[name], name)}" for name in chief_figures(figures)]
+        return f"{' · '.join(parts)} ({evaluation.get('data') or main.get('protocol', '')})"
     text = f"{figure_name(key)} {measured(main)} ({_protocol(evaluation, main)})"
     bigram = figures.get("bigram")
     return f"{text} · bigram baseline {with_error(bigram)}" if bigram and key != "bigram" else text
@@ -50,6 +76,8 @@ def _protocol(evaluation: dict[str, Any], figure: dict[str, Any]) -> str:
 
 def figure_name(key: str) -> str:
     """How a figure's key is written."""
+    if key in IMAGE_FIGURES:
+        return IMAGE_FIGURES[key].inline
     first, *rest = key.split("_")
     return " ".join([{"elbo": "ELBO", "nll": "NLL"}.get(first, first), *rest])
 
@@ -61,24 +89,41 @@ def with_error(figure: dict[str, Any]) -> str:
     return format_value(*numbers)
 
 
-def measured(figure: dict[str, Any]) -> str:
-    """Value, error and unit."""
-    return f"{with_error(figure)} {figure.get('unit') or ''}".rstrip()
+def measured(figure: dict[str, Any], key: str = "") -> str:
+    """Value, error and unit; of modes, how many there are."""
+    return f"{with_error(figure)} {figure.get('unit') or out_of(key, str(figure.get('protocol') or ''))}".rstrip()
 
 
 def figures_table(evaluation: dict[str, Any]) -> str:
-    """All figures of an evaluation, one a line, below what they were measured on."""
+    """All figures of an evaluation, one a line, below what they were measured on.
+
+    Protocols that fit stand beside their figures; longer ones are notes below, each once for all figures it holds for.
+    """
     step, model = evaluation.get("step"), evaluation.get("model")
     figures: dict[str, dict[str, Any]] = evaluation.get("figures", {})
     protocols = {key: _protocol_parts(figure) for key, figure in figures.items()}
     shared = [part for part in next(iter(protocols.values()), []) if all(part in parts for parts in protocols.values())]
-    lines = [", ".join(filter(None, [f"step {step}", f"{model} weights", evaluation.get("data"), *shared]))]
+    head = ", ".join(filter(None, [f"step {step}", f"{model} weights", evaluation.get("data"), *shared]))
     rows = [
-        (figure_name(key), measured(figure), ", ".join(part for part in protocols[key] if part not in shared))
+        (figure_name(key), measured(figure, key), ", ".join(part for part in protocols[key] if part not in shared))
         for key, figure in figures.items()
     ]
+    lines = _aligned(rows)
+    if max(map(len, lines), default=0) <= WIDEST:
+        return "\n".join([head, *lines])
+    marks = {text: f"[{number}]" for number, text in enumerate(dict.fromkeys(text for *_, text in rows if text), 1)}
+    notes = [line for text, mark in marks.items() for line in _note(mark, text)]
+    return "\n".join([head, *_aligned([(name, value, marks.get(text, "")) for name, value, text in rows]), *notes])
+
+
+def _aligned(rows: Sequence[tuple[str, str, str]]) -> list[str]:
     name, value = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
-    return "\n".join([*lines, *(f"  {row[0]:<{name}}  {row[1]:<{value}}  {row[2]}".rstrip() for row in rows)])
+    return [f"  {row[0]:<{name}}  {row[1]:<{value}}  {row[2]}".rstrip() for row in rows]
+
+
+def _note(mark: str, text: str) -> list[str]:
+    indent = " " * (len(mark) + 3)
+    return textwrap.wrap(text, WIDEST, initial_indent=f"  {mark} ", subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _protocol_parts(figure: dict[str, Any]) -> list[str]:
@@ -91,7 +136,7 @@ def _protocol_parts(figure: dict[str, Any]) -> list[str]:
 
 def sample_line(samples: dict[str, Any]) -> str:
     """One infilling (or else one sample) as prompt and text."""
-    items = samples.get("items") or []
+    items = [item for item in _items(samples) if item.get("kind") not in KINDS]
     item = next((i for i in items if i.get("kind") == "infill"), items[0] if items else None)
     if item is None:
         return ""

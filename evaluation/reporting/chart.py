@@ -1,8 +1,8 @@
 """A chart of the report as plain JSON values that the page's script draws.
 
 A chart is {"id", "title", "note", "x": {"label", "log", "range"}, "y": {"label", "range", "zero"}, "height", "series",
-"marks"}; a series is {"label", "tone", "kind", "x", "y", "low", "high"} with kind "faint" (raw), "line" (with a band)
-or "points" (with bars).
+"marks"}; a series is {"label", "tone", "kind", "x", "y", "low", "high"} with kind "faint" (raw), "line" (with a band),
+"points" (with bars) or "limit" (a dashed level).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from evaluation.reporting.chart import Chart, Series, chart_of, raw_and_smooth, 
 from evaluation.reporting.curves import Floats, keep_extremes, smooth, spread_indices, stages, value_range
 from evaluation.reporting.folder import Run
 from evaluation.reporting.table import Key, Table
-from evaluation.reporting.terms import update_name
+from evaluation.reporting.terms import MORE, update_name
 from evaluation.reporting.values import items, mapping, number
 
 MAX_UPDATES = 6
@@ -92,6 +92,8 @@ def machine_charts(run: Run) -> list[Chart]:
 
 def _by_update(run: Run, name: str, title: str, column: str) -> Chart | None:
     updates = run.train.names(column)[:MAX_UPDATES]
+    if column == "lr":  # an update and its repetitions have one optimizer
+        updates = [update for update in updates if update.removesuffix(MORE) == update or len(updates) == 1]
     series: list[Series] = []
     values = []
     for index, update in enumerate(updates):

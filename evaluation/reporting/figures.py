@@ -15,6 +15,7 @@ from evaluation.reporting.markup import Html, element
 from evaluation.reporting.values import mapping
 
 MAX_FIGURES = 100
+MAX_BESIDE = 5
 LABELS = {
     "elbo": "ELBO",
     "nll": "Negative log-likelihood",
@@ -122,6 +123,14 @@ def comparison(run: Run) -> list[Figure]:
     return sorted([head, *rivals], key=lambda f: f.estimate.value) if head and rivals else []
 
 
+def beside(run: Run) -> list[Figure]:
+    """Figures that complete the headline of an image model, in the order of their weight."""
+    head, found = headline(run), {f.key: f for f in figures(run)}
+    if head is None or head.known is None:
+        return []
+    return [found[key] for key in IMAGE_FIGURES if key in found and key != head.key][:MAX_BESIDE]
+
+
 def infilling(run: Run) -> list[Figure]:
     """Figures of the infilling check that share a unit and can be drawn on one axis."""
     found = [f for f in figures(run) if f.key in ("infill_both_sides", "infill_left_only")]
@@ -159,19 +168,23 @@ def figure_table(run: Run) -> Html:
     rows = sorted(figures(run), key=lambda f: f.baseline)
     names = ("Figure", "Value ± standard error", "Unit", "n", "", "Protocol")
     head = element("tr", [element("th", name, scope="col") for name in names])
-    return element("table", element("thead", head), element("tbody", [_row(f) for f in rows]), class_="figures")
+    above = [None, *rows[:-1]] if rows else []
+    body = element("tbody", [_row(*pair) for pair in zip(rows, above, strict=True)])
+    return element("table", element("thead", head), body, class_="figures")
 
 
-def _row(figure: Figure) -> Html:
+def _row(figure: Figure, above: Figure | None) -> Html:
     one = figure.estimate
+    # Figures of images come in groups that share a long protocol.
+    repeated = bool(figure.known and above and one.protocol and one.protocol == above.estimate.protocol)
     return element(
         "tr",
         element("th", figure.label, scope="row"),
         element("td", figure.number, class_="number"),
-        element("td", figure.unit),
+        element("td", figure.unit, class_="number"),
         element("td", f"{one.n:,}" if one.n else "", class_="number"),
         element("td", figure.remark, class_="kind-of"),
-        element("td", one.protocol, class_="protocol"),
+        element("td", "as above" if repeated else one.protocol, class_="protocol"),
         class_="baseline" if figure.baseline else None,
     )
 

@@ -47,7 +47,7 @@ def header(run: Run) -> Html:
             element("p", state, " ", _when(run), class_="when"),
             _problem(run),
             alarm_note(run),
-            element("div", _headline(run), _against(run), class_="hero"),
+            element("div", _headline(run), _against(run) or _beside(run), class_="hero"),
             facts(run),
         ]
     )
@@ -122,6 +122,20 @@ def _against(run: Run) -> Html | None:
     plot = fig.dot_plot(rows, title, head.key)
     note = element("p", "Lower is better. Bars: two standard errors.", class_="quiet")
     return element("div", element("p", title, class_="label"), plot, note, class_="against")
+
+
+def _beside(run: Run) -> Html | None:
+    """Other figures of an image model beside the headline, each with the way that is better."""
+    rows = [
+        element("tr", element("th", f.label, scope="row"), element("td", _valued(f)), element("td", f.remark))
+        for f in fig.beside(run)
+    ]
+    title = element("p", "Measured beside it", class_="label")
+    return element("div", title, element("table", element("tbody", rows)), class_="against beside") if rows else None
+
+
+def _valued(figure: fig.Figure) -> str:
+    return f"{figure.number} {figure.unit}".rstrip()
 
 
 def chart_place(chart: Chart) -> Html:

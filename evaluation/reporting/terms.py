@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from evaluation.reporting.chart import Chart, Series, chart_of, raw_and_smooth
 from evaluation.reporting.curves import Floats, value_range
 from evaluation.reporting.folder import Run
@@ -10,17 +12,28 @@ MAX_CHARTS = 24
 MORE = "_more"
 """Ends the name of an update that repeats another one within a step: discriminator, discriminator_more."""
 
-TOGETHER = {
-    ("real", "fake"): (
+
+@dataclass(frozen=True)
+class _Together:
+    """Numbers that are read against each other in one chart."""
+
+    title: str
+    labels: dict[str, str]
+    note: str
+
+
+TOGETHER = (
+    _Together(
         "Scores",
+        {"real": "real samples", "fake": "generated samples"},
         "Means that the discriminator gives to real and to generated samples; far apart, it tells them apart.",
     ),
-    ("entropy", "nearest"): (
+    _Together(
         "Entropy",
+        {"entropy": "entropy term", "nearest": "nearest code"},
         "The term without its weight, and how near a code lies to the nearest other one (mean square or cosine).",
     ),
-}
-"""Numbers that are read against each other: title and note of their chart."""
+)
 
 NAMES = {
     "adversarial": "adversarial term",
@@ -29,8 +42,8 @@ NAMES = {
     "entropy": "entropy term",
     "entropy_weight": "weight of the entropy",
     "nearest": "nearest code",
-    "real": "real samples",
-    "fake": "generated samples",
+    "real": "score of real samples",
+    "fake": "score of generated samples",
     "r1": "R1 penalty",
     "r2": "R2 penalty",
 }
@@ -50,38 +63,35 @@ def term_charts(run: Run) -> list[Chart]:
     charts = []
     for first, family in families.items():
         for group in _groups(run, family):
-            title = f"{_title(group)}: {first}" if len(families) > 1 else _title(group)
-            charts.append(_chart(run, family, group, title))
+            title = group.title[:1].upper() + group.title[1:]
+            charts.append(_chart(run, family, group, f"{title}: {first}" if len(families) > 1 else title))
     return [chart for chart in charts if chart][:MAX_CHARTS]
 
 
-def _groups(run: Run, family: list[str]) -> list[tuple[str, ...]]:
-    """Names of the numbers of some updates in the method's own order, those that belong together as one."""
+def _groups(run: Run, family: list[str]) -> list[_Together]:
+    """Numbers of some updates in the method's own order, those that belong together as one."""
     names = dict.fromkeys(name for update in family for name in run.train.names("metrics", update))
-    whole = {name: group for group in TOGETHER if set(group) <= set(names) for name in group}
-    return list(dict.fromkeys(whole.get(name, (name,)) for name in names))
+    groups: dict[str, _Together] = {}
+    for name in names:
+        whole = next((one for one in TOGETHER if name in one.labels and set(one.labels) <= set(names)), None)
+        said = NAMES.get(name) or name.replace("_", " ")
+        group = whole or _Together(said if name in NAMES else said.capitalize(), {name: said}, "")
+        groups.setdefault(next(iter(group.labels)), group)
+    return list(groups.values())
 
 
-def _title(group: tuple[str, ...]) -> str:
-    name = TOGETHER[group][0] if group in TOGETHER else _name(group[0])
-    return name[:1].upper() + name[1:]
-
-
-def _name(name: str) -> str:
-    return NAMES.get(name) or name.replace("_", " ").lower()
-
-
-def _chart(run: Run, family: list[str], group: tuple[str, ...], title: str) -> Chart | None:
+def _chart(run: Run, family: list[str], group: _Together, title: str) -> Chart | None:
     series: list[Series] = []
     values: list[Floats] = []
+    alone = len(group.labels) == 1
     for update in family:
-        for name in group:
+        further = update != family[0]
+        which = "further updates" if further else "first update of a step"
+        for name, label in group.labels.items():
             x, y = run.train.series("metrics", update, name)
-            further = update != family[0]
-            label = f"{_name(name)}, further updates" if further else _name(name)
-            tone = str(len(values)) if len(family) * len(group) > 1 else "5"
-            lines = raw_and_smooth(label, tone, x, y)
+            label = which if alone and len(family) > 1 else f"{label}, further updates" if further else label
+            lines = raw_and_smooth(label, "5" if alone and len(family) == 1 else str(len(values) % 6), x, y)
             series += lines[1:] if further else lines  # the faint single steps of all would hide one another
             values.append(y)
-    note = TOGETHER[group][1] if group in TOGETHER else ""
-    return chart_of(f"metric-{family[0]}-{group[0]}", title, series, "", value_range(values), note=note)
+    name = f"metric-{family[0]}-{next(iter(group.labels))}"
+    return chart_of(name, title, series, "", value_range(values), note=group.note)

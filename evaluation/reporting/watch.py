@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from evaluation.reporting.chart import Chart, chart_of, series_of
 from evaluation.reporting.curves import keep_extremes
 from evaluation.reporting.folder import Run
 from evaluation.reporting.markup import Html, element
 from evaluation.reporting.values import number
 
+TONES = ("0", "1", "2")
 MAX_OTHER = 6
 MAX_TOLD = 3
 """Alarms that stand in the page's head; all are among the events."""
@@ -20,12 +23,18 @@ MAX_MESSAGE = 500
 
 @dataclass(frozen=True)
 class _Panel:
-    """A chart of some measurements: {name in metrics.jsonl: label}."""
+    """A chart of some measurements.
+
+    Args:
+        lines: {name in metrics.jsonl: label}.
+        limit: alarms lie beyond about this level.
+    """
 
     name: str
     title: str
     lines: dict[str, str]
     note: str
+    limit: tuple[float, str] | None = None
 
 
 PANELS = (
@@ -36,6 +45,7 @@ PANELS = (
         "Share of training samples with a generated one among their nearest neighbours: about 0.97 where both have "
         "one distribution. Below half of what equal distributions give, by more than chance, it is an alarm: the "
         "generator leaves out part of the data.",
+        (0.484, "alarm below"),
     ),
     _Panel(
         "distances",
@@ -51,9 +61,10 @@ PANELS = (
     _Panel(
         "copies",
         "Near-duplicates and copies",
-        {"near_duplicates": "near-duplicates", "near_copies": "copies of training samples"},
+        {"near_duplicates": "near-duplicates", "near_copies": "copies"},
         "Share of generated samples as close to another one, or to a training sample, as the closest 1 % of training "
         "samples are to one another: about 0.01 where both have one distribution. An alarm from 0.05 on.",
+        (0.05, "alarm from"),
     ),
 )
 
@@ -73,8 +84,11 @@ def _chart(run: Run, panel: _Panel, marks: Sequence[Mapping[str, Any]]) -> Chart
     for index, (name, label) in enumerate(panel.lines.items()):
         x, y = run.monitor.series("metrics", name)
         kept = keep_extremes(y, 400)
-        one = series_of(label, str(index), "line", x[kept], y[kept])
+        one = series_of(label, TONES[index], "line", x[kept], y[kept])
         series.append(one | {"dots": len(kept) <= 60})
+    if panel.limit and any(one["x"] for one in series):
+        ends = np.array(run.monitor.steps)[[0, -1]]
+        series.append(series_of(panel.limit[1], "5", "limit", ends, np.full(2, panel.limit[0])))
     limits = (0.0, 1.0) if panel.name == "coverage" else None
     return chart_of(f"watch-{panel.name}", panel.title, series, "", limits, marks=marks, note=panel.note, zero=True)
 

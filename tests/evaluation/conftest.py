@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -82,6 +84,75 @@ def evaluation() -> dict[str, Any]:
     }
 
 
+def png(width: int = 5, height: int = 4, shade: int = 128, noise: int = 0) -> bytes:
+    """A gray PNG file, built by hand; `noise` bytes that do not compress make it larger."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = (b"\0" + bytes([shade]) * width) * height
+    parts = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))]
+    parts += [chunk(b"ruIn", bytes(noise))] if noise else []
+    return b"\x89PNG\r\n\x1a\n" + b"".join([*parts, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")])
+
+
+def gan_row(step: int, rng: np.random.Generator) -> dict[str, Any]:
+    """One line of metrics.jsonl of a GAN whose discriminator takes further updates in a step."""
+    updates = ("discriminator", "generator", "discriminator_more")
+    of_discriminator = ("adversarial", "dlle", "disomap", "r1", "entropy", "entropy_weight", "nearest", "real", "fake")
+    names = dict.fromkeys(updates, of_discriminator) | {"generator": ("adversarial", "fake", "entropy", "nearest")}
+    row = train_row(step, rng, updates, 100)
+    row["metrics"] = {u: {name: float(rng.normal()) for name in names[u]} for u in updates}
+    return {name: value for name, value in row.items() if not name.startswith("tokens")}
+
+
+def image_evaluation() -> dict[str, Any]:
+    """evaluation.json of an image model."""
+    against = "5,000 generated against 5,000 reference images, small network trained on digits; all features"
+    modes = "5,000 samples, 1,000 modes, KL of a perfect sampler about 0.1"
+    figures = {
+        "modes": figure(985, 2.9, "", protocol=modes),
+        "mode_kl": figure(0.21, 0.006, "nats", protocol=modes),
+        "fid": figure(12.31, 0.42, "", protocol=f"{against}; biased upwards by about 1/N", bound="upper"),
+        "recall": figure(0.68, 0.01, "", protocol=f"{against}; k=5, <"),
+        "coverage": figure(0.91, 0.01, "", protocol=f"{against}; k=5, <"),
+    }
+    data = "5,000 samples against training samples of stacked digits"
+    return {"time": 1.76e9, "step": 100, "model": "ema 0.998", "data": data, "figures": figures}
+
+
+def write_images(folder: Path, steps: int = 100, every: int = 25) -> Path:
+    """A whole run folder of a GAN: pictures and measurements every `every` steps, an alarm at the first."""
+    rng = np.random.default_rng(0)
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    rows = [gan_row(step, rng) for step in range(1, steps + 1)]
+    for step in range(every, steps + 1, every):
+        name = f"step_{step:06d}"
+        items = [
+            {"kind": "grid", "file": f"{name}.png", "title": "64 samples", "count": 64, "columns": 8},
+            {"kind": "neighbours", "file": f"{name}_neighbours.png", "title": "9 samples", "count": 9, "columns": 9},
+        ]
+        for item, size in zip(items, (263, 329), strict=True):
+            (folder / "samples" / str(item["file"])).write_bytes(png(size, size, shade=step % 256))
+        record = {"time": 1.76e9, "step": step, "model": "ema 0.998", "items": items}
+        (folder / "samples" / f"{name}.json").write_text(json.dumps(record))
+        seen = {"coverage": step / steps, "to_training": 4.0, "among_generated": 3.0, "among_training": 4.1}
+        seen |= {"near_duplicates": 0.01, "near_copies": 0.0}
+        rows.append({"version": 1, "kind": "monitor", "step": step, "time": 1.76e9, "metrics": seen})
+    write_lines(folder / "metrics.jsonl", rows)
+    told = [
+        ("start", 0, "2 workers"),
+        ("warning", every, "mode coverage 0.25 of 1,000 samples"),
+        ("complete", steps, ""),
+    ]
+    write_lines(folder / "events.jsonl", [{"time": 1.76e9, "kind": k, "step": s, "message": m} for k, s, m in told])
+    status = {"state": "complete", "step": steps, "steps": steps, "config": "mee_gan/quickstart", "world": 2}
+    (folder / "status.json").write_text(json.dumps(status))
+    (folder / "outcome.json").write_text(json.dumps({"state": "complete", "exit_code": 0}))
+    (folder / "evaluation.json").write_text(json.dumps(image_evaluation()))
+    return folder
+
+
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
@@ -129,5 +200,12 @@ def write_run(
 def fake() -> SimpleNamespace:
     """The makers above."""
     return SimpleNamespace(
-        write_run=write_run, write_lines=write_lines, infill_item=infill_item, evaluation=evaluation, text=TEXT
+        write_run=write_run,
+        write_images=write_images,
+        write_lines=write_lines,
+        infill_item=infill_item,
+        evaluation=evaluation,
+        image_evaluation=image_evaluation,
+        png=png,
+        text=TEXT,
     )

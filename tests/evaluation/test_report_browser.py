@@ -123,6 +123,33 @@ def test_unusual_runs_draw_without_an_error(tmp_path, fake, browse, kind):
     assert_sound(browse(write_report(tmp_path)))
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_pictures_are_shown_under_the_policy(tmp_path, fake, browse, width):
+    body = browse(write_report(fake.write_images(tmp_path)), width)
+    assert {"watch-coverage", "watch-distances", "watch-copies"} <= set(assert_sound(body))
+    assert json.loads(body["data-pictures"]) == [263, 263, 263, 263, 329]
+
+
+def test_a_picture_that_cannot_be_drawn_would_be_seen(tmp_path, fake, browse):
+    fake.write_images(tmp_path, every=100)
+    content = fake.png(50, 40)
+    (tmp_path / "samples" / "step_000100.png").write_bytes(content[:33] + bytes(8) + content[-12:])
+    body = browse(write_report(tmp_path))
+    assert json.loads(body["data-pictures"])[0] == 0 or int(body["data-errors"]) > 0
+
+
+def test_a_picture_from_elsewhere_is_refused(tmp_path, fake, browse):
+    path = write_report(fake.write_images(tmp_path, every=100))
+    (tmp_path / "other.png").write_bytes(fake.png())
+    page = path.read_text(encoding="utf-8").replace(
+        "</main>", f'<img src="{(tmp_path / "other.png").as_uri()}"></main>'
+    )
+    path.write_text(page, encoding="utf-8")
+    body = browse(path)
+    assert json.loads(body["data-pictures"])[-1] == 0
+    assert "policy: img-src" in body["data-error-text"]
+
+
 def test_a_script_error_would_be_seen(tmp_path, fake, browse):
     path = write_report(fake.write_run(tmp_path, steps=20))
     path.write_text(path.read_text(encoding="utf-8").replace('"charts":[', '"charts":[{"id":"x"},'), encoding="utf-8")

@@ -72,6 +72,66 @@ def test_a_folder_without_results_has_no_lines(tmp_path: Path) -> None:
     assert list(result_lines(tmp_path, "runs/a")) == []
 
 
+def image_record() -> dict[str, Any]:
+    def figure(value: float, error: float, protocol: str) -> dict[str, Any]:
+        return {"value": value, "stderr": error, "n": 5000, "unit": "", "protocol": protocol, "bound": None}
+
+    against = "5,000 generated against 5,000 reference images, small network trained on single digits"
+    figures = {
+        "modes": figure(985, 2.9, "5,000 samples, 1,000 modes"),
+        "fid": figure(12.31, 0.42, f"{against}; error by the delta method on 5,000 and 5,000 samples"),
+        "coverage": figure(0.91, 0.01, f"{against}; k=5, <; all features"),
+        "recall": figure(0.71, 0.01, f"{against}; k=5, <; all features"),
+    }
+    data = "5,000 samples against training samples of digits"
+    return {"step": 100, "model": "ema 0.998", "data": data, "figures": figures}
+
+
+def write_grid(folder: Path, step: int, picture: bool = True) -> None:
+    folder.mkdir(exist_ok=True)
+    items = [{"kind": "neighbours", "file": "n.png"}, {"kind": "grid", "file": f"step_{step:06d}.png"}]
+    (folder / f"step_{step:06d}.json").write_text(json.dumps({"items": items}))
+    if picture:
+        (folder / f"step_{step:06d}.png").touch()
+
+
+def test_lines_of_an_image_run(tmp_path: Path) -> None:
+    (tmp_path / "evaluation.json").write_text(json.dumps(image_record()))
+    write_grid(tmp_path / "samples", 500)
+    write_grid(tmp_path / "samples", 1000, picture=False)
+    assert dict(result_lines(tmp_path, "runs/a")) == {
+        "evaluate": (
+            "FID 12.3 ± 0.4 · coverage 0.910 ± 0.010 · modes 985 ± 3 of 1,000 "
+            "(5,000 samples against training samples of digits)"
+        ),
+        "sample": "runs/a/samples/step_000500.png",
+    }
+
+
+def test_pictures_that_are_not_there_give_no_line(tmp_path: Path) -> None:
+    write_grid(tmp_path / "samples", 500, picture=False)
+    (tmp_path / "samples" / "step_000900.json").write_text(
+        json.dumps({"items": [{"kind": "grid", "file": "../config.yaml"}]})
+    )
+    (tmp_path / "config.yaml").touch()
+    assert list(result_lines(tmp_path, "runs/a")) == []
+
+
+def test_long_protocols_are_notes_below_the_figures_each_said_once() -> None:
+    lines = figures_table(image_record()).splitlines()
+    assert lines[:5] == [
+        "step 100, ema 0.998 weights, 5,000 samples against training samples of digits",
+        "  modes     985 ± 3 of 1,000  [1]",
+        "  FID       12.3 ± 0.4        [2]",
+        "  coverage  0.910 ± 0.010     [3]",
+        "  recall    0.710 ± 0.010     [3]",
+    ]
+    assert lines[5] == "  [1] 5,000 samples, 1,000 modes"
+    assert sum("k=5" in line for line in lines) == 1
+    assert max(map(len, lines)) <= 120
+    assert [line[:6] for line in lines[6:8]] == ["  [2] ", "      "]
+
+
 def test_a_long_infilling_is_cut_around_its_first_mask() -> None:
     prompt, text = "a" * 200 + "▁" * 5 + "b" * 200, "a" * 200 + "12345" + "b" * 200
     line = sample_line({"items": [{"kind": "infill", "prompt": prompt, "text": text}]})
