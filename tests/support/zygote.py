@@ -60,6 +60,14 @@ def _run(words: list[str]) -> None:
         runpy.run_path(words[0], run_name="__main__")
 
 
+def _code(pid: int) -> int | None:
+    try:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:  # of a zygote before this one: its group has been killed
+        return -signal.SIGKILL
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.collect()
@@ -67,8 +75,7 @@ def main() -> None:
     for line in sys.stdin:
         told = json.loads(line)
         if "wait" in told:
-            pid, status = os.waitpid(told["wait"], os.WNOHANG)
-            print(json.dumps({"code": os.waitstatus_to_exitcode(status) if pid else None}), flush=True)
+            print(json.dumps({"code": _code(told["wait"])}), flush=True)
             continue
         pid = os.fork()
         if pid == 0:
