@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MARK := $(VENV)/.installed
 PIP := $(BIN)/pip --disable-pip-version-check -q -q
 
-.PHONY: setup demo test check format clean
+.PHONY: setup demo test test-quick test-distributed check format clean
 
 setup: $(MARK)
 
@@ -24,9 +24,14 @@ $(MARK): pyproject.toml constraints.txt
 demo: setup
 	@$(BIN)/generative train masked_diffusion/quickstart
 
-test: setup
+test: test-quick test-distributed
+
+test-quick: setup
 	$(BIN)/pytest -m "not distributed" -n 2
-	$(BIN)/pytest -m distributed
+
+# Two files at a time: much of a distributed test is waiting. Tests of a file share clusters and runs, so they stay together.
+test-distributed: setup
+	$(BIN)/pytest -m distributed -n 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .

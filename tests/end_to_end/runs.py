@@ -13,6 +13,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from tests.support.forked import Forked
+
+Process = subprocess.Popen[str] | Forked
+
 CONFIG = pathlib.Path(__file__).with_name("tiny.yaml")
 
 
@@ -32,20 +36,25 @@ class Run:
         self.folder = folder
         self.texts = texts
 
-    def start(self, *overrides: str, before: Sequence[str] = (), verb: str = "train") -> subprocess.Popen[str]:
-        command = [*before, sys.executable, "-m", "launch.cli", verb, str(CONFIG)]
-        command += [f"run.dir={self.folder}", f"data.path={self.texts}", f"data.cache={self.texts}/cache", *overrides]
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-        return subprocess.Popen(
-            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
+    def start(self, *overrides: str, before: Sequence[str] = (), verb: str = "train") -> Process:
+        """The command in a process group of its own.
+
+        One that trains without Ray is forked from a process that has imported everything.
+        """
+        words = ["-m", "launch.cli", verb, str(CONFIG), f"run.dir={self.folder}"]
+        words += [f"data.path={self.texts}", f"data.cache={self.texts}/cache", *overrides]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+        if "launch.backend=local" in overrides and not before:
+            return Forked(words, environment)
+        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen([*before, sys.executable, *words], env=environment, start_new_session=True, **pipe)
 
     def finish(self, *overrides: str, code: int = 0, timeout: float = 150) -> str:
         """Run to the end; its output."""
         process = self.start(*overrides)
         return self.end(process, code, timeout)
 
-    def end(self, process: subprocess.Popen[str], code: int = 0, timeout: float = 150) -> str:
+    def end(self, process: Process, code: int = 0, timeout: float = 150) -> str:
         try:
             output = process.communicate(timeout=timeout)[0]
         finally:
@@ -57,7 +66,7 @@ class Run:
         parts = [f"--- {p}\n{p.read_text(errors='replace')[-1500:]}" for p in (self.folder / "logs").glob("*")]
         return "\n".join(parts)
 
-    def wait_for(self, condition: Callable[[], object], process: subprocess.Popen[str], timeout: float = 90) -> object:
+    def wait_for(self, condition: Callable[[], object], process: Process, timeout: float = 90) -> object:
         """Poll until the condition gives something; fails if the process ends first."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -97,7 +106,7 @@ class Run:
         return [line["loss"]["denoise"] for line in self.lines("metrics.jsonl") if line["kind"] == "train"]
 
 
-def kill_group(process: subprocess.Popen[str]) -> None:
+def kill_group(process: Process) -> None:
     """Nothing that the command started in its process group may outlive a test."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -71,7 +71,7 @@ def test_one_process_gives_the_same_curve(straight, run):
 
 
 def test_a_run_survives_a_killed_worker_and_a_frozen_one(texts, run):
-    faults = ("train.steps=160", "parallel.timeout_seconds=8", "--kill", "worker@25,hang@65")
+    faults = ("train.steps=160", "parallel.timeout_seconds=12", "--kill", "worker@25,hang@65")
     process = run.start(*faults, *QUIET, "launch.cpus_per_worker=0.5", verb="chaos")
     output = run.end(process, timeout=280)
     assert "2 of 2 faults survived" in output

@@ -17,6 +17,8 @@ from launch.room import room
 from launch.schema import load_run_config
 
 SMALL = ["method.network.layers=2", "method.network.width=256", "method.network.heads=4", "method.network.ff_width=512"]
+THIN = "method.network.layers=1"
+"""Where depth does not matter."""
 TEN_GB = {
     "memory_gb": 10,
     "bf16_tflops": 100,
@@ -120,11 +122,11 @@ def test_a_model_that_no_machine_holds_says_so(machine):
 
 def test_links_that_are_slower_than_arithmetic_set_the_time(machine):
     slow = machine(between_gb_per_s=0.001, gpus_per_node=1)
-    told, _ = made("masked_diffusion/quickstart", slow)
+    told, _ = made("masked_diffusion/quickstart", THIN, slow)
     assert told.sending_seconds > told.step_seconds
     assert told.seconds == pytest.approx(1200 * told.sending_seconds)
     assert any("sending takes" in text for text in plan_text.warnings(told))
-    fast, _ = made("masked_diffusion/quickstart", machine(gpus_per_node=2))
+    fast, _ = made("masked_diffusion/quickstart", THIN, machine(gpus_per_node=2))
     assert fast.sending_seconds == pytest.approx(fast.plan.sent_bytes / 100e9)
 
 
@@ -137,12 +139,13 @@ def test_links_that_are_slower_than_arithmetic_set_the_time(machine):
     ],
 )
 def test_uneven_and_tiny_shares_are_warned_of(settings, expected):
-    told, _ = made("masked_diffusion/quickstart", *settings)
+    told, _ = made("masked_diffusion/quickstart", THIN, *settings)
     assert any(expected in text for text in plan_text.warnings(told))
 
 
 def test_offloaded_states_are_told_apart(machine):
-    told, _ = made("masked_diffusion/quickstart", machine(), "parallel.strategy=zero3", "parallel.cpu_offload=true")
+    offloaded = ("parallel.strategy=zero3", "parallel.cpu_offload=true")
+    told, _ = made("masked_diffusion/quickstart", THIN, machine(), *offloaded)
     assert told.plan.states.optimizer == 0
     assert told.plan.states.host > 0
     assert "host memory" in shown(told)
@@ -153,7 +156,7 @@ def test_a_vocabulary_that_only_data_know_is_asked_for(tmp_path):
     with pytest.raises(DataError, match="the size of the vocabulary is not known") as caught:
         made("masked_diffusion/quickstart", *settings)
     assert "method.network.vocab_size" in caught.value.remedy
-    told, _ = made("masked_diffusion/quickstart", *settings, "method.network.vocab_size=65")
+    told, _ = made("masked_diffusion/quickstart", THIN, *settings, "method.network.vocab_size=65")
     assert told.plan.parameters > 0
 
 
@@ -219,7 +222,7 @@ def test_the_command_writes_json_and_tells_by_its_exit_code_whether_it_fits(mach
 
 
 def test_json_has_what_the_text_has():
-    told, _ = made("masked_diffusion/quickstart")
+    told, _ = made("masked_diffusion/quickstart", THIN)
     value = json.loads(json.dumps(plan_json.as_json(told, [])))
     assert value["bytes"]["device"] == told.device_bytes
     assert value["step_seconds"]["arithmetic"] * value["steps"] == pytest.approx(value["seconds"])

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import pathlib
 import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import time
+from collections.abc import Sequence
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from tests.support.forked import POLL_SECONDS, ROOT, Forked
+
 COMMON = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -31,68 +29,33 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-@functools.cache
-def _zygote() -> subprocess.Popen[str]:
-    """Forks ranks; one for all groups of this test process."""
-    command = [sys.executable, "-m", "tests.support.zygote"]
-    environment = {**os.environ, **COMMON}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-
-
-def _ask(**told: object) -> dict:
-    zygote = _zygote()
-    assert zygote.stdin is not None
-    assert zygote.stdout is not None
-    zygote.stdin.write(json.dumps(told) + "\n")
-    zygote.stdin.flush()
-    return json.loads(zygote.stdout.readline())
-
-
 def run_group(script: pathlib.Path, world: int, arguments: dict, timeout: float = 90.0) -> list[dict]:
     """Run `script ARGUMENTS_JSON` on `world` ranks; each prints one JSON line last, which is returned.
 
     Fails with the output of the first rank that failed; no process outlives the call.
     """
-    port = str(free_port())
-    with tempfile.TemporaryDirectory() as folder:
-        outputs = [pathlib.Path(folder, str(rank)) for rank in range(world)]
-        running = {}
-        for rank, output in enumerate(outputs):
-            environment = {
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(world),
-                "LOCAL_WORLD_SIZE": str(world),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
-                **COMMON,
-            }
-            told = {"script": str(script), "arguments": json.dumps(arguments), "output": str(output)}
-            running[_ask(**told, environment=environment)["pid"]] = rank
-        codes = _wait(running, timeout)
-        said = [output.read_text() if output.exists() else "" for output in outputs]
-    for rank, output in enumerate(said):
-        assert codes[rank] is not None, f"rank {rank} did not end within {timeout:g} s\n{output[-3000:]}"
-        assert codes[rank] == 0, output[-3000:]
+    sizes = {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks: list[Forked] = []
+    with contextlib.ExitStack() as stack:
+        for rank in map(str, range(world)):
+            environment = {**os.environ, **COMMON, **sizes, **place, "RANK": rank, "LOCAL_RANK": rank}
+            ranks.append(Forked([str(script), json.dumps(arguments)], environment))
+            stack.callback(ranks[-1].close)
+        late = _late(ranks, timeout)
+        said = [rank.said() for rank in ranks]
+    for number, (rank, output) in enumerate(zip(ranks, said, strict=True)):
+        assert rank not in late, f"rank {number} did not end within {timeout:g} s\n{output[-3000:]}"
+        assert rank.returncode == 0, output[-3000:]
     return [json.loads(output.strip().splitlines()[-1]) for output in said]
 
 
-def _wait(running: dict[int, int], timeout: float) -> dict[int, int | None]:
-    """Exit codes by rank; those that take too long are killed and have None."""
-    deadline, codes = time.monotonic() + timeout, dict.fromkeys(running.values())
-    waiting, late = dict(running), False
-    while waiting:
-        for pid, rank in list(waiting.items()):
-            code = _ask(wait=pid)["code"]
-            if code is not None:
-                del waiting[pid]
-                codes[rank] = None if late else code
-        if waiting and time.monotonic() > deadline:
-            late = True
-            for pid in waiting:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        time.sleep(0.02)
-    return codes
+def _late(ranks: Sequence[Forked], timeout: float) -> list[Forked]:
+    """Those that do not end in time, and are killed."""
+    deadline = time.monotonic() + timeout
+    while (running := [rank for rank in ranks if rank.poll() is None]) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    for rank in running:
+        rank.send_signal(signal.SIGKILL)
+        rank.wait(30)
+    return running

@@ -1,37 +1,44 @@
-"""A process that has imported what ranks import and forks them on demand: several seconds saved for each rank.
+"""A process that has imported what ranks and runs import, and forks them on demand.
 
-Reads one JSON line a rank from its standard input, {"script", "arguments", "environment", "output"}, and answers with
-its process id; a line {"wait": pid} is answered with {"code"} once that process has ended, or {"code": null} while not.
-Started by `tests.support.groups`; ends with its parent.
+Reads one JSON line a process from its standard input, {"words", "environment", "folder", "output"}, and answers with
+{"pid"}; a line {"wait": pid} is answered with {"code"} once that process has ended, or {"code": null} while not.
+Started by `tests.support.forked`; ends with its parent.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 
 import accelerate.state  # noqa: F401
 import deepspeed  # noqa: F401
 import torch
+import torch._inductor.compile_fx  # DeepSpeed's engines import it when they are made
+import torch.distributed.fsdp
 
-import generative.training.trainer
-import generative.training.validation  # noqa: F401
+import launch.cli
+import launch.worker  # noqa: F401
+import tests.support.toys  # noqa: F401
 
 
-def become(script: str, arguments: str, environment: dict[str, str], output: str) -> None:
-    """Run a script as if it had been started as a process of its own."""
-    null, log = os.open(os.devnull, os.O_RDONLY), os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+def become(words: Sequence[str], environment: Mapping[str, str], folder: str, output: str) -> None:
+    """Run a script or module as if `python WORDS` had been started."""
+    null, log = os.open(os.devnull, os.O_RDONLY), os.open(output, os.O_WRONLY | os.O_TRUNC)
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
+    os.environ.clear()
     os.environ.update(environment)
+    os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", "1")))
-    sys.argv = [script, arguments]
     code = 0
     try:
-        runpy.run_path(script, run_name="__main__")
+        _run(list(words))
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:
@@ -44,17 +51,36 @@ def become(script: str, arguments: str, environment: dict[str, str], output: str
     os._exit(code)
 
 
+def _run(words: list[str]) -> None:
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")
+
+
+def _code(pid: int) -> int | None:
+    try:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:  # of a zygote before this one: its group has been killed
+        return -signal.SIGKILL
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.collect()
+    gc.freeze()  # no process looks through (and so copies) what was there before it
     for line in sys.stdin:
         told = json.loads(line)
         if "wait" in told:
-            pid, status = os.waitpid(told["wait"], os.WNOHANG)
-            print(json.dumps({"code": os.waitstatus_to_exitcode(status) if pid else None}), flush=True)
+            print(json.dumps({"code": _code(told["wait"])}), flush=True)
             continue
         pid = os.fork()
         if pid == 0:
             become(**told)
+        os.setpgid(pid, pid)
         print(json.dumps({"pid": pid}), flush=True)
 
 

@@ -162,8 +162,8 @@ def pair(folder: Path, timeout: float = 600.0) -> list[CheckpointStore]:
 
 
 def test_a_missing_rank_is_named_after_a_bounded_wait(tmp_path: Path) -> None:
-    first, _ = pair(tmp_path, timeout=0.05)
-    with pytest.raises(CheckpointError, match=r"no part from rank 1 after 0\.05 s"):
+    first, _ = pair(tmp_path, timeout=1)
+    with pytest.raises(CheckpointError, match=r"no part from rank 1 after 1 s"):
         first.save(1, shares({"w": torch.ones(10)}, 0, 2), {}, asynchronous=False)
     assert folders(tmp_path) == []
 
