@@ -86,10 +86,19 @@ def _readable(run: Run) -> Iterator[Figure]:
 
 
 def headline(run: Run) -> Figure | None:
-    """The FID, or else the first evaluated figure that is no baseline; before the evaluation the last validation; else
-    the loss."""
+    """The FID, or else the first evaluated figure that is no baseline; before the evaluation the newest coverage of
+    modes or the last validation; else the loss."""
     evaluated = sorted((f for f in figures(run) if not f.baseline), key=lambda f: f.key != "fid")
-    return evaluated[0] if evaluated else _validation(run) or _training(run)
+    return evaluated[0] if evaluated else _watched(run) or _validation(run) or _training(run)
+
+
+def _watched(run: Run) -> Figure | None:
+    """Mode coverage during the training: the losses of a GAN do not tell how good its samples are."""
+    steps, values = run.monitor.series("metrics", "coverage")
+    if not len(values):
+        return None
+    protocol = f"of samples drawn at step {steps[-1]:,.0f}; the evaluation has not been written yet"
+    return Figure("coverage", Estimate(float(values[-1]), None, 0, "", protocol))
 
 
 def _validation(run: Run) -> Figure | None:

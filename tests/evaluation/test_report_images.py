@@ -268,6 +268,14 @@ def test_without_a_fid_the_first_figure_leads(tmp_path, fake):
     assert "Modes985 ± 3 of 1,000Higher is better." in text
 
 
+def test_before_the_evaluation_the_headline_is_the_newest_coverage(tmp_path, fake):
+    fake.write_images(tmp_path)
+    (tmp_path / "evaluation.json").unlink()
+    text = page_of(tmp_path).text
+    assert "Coverage1 (no error known)Higher is better: at most 1." in text
+    assert "of samples drawn at step 100; the evaluation has not been written yet" in text
+
+
 def test_a_protocol_that_holds_for_the_row_above_too_is_said_once(whole):
     table = whole.text[whole.text.index("Value ± standard error") :]
     assert table.count("KL of a perfect sampler") == 1
