@@ -43,6 +43,7 @@ from launch.schema import RunConfig
 from launch.sections import LaunchConfig
 
 RECORD_KEYS = ("samples", "reference", "extractor", "neighbours", "weights")
+WHEN_ASKED: Mapping[str, Any] = {}
 EXTRACTORS = "extractors"
 """Folder in the run's for extractors that are trained on the spot: seen by all workers."""
 

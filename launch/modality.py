@@ -45,6 +45,9 @@ class Modality(Protocol):
     RECORD_KEYS: tuple[str, ...]
     """Settings of the section `evaluate` that tell one evaluation from another."""
 
+    WHEN_ASKED: Mapping[str, Any]
+    """Settings of a run that `generative sample` does not take over, and what stands in their place."""
+
     def open_data(self, config: RunConfig, progress: Progress | None = None) -> Any:
         """Samples to train on and held-out ones (train, validation, facts, description); prepared where they are not.
 

@@ -55,7 +55,7 @@ def sample_run(
         "method.sampling.name": order,
     }
     launch_overrides, others = split_overrides(overrides, ("sample", "method.sampling"))
-    changes = {"sample.infill": 0} | _given(options) | as_changes(others)
+    changes = dict(modality(read_config(_folder_of(path))).WHEN_ASKED) | _given(options) | as_changes(others)
     run = open_run(path, changes)
     launch = asked_launch(run.config.launch, launch_overrides, workers)
     drawn = modality(run.config).draw(run, AskedSamples(prompt, infill), launch, changes, progress)
@@ -65,9 +65,13 @@ def sample_run(
 
 def samples_shown(path: str | Path, drawn: Mapping[str, Any]) -> list[str]:
     """What `sample_run` drew, as the terminal shows it."""
+    return modality(read_config(_folder_of(path))).shown(drawn)
+
+
+def _folder_of(path: str | Path) -> Path:
+    """The run folder of a run or of one of its checkpoints."""
     path = Path(path)
-    folder = path.parent.parent if path.parent.name == "checkpoints" else path
-    return modality(read_config(folder)).shown(drawn)
+    return path.parent.parent if path.parent.name == "checkpoints" else path
 
 
 def _given(options: Changes) -> dict[str, Any]:

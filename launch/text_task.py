@@ -27,6 +27,7 @@ from launch.sections import LaunchConfig, TextSampling
 from launch.text_evaluation import evaluate
 
 RECORD_KEYS = ("windows", "draws", "weights")
+WHEN_ASKED = {"sample.infill": 0}
 
 
 def open_data(config: RunConfig, progress: Progress | None = None) -> TextData:
