@@ -29,9 +29,9 @@ test: test-quick test-distributed
 test-quick: setup
 	$(BIN)/pytest -m "not distributed" -n 2
 
-# Two files at a time: much of a distributed test is waiting. Tests of a file share clusters and runs, so they stay together.
+# Two files at a time, of which one may start Ray clusters (see tests/conftest.py): much of a distributed test is waiting.
 test-distributed: setup
-	$(BIN)/pytest -m distributed -n 2 --dist loadfile
+	$(BIN)/pytest -m distributed -n 2 --dist loadgroup
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -76,6 +76,7 @@ def run(mode: str, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.distributed
+@pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(200)
 def test_an_actor_that_dies_is_replaced_and_results_keep_their_order(tmp_path: Path) -> None:
     pytest.importorskip("ray")
@@ -89,6 +90,7 @@ def test_an_actor_that_dies_is_replaced_and_results_keep_their_order(tmp_path: P
 
 
 @pytest.mark.distributed
+@pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize(
     ("mode", "error", "words"),
