@@ -222,5 +222,6 @@ def summary(subject: Subject, generated: Part, reference: Part | None, model: st
         "model": model,
         "data": f"{settings.samples:,} samples against {against} of {subject.data.description}",
         "samples": settings.samples,
+        **({"extractor": settings.extractor} if reference is not None else {}),
         "figures": figures(subject, generated, reference),
     }
