@@ -119,7 +119,7 @@ def scorer(subject: Subject) -> Callable[[range], Part]:
         def watched() -> Iterator[ImageBatch]:
             for images, ids in _drawn(subject, numbers):
                 if judge is not None:
-                    seen.append(judge(images))
+                    seen.append(judge(images).cpu())
                 yield images, ids
 
         found = score_part(watched(), extractor, keep(settings))
