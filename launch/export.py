@@ -36,6 +36,8 @@ Say = Callable[[str, str], None]
 """Hears lines: (label, text)."""
 Progress = Callable[[int, int], None]
 
+OLD_STATISTICS = "running statistics of batch normalisation are those of training, not of the averaged weights"
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -62,6 +64,11 @@ class Subject:
     average: float | None
     module: nn.Module
     """On the meta device."""
+
+    @property
+    def one_of_several(self) -> str | None:
+        """Name of the network, where the method trains others too."""
+        return self.network if len(trained_networks(self.method)) > 1 else None
 
     @property
     def worn(self) -> str:
@@ -114,7 +121,7 @@ def export_released(path: Path, target: Path, asked: Asked, say: Say) -> list[Pa
     worn = "trained" if average is None else f"ema {average}"
     say("export", f"{worn} weights of step {checkpoint.step} as {', '.join(file.name for file in written)}")
     if average is not None:
-        say("note", "running statistics of batch normalisation are those of training, not of the averaged weights")
+        say("note", OLD_STATISTICS)
     return written
 
 
@@ -131,13 +138,18 @@ def open_subject(path: Path, asked: Asked, say: Say) -> Subject:
     facts = DataFacts(**checkpoint.meta.get("facts", {}))
     method = build_method(config, facts)
     specs = method.networks()
-    network = choose_network([name for name, spec in specs.items() if spec.trainable], asked.network)
+    network = choose_network(trained_networks(method), asked.network)
     average = choose_average(specs[network].ema, asked.weights)
     with torch.device("meta"):
         module = specs[network].build()
     names = weight_names(checkpoint, network, average)
     compare_weights(module, {ours: checkpoint.shape(full) for ours, full in names.items()}, str(checkpoint.path))
     return Subject(folder, config, checkpoint, method, facts, network, average, module)
+
+
+def trained_networks(method: Method) -> list[str]:
+    """Names of the networks that a method trains."""
+    return [name for name, spec in method.networks().items() if spec.trainable]
 
 
 def plan(subject: Subject, asked: Asked, title: str) -> tuple[Export, list[str]]:
@@ -148,6 +160,8 @@ def plan(subject: Subject, asked: Asked, title: str) -> tuple[Export, list[str]]
     tensors = whole_tensors(subject.checkpoint, names, dtype)
     tokenizer, missing = find_tokenizer(subject)
     notes, generation = [missing] if missing else [], {}
+    if subject.average is not None and any(name.endswith("running_mean") for name in names):
+        notes.append(OLD_STATISTICS)
     described = {"torch_dtype": str(dtype).removeprefix("torch.")}
     if sizes is None:
         described = architecture(subject) | described
@@ -180,12 +194,14 @@ def architecture(subject: Subject) -> dict[str, Any]:
 
 
 def find_tokenizer(subject: Subject) -> tuple[Tokenizer | None, str]:
-    """The tokenizer of the run's text, or None and why it is left out.
+    """The tokenizer of the run's text, or None and why it is left out ("" where there is no text).
 
     Most lie with the prepared text, which may be gone by now: weights are worth having all the same. No data set is
     fetched for a tokenizer that can be had without it.
     """
     data = subject.config.data
+    if subject.config.kind != "text":
+        return None, ""
     try:
         found = _tokenizer_alone(data) or open_text(data).tokenizer
     except GenerativeError as error:

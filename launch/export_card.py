@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.ngram import NAMES
 from evaluation.quantities import compact
-from generative.data.text_data import describe
 from generative.data.tokenizers import Tokenizer
-from generative.hub.card import Card
+from generative.hub.card import Card, start_from, task_of
 from generative.nets.transformer_config import TransformerConfig
 from generative.training.runfolder import read_lines
 from launch.folder import read_json
+from launch.modality import modality
 from launch.results import figure_name, measured, with_error
 
 if TYPE_CHECKING:
     from launch.export import Asked, Subject
 
-TITLES = {"autoregressive": "autoregressive language model", "masked_diffusion": "masked diffusion language model"}
+TITLES = {
+    "autoregressive": "autoregressive language model",
+    "masked_diffusion": "masked diffusion language model",
+    "mee_gan": "GAN with manifold entropy estimation",
+}
 
 MODEL = 'model = AutoModelForCausalLM.from_pretrained("{name}")'
 BARE = f"""from transformers import AutoModelForCausalLM
@@ -37,8 +41,6 @@ from transformers import AutoModelForCausalLM
 
 {MODEL}
 tokenizer = load_tokenizer(Path("{{name}}"))"""
-OURS = """# start from these weights; CONFIG has the method and the network of config.json
-generative train CONFIG method.init_from={name}"""
 
 
 def make_card(subject: Subject, asked: Asked, title: str, tokenizer: Tokenizer | None, notes: list[str]) -> Card:
@@ -48,13 +50,15 @@ def make_card(subject: Subject, asked: Asked, title: str, tokenizer: Tokenizer |
         title=title,
         summary=_summary(subject, TITLES.get(kind, kind)),
         library="transformers" if llama else "generative",
-        task="text-generation",
+        task=task_of(subject.facts),
         tags=["generative", kind.replace("_", "-")],
         training=dict(_training(subject, asked)),
         command=_command(subject.folder),
         figures=[*_figures(subject), *_validation(subject)],
         measured=", measured before the weights were rounded to bf16" if asked.dtype == "bf16" else "",
-        usage=("python", _loading(tokenizer).format(name=title)) if llama else ("sh", OURS.format(name=title)),
+        usage=("python", _loading(tokenizer).format(name=title))
+        if llama
+        else start_from(title, subject.one_of_several),
         notes=notes,
     )
 
@@ -69,6 +73,10 @@ def _summary(subject: Subject, kind: str) -> str:
     count = sum(parameter.numel() for parameter in subject.module.parameters())
     article = "An" if kind[0] in "aeiou" else "A"
     text = f"{article} {kind} of {compact(count)} parameters"
+    if subject.one_of_several:
+        text = f"The {subject.network} ({compact(count)} parameters) of {article.lower()} {kind}"
+    if subject.facts.sample_shape:
+        text += f", for samples of shape {list(subject.facts.sample_shape)}"
     sizes: Any = getattr(subject.method, "network", None)
     if isinstance(sizes, TransformerConfig):
         padding = f" (padded to {sizes.padded_vocab:,})" if sizes.padded_vocab != sizes.vocab_size else ""
@@ -81,7 +89,7 @@ def _summary(subject: Subject, kind: str) -> str:
 def _training(subject: Subject, asked: Asked) -> Iterator[tuple[str, str]]:
     config, meta = subject.config, subject.checkpoint.meta
     yield "run", config.name or subject.folder.name
-    yield "data", describe(config.data)
+    yield "data", modality(config).describe(config)
     yield "steps", _steps(subject)
     samples, length = int(meta.get("samples", 0)), subject.facts.sequence_length
     yield "samples", f"{samples:,}, {config.train.batch_size:,} a step"

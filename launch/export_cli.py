@@ -46,7 +46,8 @@ def export(
 ) -> None:
     """Write a trained network as safetensors with config.json, tokenizer and model card.
 
-    The checkpoint may be of any strategy and number of workers. The folder can start a run (method.init_from=DIR).
+    The checkpoint may be of any strategy and number of workers. The folder can start a run (method.init_from=DIR; where
+    a method trains several networks, train.networks.NAME.init_from=DIR). Tokenizers are of text models only.
 
     Example: generative export runs/mine --to models/mine --weights ema --dtype bf16
     """

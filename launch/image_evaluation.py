@@ -119,7 +119,7 @@ def scorer(subject: Subject) -> Callable[[range], Part]:
         def watched() -> Iterator[ImageBatch]:
             for images, ids in _drawn(subject, numbers):
                 if judge is not None:
-                    seen.append(judge(images))
+                    seen.append(judge(images).cpu())
                 yield images, ids
 
         found = score_part(watched(), extractor, keep(settings))
@@ -222,5 +222,6 @@ def summary(subject: Subject, generated: Part, reference: Part | None, model: st
         "model": model,
         "data": f"{settings.samples:,} samples against {against} of {subject.data.description}",
         "samples": settings.samples,
+        **({"extractor": settings.extractor} if reference is not None else {}),
         "figures": figures(subject, generated, reference),
     }

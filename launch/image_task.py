@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from evaluation.image import check_metrics
+from evaluation.image import OF_CLASSES, check_metrics
 from evaluation.image_monitor import alarms
 from generative.data.image_config import FolderImageConfig, HubImageConfig
 from generative.data.image_facts import known_image_facts
@@ -42,7 +42,10 @@ from launch.opened import Changes, OpenRun
 from launch.schema import RunConfig
 from launch.sections import LaunchConfig
 
-RECORD_KEYS = ("samples", "reference", "extractor", "neighbours", "weights")
+RECORD_KEYS = (
+    *("samples", "reference", "reference_samples", "extractor", "extractor_weights", "extractor_revision"),
+    *("metrics", "neighbours", "features", "weights"),
+)
 WHEN_ASKED: Mapping[str, Any] = {}
 EXTRACTORS = "extractors"
 """Folder in the run's for extractors that are trained on the spot: seen by all workers."""
@@ -74,7 +77,7 @@ def describe(config: RunConfig) -> str:
 def check(config: RunConfig, data: ImageData) -> None:
     """Refuse batches larger than the data, unknown metrics, and extractors whose weights are missing."""
     check_batch(data, config.train.batch_size)
-    check_metrics(config.evaluate.metrics)
+    _check_metrics(config, data)
     coupled = all(update.coupled for update in build_method(config, data.facts).updates())
     if config.train.validation.every_steps and coupled:
         raise ConfigError(
@@ -87,6 +90,18 @@ def check(config: RunConfig, data: ImageData) -> None:
         _check_reference(config, data)
         if config.evaluate.extractor != "small":
             open_extractor(config.evaluate, config.data.name, data, torch.device("cpu"), Path())
+
+
+def _check_metrics(config: RunConfig, data: ImageData) -> None:
+    extractor, metrics = config.evaluate.extractor, config.evaluate.metrics
+    check_metrics(metrics)
+    of_classes = [name for name in metrics or () if name in OF_CLASSES]
+    if of_classes and not (extractor == "inception" or (extractor == "small" and data.classes is not None)):
+        raise ConfigError(
+            f"evaluate.metrics has {', '.join(of_classes)}, but evaluate.extractor={extractor} tells no classes here",
+            expected="class probabilities: of inception, or of small where the data have labels",
+            remedy=f"leave {' and '.join(of_classes)} out of evaluate.metrics, or set evaluate.extractor=inception",
+        )
 
 
 def _check_reference(config: RunConfig, data: ImageData) -> None:
@@ -273,7 +288,7 @@ def shown(drawn: Mapping[str, Any]) -> list[str]:
 def measure(run: OpenRun, launch: LaunchConfig | None, changes: Changes, progress: Progress | None) -> dict[str, Any]:
     """Figures of fresh samples against real ones."""
     settings = run.config.evaluate
-    check_metrics(settings.metrics)
+    _check_metrics(run.config, run.data)
     if run.data.kind == "image":
         _check_reference(run.config, run.data)
     nets: Mapping[str, nn.Module] = {} if launch is not None else run.networks(settings.weights)[0]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from generative import __version__
 from generative.errors import CheckpointError, ConfigError
-from generative.hub.card import Card
+from generative.hub.card import Card, start_from, task_of
 from generative.hub.export import Export
 from generative.hub.files import parse_size
 from generative.hub.folder import check_target
@@ -25,9 +25,6 @@ from generative.training.networks import compare_weights
 HUB = "hub:"
 Say = Callable[[str, str], None]
 """Hears lines: (label, text)."""
-
-USE = """# start from these weights; CONFIG has the method and the network of config.json
-generative train CONFIG method.init_from={name}"""
 
 
 @dataclass(frozen=True)
@@ -161,16 +158,17 @@ def _samples(found: Published) -> str:
 
 def _card(found: Published, asked: Asked, files: Sequence[Path], title: str) -> Card:
     count = sum(parameter.numel() for module in found.modules().values() for parameter in module.parameters())
+    alone = next(iter(found.networks)) if len(found.networks) < len(found.build) else None
     return Card(
         title=title,
         summary=f"Published weights of {found.kind} ({count:,} parameters), imported with `generative`.",
         library="generative",
-        task="unconditional-image-generation" if found.facts.sample_shape else "text-generation",
+        task=task_of(found.facts),
         tags=["generative", found.kind.replace("_", "-")],
         training={"source": asked.source, "files": ", ".join(file.name for file in files)},
         command="",
         figures=[],
         measured="",
-        usage=("sh", USE.format(name=title)),
+        usage=start_from(title, alone),
         notes=["these weights were trained elsewhere, and the licence of their publisher holds"],
     )

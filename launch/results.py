@@ -59,7 +59,8 @@ def evaluation_line(evaluation: dict[str, Any]) -> str:
     key, main = next(iter(figures.items()))
     if key in IMAGE_FIGURES:
         parts = [f"{figure_name(name)} {measured(figures[name], name)}" for name in chief_figures(figures)]
-        return f"{' · '.join(parts)} ({evaluation.get('data') or main.get('protocol', '')})"
+        extractor = f", features of extractor {evaluation['extractor']}" if evaluation.get("extractor") else ""
+        return f"{' · '.join(parts)} ({evaluation.get('data') or main.get('protocol', '')}{extractor})"
     text = f"{figure_name(key)} {measured(main)} ({_protocol(evaluation, main)})"
     bigram = figures.get("bigram")
     return f"{text} · bigram baseline {with_error(bigram)}" if bigram and key != "bigram" else text

@@ -65,8 +65,8 @@ class RecordedError(GenerativeError):
         self.exit_code = int(outcome.get("exit_code") or 1)
 
 
-def text_task() -> Task:
-    """Training of a text model."""
+def training() -> Task:
+    """Training as a configuration says."""
     from evaluation.report import write_report
     from launch import worker
 
@@ -85,7 +85,7 @@ def train(
     Args:
         name: configuration.
         overrides: `a.b=c`.
-        task: what to run; None for a text model.
+        task: what to run; None for the training that the configuration describes.
         console: where to tell about it.
         on_folder: told the run folder before anything is done there.
 
@@ -100,7 +100,7 @@ def train(
     config = load_run_config(name, overrides)
     rank = int(os.environ.get("RANK", 0)) if config.launch.backend == "local" else 0
     if rank > 0:
-        return _follow_rank_0(config, task or text_task(), rank)
+        return _follow_rank_0(config, task or training(), rank)
     console = console or Console()
     folder = Path(config.folder).absolute()
     on_folder(str(folder))
@@ -111,7 +111,7 @@ def train(
             return 0
         try:
             _begin(config, folder, notes, console)
-            task = task or text_task()
+            task = task or training()
             _run(config, folder, task, console, request)
             return _finish(config, folder, task, console)
         except KeyboardInterrupt:
@@ -183,8 +183,10 @@ def _show_plan(config: RunConfig, plan: Plan, console: Console) -> None:
     spread = "" if config.parallel.strategy in ("none", "ddp") else f" under {config.parallel.strategy}"
     parts.append(f"{workers} worker{'s' if workers > 1 else ''}{spread}")
     parts.append(f"{plan.flops:.2g} FLOP".replace("e+", "e"))
-    samples = plan.steps * plan.spread.batch_size
-    parts.append(f"{compact(plan.tokens, ' ')} tokens" if plan.tokens else f"{compact(samples, ' ')} samples")
+    if plan.tokens:
+        parts.append(f"{compact(plan.tokens, ' ')} tokens")
+    else:
+        parts.append(f"{compact(plan.steps * plan.spread.batch_size, ' ')} samples")
     if plan.seconds is not None:
         parts.append(f"about {duration(plan.seconds)}")
     parts.append(plan.description)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,8 +123,14 @@ def _record_name(run: OpenRun, own: Config) -> str:
     """Where an evaluation goes: `RECORD`, or evaluations/step_000040_windows_4.json for another step or settings."""
     asked = run.config.evaluate
     keys = [key for key in modality(run.config).RECORD_KEYS if getattr(asked, key) != getattr(own, key)]
-    differing = [f"{key}_{getattr(asked, key)}" for key in keys]
+    differing = [f"{key}_{_in_a_name(getattr(asked, key))}" for key in keys]
     newest = open_checkpoint(run.folder, verify=False).step
     if not differing and run.checkpoint.step == newest:
         return RECORD
     return f"evaluations/{'_'.join([f'step_{run.checkpoint.step:06d}', *differing])}.json"
+
+
+def _in_a_name(value: Any) -> str:
+    """A setting as a part of a file name: of a path or a name on the hub the last part."""
+    text = "-".join(map(str, value)) if isinstance(value, tuple) else Path(str(value)).name
+    return re.sub(r"[^\w.-]+", "-", text)[-60:]

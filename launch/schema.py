@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from generative.config import Config, load
+from generative.config_messages import combination
 from generative.data.config import TextDataConfig
 from generative.data.image_config import ImageDataConfig
 from generative.methods.autoregressive.config import AutoregressiveConfig
@@ -75,6 +76,17 @@ class ImageRunConfig(RunConfig):
     data: ImageDataConfig
     evaluate: ImageEvaluation = ImageEvaluation()
     sample: ImageSampling = ImageSampling()
+
+    @model_validator(mode="after")
+    def _buffer_fits_batch(self) -> ImageRunConfig:
+        method, size = self.method, self.train.batch_size
+        if method.buffer == "released" and method.entropy.weight and method.buffer_columns != size:
+            raise combination(
+                f"buffer=released with method.buffer_columns={method.buffer_columns} and train.batch_size={size}",
+                "a column for each sample of a batch",
+                f"set method.buffer_columns={size}, or method.buffer=fifo",
+            )
+        return self
 
 
 SCHEMAS: dict[str, type[RunConfig]] = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from generative.method import DataFacts
+
 
 @dataclass(frozen=True)
 class Card:
@@ -35,6 +37,18 @@ class Card:
     measured: str
     usage: tuple[str, str]
     notes: Sequence[str] = field(default_factory=list)
+
+
+def task_of(facts: DataFacts) -> str:
+    """What a model of such data does, in the hub's words."""
+    return "unconditional-image-generation" if facts.sample_shape else "text-generation"
+
+
+def start_from(folder: str, network: str | None = None) -> tuple[str, str]:
+    """`Card.usage` of a folder that runs start from; `network`: the only one in it, where the method has several."""
+    key = f"train.networks.{network}.init_from" if network else "method.init_from"
+    about = "# start from these weights; CONFIG has the method and the network of config.json"
+    return "sh", f"{about}\ngenerative train CONFIG {key}={folder}"
 
 
 def render(card: Card) -> str:

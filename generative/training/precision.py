@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import torch
@@ -26,5 +27,6 @@ def under_autocast(module: torch.nn.Module, precision: str, device: torch.device
     """The module, from now on computing as it is trained: for "bf16" under autocast, with outputs in fp32."""
     if precision == "bf16":
         autocast = torch.autocast(device.type, torch.bfloat16)
-        module.forward = fp32_outputs(autocast(module.forward))
+        # Bound to the module, so that a deep copy calls itself and not the original.
+        module.forward = MethodType(fp32_outputs(autocast(type(module).forward)), module)
     return module

@@ -9,5 +9,5 @@ import fake_task
 from launch import cli, run
 
 if __name__ == "__main__":
-    run.text_task = lambda: fake_task.TASK
+    run.training = lambda: fake_task.TASK
     sys.exit(cli.main(["train", *sys.argv[1:]]))

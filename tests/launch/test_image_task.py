@@ -19,7 +19,7 @@ from launch import image_actors, ray_map, runs
 from launch.cli import main
 from launch.image_evaluation import Part
 from launch.image_task import all_of, check, open_data
-from launch.results import figures_table
+from launch.results import evaluation_line, figures_table
 from launch.run import train
 from launch.schema import load_run_config
 from tests.support.schema import check_lines
@@ -64,6 +64,7 @@ def test_a_run_leaves_pictures_figures_and_a_report(finished: Path) -> None:
     assert {"fid", "kid", "coverage", "modes", "mode_kl", "confidence"} <= figures.keys()
     assert all(figure["stderr"] is None or figure["stderr"] >= 0 for figure in figures.values())
     assert "classifier" in figures["fid"]["protocol"]
+    assert "extractor small" in evaluation_line(json.loads((finished / "evaluation.json").read_text()))
     check_lines(finished)
     metrics = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in metrics if line["kind"] == "monitor"] == [3, 6]
@@ -106,6 +107,9 @@ def test_other_settings_leave_the_record_alone(finished: Path) -> None:
     runs.evaluate_run(finished, overrides=["evaluate.samples=60", PIXELS], on_written=written.append)
     assert (finished / "evaluation.json").read_bytes() == before
     assert written[0].name == "step_000006_samples_60_extractor_pixels.json"
+    runs.evaluate_run(finished, overrides=["evaluate.metrics=[fid]", "evaluate.features=50"], on_written=written.append)
+    assert (finished / "evaluation.json").read_bytes() == before
+    assert written[1].name == "step_000006_metrics_fid_features_50.json"
 
 
 def test_samples_are_those_of_one_process(finished: Path, without_ray: list[object]) -> None:
@@ -167,8 +171,13 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
             ["none.pth", "extractor=small"],
         ),
         (["evaluate.metrics=[fud]"], ["fud", "fid"]),
+        (["evaluate.metrics=[fid,inception_score]", PIXELS], ["inception_score", "evaluate.extractor=inception"]),
         (["train.validation.every_steps=5"], ["train.validation.every_steps", "sample_every"]),
         (["train.micro_batch_size=8"], ["micro_batch_size", "couples the samples"]),
+        (
+            ["method.buffer=released", "method.entropy.form=log_mean"],
+            ["method.buffer_columns=16", "train.batch_size=16"],
+        ),
         (["parallel.strategy=fsdp", "method.r1=1.0"], ["gradients of gradients", "parallel.strategy"]),
         (["method.network={name: dcgan}"], ["dcgan", "8"]),
         (["data.name=stacked_digit"], ["stacked_digit"]),
@@ -208,6 +217,28 @@ def test_folders_of_unsuitable_images_are_refused(tmp_path: Path, capsys: pytest
     (images / "2.png").write_bytes(b"no picture")
     assert main(base) == 2
     assert "2.png" in capsys.readouterr().err
+
+
+def test_an_exported_generator_starts_a_run(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(finished), "--to", str(tmp_path / "all")]) == 2
+    assert "generator, discriminator" in capsys.readouterr().err
+    out = tmp_path / "digits"
+    assert main(["export", str(finished), "--to", str(out), "--network", "generator", "--weights", "ema"]) == 0
+    assert "batch normalisation" in capsys.readouterr().out
+    card = (out / "README.md").read_text()
+    for words in (
+        "pipeline_tag: unconditional-image-generation",
+        "The generator (",
+        "samples of shape [3, 8, 8]",
+        "| data | stacked digits |",
+        "| FID |",
+        f"train.networks.generator.init_from={out.name}",
+    ):
+        assert words in card, words
+    assert "token" not in card
+    words = [*TINY, "data.name=stacked_digits", "train.steps=1", "evaluate.at_end=false", "sample.at_end=false"]
+    words += [f"train.networks.generator.init_from={out}", f"run.dir={tmp_path / 'run'}"]
+    assert main(["train", "mee_gan/quickstart", *words]) == 0
 
 
 def test_text_options_are_refused_for_images(finished: Path) -> None:

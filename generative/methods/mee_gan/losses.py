@@ -57,7 +57,9 @@ def dlle(codes: Tensor, augmented: Tensor, form: Literal["code", "paper"] = "cod
     """
     if form == "code":
         return (codes - augmented.detach()).square().mean(1)
-    return (codes - augmented).square().sum(1).sqrt()
+    # Unlike the root of a sum, its gradient is zero, not NaN, where both are equal.
+    distance: Tensor = torch.linalg.vector_norm(codes - augmented, dim=1)
+    return distance
 
 
 def mix(real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:

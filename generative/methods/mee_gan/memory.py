@@ -12,6 +12,7 @@ from generative.errors import ConfigError
 from generative.method import Batch, Context, Mean
 from generative.methods.mee_gan.config import MeeGanConfig
 from generative.methods.mee_gan.entropy import ShrinkingBuffer, entropy, first_codes, push
+from generative.methods.mee_gan.passes import rows_that_count
 from generative.nets.precision import wide
 
 State = Mapping[str, Tensor]
@@ -79,7 +80,10 @@ class CodeMemory:
         found = entropy(
             wide(codes), others, valid, collectives, settings.form, settings.neighbour, settings.norm_weight
         )
-        value, state = (found.values * valid).sum(), self._joined(context, wide(codes.detach())[valid])
+        mine = wide(codes.detach())
+        if rows_that_count(batch, context) is not None:
+            mine = mine[valid]
+        value, state = (found.values * valid).sum(), self._joined(context, mine)
         weight = torch.as_tensor(settings.weight * self._warm(context.step), device=codes.device)
         if settings.relative:
             balance = self._balance(adversarial, value, codes, context)

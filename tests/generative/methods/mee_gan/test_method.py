@@ -16,9 +16,12 @@ from generative.errors import ConfigError
 from generative.method import Alone, Context, DataFacts
 from generative.methods.mee_gan.config import PRESETS, MeeGanConfig
 from generative.methods.mee_gan.entropy import entropy, first_codes, push
+from generative.methods.mee_gan.losses import dlle
 from generative.methods.mee_gan.memory import CodeMemory
 from generative.methods.mee_gan.method import MeeGan
 from generative.randomness import Streams
+from generative.training.activations import FakeRun
+from generative.training.precision import under_autocast
 
 SMALL = {"latent": 4, "code": 3, "buffer_size": 12}
 MLP = {"network": {"name": "mlp", "generator": [12, 12], "discriminator": [12]}}
@@ -234,6 +237,34 @@ def test_standing_statistics_are_those_of_the_samples() -> None:
     generator(torch.randn(8000, 4, generator=torch.Generator().manual_seed(5)))
     torch.testing.assert_close(outputs[0].mean(0), norms[0].bias, atol=0.08, rtol=0)
     torch.testing.assert_close(outputs[0].std(0), norms[0].weight.abs(), atol=0.08, rtol=0)
+
+
+def test_standing_statistics_under_autocast_are_those_without() -> None:
+    method = method_of(sampling={"standing_samples": 500})
+    found = []
+    for precision in ("fp32", "bf16"):
+        nets = {name: net.float() for name, net in nets_of(method).items()}
+        under_autocast(nets["generator"], precision, torch.device("cpu"))
+        found.append(dict(method.sampler(nets).generator.named_buffers()))
+    for name, buffer in found[0].items():
+        torch.testing.assert_close(buffer, found[1][name], atol=0.02, rtol=0.02)
+
+
+def test_the_distance_of_equal_codes_has_a_finite_gradient() -> None:
+    codes = torch.ones(2, 3, requires_grad=True)
+    for form in ("code", "paper"):
+        (gradient,) = torch.autograd.grad(dlle(codes, torch.ones(2, 3), form).sum(), codes)  # type: ignore[arg-type]
+        assert torch.equal(gradient, torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_fake_weights_tell_the_activations(preset: str) -> None:
+    """No loss reads what a network has put out, so that plans know the memory and GPUs are not waited for."""
+    method = method_of(preset=preset, buffer_columns=6)
+    batch = batch_of(6) | {"sample": torch.zeros(6, *SHAPE)}
+    peaks = FakeRun(method).activation_bytes(batch)
+    assert peaks.keys() == {update.name for update in method.updates()}
+    assert min(peaks.values()) > 0
 
 
 @pytest.mark.parametrize(
