@@ -177,7 +177,7 @@ class Follower:
         if status.get("state") == "evaluating":
             self._evaluating = True
             self._console.end_progress()
-            self._console.line("evaluate", "measuring on held-out data, drawing samples")
+            self._console.line("evaluate", "measuring, drawing samples")
 
     def _due(self) -> bool:
         """Whether it is time for a line: the first at once, then every ten seconds, less often in a long run."""

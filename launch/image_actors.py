@@ -10,7 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from launch.image_evaluation import STREAMS, Part, Subject, reference_of, reference_scorer, sampler_of, scorer
+from launch.image_evaluation import (
+    STREAMS,
+    Part,
+    Subject,
+    reference_of,
+    reference_scorer,
+    sampler_of,
+    scorer,
+    subject_of,
+)
+from launch.image_samples import sample_streams
 from launch.opened import Changes, OpenRun, open_run
 from launch.ray_map import Progress, map_items
 from launch.sections import LaunchConfig
@@ -57,8 +67,6 @@ def parts_with(
 
 def _scorer(path: str, changes: Changes) -> Callable[[Item], Arrays]:
     """Scores parts with a run that is opened now."""
-    from launch.image_task import subject_of
-
     run = open_run(path, changes)
     nets, _ = run.networks(run.config.evaluate.weights)
     sample = sampler_of(run.method, nets, run.device, STREAMS)
@@ -95,9 +103,7 @@ def sampler_with(
 
 
 def _drawer(path: str, changes: Changes) -> Callable[[tuple[int, int]], np.ndarray]:
-    from launch.image_task import _streams
-
     run = open_run(path, changes)
     nets, _ = run.networks(run.config.sample.weights)
-    sample = sampler_of(run.method, nets, run.device, _streams(run.config.sample.seed))
+    sample = sampler_of(run.method, nets, run.device, sample_streams(run.config.sample.seed))
     return lambda part: sample(torch.arange(*part)).numpy()

@@ -22,9 +22,13 @@ from launch.image_sections import ImageEvaluation
 
 if TYPE_CHECKING:
     from evaluation.images.extractors import FeatureExtractor
+    from launch.schema import RunConfig
 
 STREAMS = Streams(0).within("evaluation")
 """Noise of all evaluations: the same samples whatever is evaluated and wherever."""
+
+EXTRACTORS = "extractors"
+"""Folder in the run's for extractors that are trained on the spot: seen by all workers."""
 
 MOST_FOR_CLASSIFIER = 20_000
 """Images that the classifier of the extractor `small` is trained on at most."""
@@ -225,3 +229,11 @@ def summary(subject: Subject, generated: Part, reference: Part | None, model: st
         **({"extractor": settings.extractor} if reference is not None else {}),
         "figures": figures(subject, generated, reference),
     }
+
+
+def subject_of(
+    config: RunConfig, data: ImageData, sample: Callable[[Tensor], Tensor], device: torch.device, run_dir: Path
+) -> Subject:
+    """What an evaluation is about."""
+    kind = getattr(config.data, "kind", "")
+    return Subject(config.evaluate, config.data.name, kind, data, sample, device, run_dir / EXTRACTORS)

@@ -16,6 +16,7 @@ from torch import Tensor
 from evaluation.image_monitor import Neighbourhood, neighbourhood
 from generative.data.image_files import grid_png, points_png
 from generative.data.images import ImageData
+from generative.randomness import Streams
 from generative.training.runfolder import replace_file
 from launch.image_sections import ImageSampling
 
@@ -106,3 +107,8 @@ def picture(samples: Tensor, columns: int, kind: str) -> bytes:
         return points_png(samples)
     side = samples.shape[-1]
     return grid_png(samples, columns, scale=max(1, LEGIBLE // side) if side < SMALL else 1)
+
+
+def sample_streams(seed: int) -> Streams:
+    """Noise of all pictures of one seed."""
+    return Streams(seed).within("samples")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
-from evaluation.image import OF_CLASSES, check_metrics
 from evaluation.image_monitor import alarms
 from generative.data.image_config import FolderImageConfig, HubImageConfig
 from generative.data.image_facts import known_image_facts
@@ -19,12 +18,12 @@ from generative.data.image_prepare import prepare_images
 from generative.data.images import ImageData, check_batch, open_images
 from generative.errors import CheckpointError, ConfigError
 from generative.method import Collectives, DataFacts
-from generative.randomness import Streams
 from generative.training.checkpoint import Checkpoint
 from generative.training.hooks import Hook, Record
 from generative.training.runfolder import write_json
 from generative.training.trainer import Trainer
 from launch.console import Console, bar_progress
+from launch.image_checks import check_figures, check_reference
 from launch.image_evaluation import (
     STREAMS,
     Part,
@@ -34,21 +33,37 @@ from launch.image_evaluation import (
     reference_scorer,
     sampler_of,
     scorer,
+    subject_of,
     summary,
 )
-from launch.image_samples import look
-from launch.modality import AskedSamples, Progress, build_method, describe_weights
-from launch.opened import Changes, OpenRun
+from launch.image_opened import draw, measure, shown
+from launch.image_samples import look, sample_streams
+from launch.modality import Progress, build_method, describe_weights
 from launch.schema import RunConfig
-from launch.sections import LaunchConfig
+
+__all__ = [
+    "RECORD_KEYS",
+    "WHEN_ASKED",
+    "check",
+    "check_checkpoint",
+    "describe",
+    "draw",
+    "fake_batch",
+    "finish",
+    "hooks",
+    "known_facts",
+    "measure",
+    "open_data",
+    "prepare",
+    "shown",
+    "steps",
+]
 
 RECORD_KEYS = (
     *("samples", "reference", "reference_samples", "extractor", "extractor_weights", "extractor_revision"),
     *("metrics", "neighbours", "features", "weights"),
 )
 WHEN_ASKED: Mapping[str, Any] = {}
-EXTRACTORS = "extractors"
-"""Folder in the run's for extractors that are trained on the spot: seen by all workers."""
 
 
 def open_data(config: RunConfig, progress: Progress | None = None) -> ImageData:
@@ -77,7 +92,7 @@ def describe(config: RunConfig) -> str:
 def check(config: RunConfig, data: ImageData) -> None:
     """Refuse batches larger than the data, unknown metrics, and extractors whose weights are missing."""
     check_batch(data, config.train.batch_size)
-    _check_metrics(config, data)
+    check_figures(config, data)
     coupled = all(update.coupled for update in build_method(config, data.facts).updates())
     if config.train.validation.every_steps and coupled:
         raise ConfigError(
@@ -87,31 +102,9 @@ def check(config: RunConfig, data: ImageData) -> None:
             remedy="set train.validation.every_steps=null; train.sample_every watches the samples instead",
         )
     if config.evaluate.at_end and data.kind == "image":
-        _check_reference(config, data)
+        check_reference(config, data)
         if config.evaluate.extractor != "small":
             open_extractor(config.evaluate, config.data.name, data, torch.device("cpu"), Path())
-
-
-def _check_metrics(config: RunConfig, data: ImageData) -> None:
-    extractor, metrics = config.evaluate.extractor, config.evaluate.metrics
-    check_metrics(metrics)
-    of_classes = [name for name in metrics or () if name in OF_CLASSES]
-    if of_classes and not (extractor == "inception" or (extractor == "small" and data.classes is not None)):
-        raise ConfigError(
-            f"evaluate.metrics has {', '.join(of_classes)}, but evaluate.extractor={extractor} tells no classes here",
-            expected="class probabilities: of inception, or of small where the data have labels",
-            remedy=f"leave {' and '.join(of_classes)} out of evaluate.metrics, or set evaluate.extractor=inception",
-        )
-
-
-def _check_reference(config: RunConfig, data: ImageData) -> None:
-    source, _ = reference_of(config.evaluate, data)
-    if not len(source):
-        raise ConfigError(
-            f"evaluate.reference={config.evaluate.reference}, but {data.description} holds nothing out",
-            expected="real images to compare with",
-            remedy="set evaluate.reference=train, or data.validation_fraction=0.1",
-        )
 
 
 def check_checkpoint(data: ImageData, checkpoint: Checkpoint) -> None:
@@ -183,22 +176,22 @@ def write_samples(config: RunConfig, data: ImageData, trainer: Trainer, run_dir:
     Returns:
         what is wrong with the samples, a line each; on other ranks nothing.
     """
-    weights = config.sample.weights
-    with trainer.evaluating(weights) as nets, trainer.backend.patience.together():
-        if trainer.backend.rank != 0:
-            return []
-        sample = sampler_of(trainer.method, nets, trainer.backend.device, _streams(config.sample.seed))
-        found = look(config.sample, data, sample, describe_weights(trainer, weights), trainer.step)
-        found.write(run_dir / "samples")
-        write_json(run_dir / "samples" / f"step_{trainer.step:06d}.json", found.record)
-        if found.seen is None:
-            return []
-        trainer.measured(found.seen.metrics())
-        return alarms(found.seen)
+    weights, device = config.sample.weights, trainer.backend.device
+    told: list[str] = []
+    with trainer.evaluating(weights) as nets:
 
+        def write() -> None:
+            if trainer.backend.rank == 0:
+                sample = sampler_of(trainer.method, nets, device, sample_streams(config.sample.seed))
+                found = look(config.sample, data, sample, describe_weights(trainer, weights), trainer.step)
+                found.write(run_dir / "samples")
+                write_json(run_dir / "samples" / f"step_{trainer.step:06d}.json", found.record)
+                if found.seen is not None:
+                    trainer.measured(found.seen.metrics())
+                    told.extend(alarms(found.seen))
 
-def _streams(seed: int) -> Streams:
-    return Streams(seed).within("samples")
+        trainer.patiently(write)
+    return told
 
 
 # ---------------------------------------------------------------------- the end of a run
@@ -223,14 +216,6 @@ def finish(config: RunConfig, data: ImageData, trainer: Trainer, run_dir: Path) 
             trainer.event("warning", warning)
 
 
-def subject_of(
-    config: RunConfig, data: ImageData, sample: Callable[[Tensor], Tensor], device: torch.device, run_dir: Path
-) -> Subject:
-    """What an evaluation is about."""
-    kind = getattr(config.data, "kind", "")
-    return Subject(config.evaluate, config.data.name, kind, data, sample, device, run_dir / EXTRACTORS)
-
-
 def measured_shares(subject: Subject, rank: int, world: int) -> tuple[Part, Part | None]:
     """A rank's share of the samples, and of the real images."""
     settings = subject.settings
@@ -250,80 +235,3 @@ def all_of(mine: Part, collectives: Collectives, device: torch.device) -> Part:
     sizes = collectives.gather(torch.tensor([len(blob)], device=device))
     parts = torch.split(collectives.gather(blob).cpu(), sizes.tolist())
     return reduce(Part.merge, (Part.from_tensors(load(part.numpy().tobytes())) for part in parts))
-
-
-# ---------------------------------------------------------------------- a run that is opened again
-
-
-def draw(
-    run: OpenRun, asked: AskedSamples, launch: LaunchConfig | None, changes: Changes, progress: Progress | None
-) -> dict[str, Any]:
-    """A grid of samples in <run>/samples/asked, beside their nearest training images."""
-    for option, given in (("--prompt", asked.prompt), ("--infill", asked.infill)):
-        if given is not None:
-            raise ConfigError(
-                f"{option} with a run that makes images",
-                expected="no text",
-                remedy=f"leave out {option}; --count and --seed choose the samples",
-            )
-    settings, worn = run.config.sample, run.worn(run.config.sample.weights)
-    if launch is None:
-        nets, _ = run.networks(settings.weights)
-        sample = sampler_of(run.method, nets, run.device, _streams(settings.seed))
-    else:
-        from launch.image_actors import sampler_with
-
-        sample = sampler_with(run, launch, changes, progress)
-    found = look(settings, run.data, sample, worn, run.checkpoint.step)
-    found.write(run.folder / "samples" / "asked")
-    return found.record | {"folder": str(run.folder / "samples" / "asked")}
-
-
-def shown(drawn: Mapping[str, Any]) -> list[str]:
-    """Where the pictures are."""
-    weights = f"({drawn['model']} weights, step {drawn['step']})"
-    return [f"{item['title']} {weights}: {Path(drawn['folder']) / item['file']}" for item in drawn["items"]]
-
-
-def measure(run: OpenRun, launch: LaunchConfig | None, changes: Changes, progress: Progress | None) -> dict[str, Any]:
-    """Figures of fresh samples against real ones."""
-    settings = run.config.evaluate
-    _check_metrics(run.config, run.data)
-    if run.data.kind == "image":
-        _check_reference(run.config, run.data)
-    nets: Mapping[str, nn.Module] = {} if launch is not None else run.networks(settings.weights)[0]
-    sample = _not_here if launch is not None else sampler_of(run.method, nets, run.device, STREAMS)
-    subject = subject_of(run.config, run.data, sample, run.device, run.folder)
-    if launch is not None:
-        from launch.image_actors import parts_with
-
-        generated, reference = parts_with(run, subject, launch, changes, progress)
-    else:
-        generated, reference = _parts_here(subject, progress)
-    return summary(subject, generated, reference, run.worn(settings.weights), run.checkpoint.step)
-
-
-def _not_here(ids: Tensor) -> Tensor:
-    raise AssertionError("samples are drawn by workers")
-
-
-def _parts_here(subject: Subject, progress: Progress | None) -> tuple[Part, Part | None]:
-    """Samples and real images in this process, in pieces, so that progress shows."""
-    count, real = subject.settings.samples, len(reference_of(subject.settings, subject.data)[1])
-    images = subject.data.kind == "image"
-    total, done = count + (real if images else 0), 0
-    results: list[Part | None] = []
-    for number, make in ((count, scorer), (real, reference_scorer)):
-        if make is reference_scorer and not images:
-            results.append(None)
-            continue
-        score, whole = make(subject), None
-        for start in range(0, number, 10 * subject.settings.batch_size):
-            part = score(range(start, min(start + 10 * subject.settings.batch_size, number)))
-            whole = part if whole is None else whole.merge(part)
-            done += min(10 * subject.settings.batch_size, number - start)
-            if progress is not None:
-                progress(done, total)
-        results.append(whole)
-    assert results[0] is not None
-    return results[0], results[1]

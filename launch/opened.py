@@ -55,7 +55,7 @@ class OpenRun:
     def worn(self, weights: str) -> str:
         """Name of the weights that the networks wear."""
         rates = [spec.ema[0] for spec in self.method.networks().values() if spec.ema]
-        return f"ema {rates[-1]}" if weights == "ema" and rates else "trained"
+        return f"ema {rates[0]}" if weights == "ema" and rates else "trained"
 
 
 def read_config(folder: Path, changes: Mapping[str, Any] | None = None) -> RunConfig:

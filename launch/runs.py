@@ -132,5 +132,7 @@ def _record_name(run: OpenRun, own: Config) -> str:
 
 def _in_a_name(value: Any) -> str:
     """A setting as a part of a file name: of a path or a name on the hub the last part."""
+    if value is None:
+        return "all"
     text = "-".join(map(str, value)) if isinstance(value, tuple) else Path(str(value)).name
     return re.sub(r"[^\w.-]+", "-", text)[-60:]

@@ -162,14 +162,16 @@ class SampleHook(Hook):
 
 def write_samples(config: RunConfig, data: TextData, trainer: Trainer, run_dir: Path) -> None:
     """samples/step_xxxxxx.json from the trainer's networks: drawn by rank 0, but all must call."""
-    weights = config.sample.weights
-    with trainer.evaluating(weights) as nets, trainer.backend.patience.together():
-        if trainer.backend.rank != 0:
-            return
-        device = trainer.backend.device
-        model = describe_weights(trainer, weights)
-        drawn = samples(config.sample, data, trainer.method, nets, device, model, trainer.step)
-        write_json(run_dir / "samples" / f"step_{trainer.step:06d}.json", drawn)
+    weights, device = config.sample.weights, trainer.backend.device
+    with trainer.evaluating(weights) as nets:
+
+        def write() -> None:
+            if trainer.backend.rank == 0:
+                model = describe_weights(trainer, weights)
+                drawn = samples(config.sample, data, trainer.method, nets, device, model, trainer.step)
+                write_json(run_dir / "samples" / f"step_{trainer.step:06d}.json", drawn)
+
+        trainer.patiently(write)
 
 
 def finish(config: RunConfig, data: TextData, trainer: Trainer, run_dir: Path) -> None:

@@ -117,7 +117,7 @@ class Trainer:
 
     def _train(self) -> State:
         self.batches = self._open_batches(self._resume())
-        self._patiently(partial(self._each_hook, lambda hook: hook.on_start(self)))
+        self.patiently(partial(self._each_hook, lambda hook: hook.on_start(self)))
         if self.step == 0:
             self._since = (time.perf_counter(), self.samples)
         if self.config.anomaly.policy == "rollback" and self.store and not self.store.complete_steps():
@@ -137,7 +137,7 @@ class Trainer:
         if self.store is not None:
             self.checkpoint()
             self._settle()
-        self._patiently(partial(self._each_hook, lambda hook: hook.on_end(self, state)))
+        self.patiently(partial(self._each_hook, lambda hook: hook.on_end(self, state)))
         return state
 
     def _told_to_stop(self) -> bool:
@@ -147,10 +147,13 @@ class Trainer:
     def _settle(self) -> None:
         """Wait until the last checkpoint is complete; an error of any rank is raised on all."""
         if self.store is not None:
-            self._patiently(self.store.wait)
+            self.patiently(self.store.wait)
 
-    def _patiently(self, action: Callable[[], None]) -> None:
-        """`_together` for what may take longer than a collective on some ranks (a slow disk, a tracker far away)."""
+    def patiently(self, action: Callable[[], None]) -> None:
+        """Run `action` on every rank, however long it takes on some (a slow disk, samples that rank 0 draws alone).
+
+        An error of any rank is raised on all. Inside, no collective.
+        """
 
         def all_of_it() -> None:
             with self.backend.patience.together():
@@ -357,7 +360,7 @@ class Trainer:
         if self.step == self._saved:
             if label is not None:
                 self._settle()
-                self._patiently(partial(self.store.protect, self.step, label))
+                self.patiently(partial(self.store.protect, self.step, label))
             return
         self._saved = self.step
         assert self.batches is not None
@@ -378,7 +381,7 @@ class Trainer:
         }
         state = entries(self.engines, self.state, self.backend.rank, self.backend.world)
         asynchronous = self.config.checkpoint.asynchronous
-        self._patiently(partial(self.store.save, self.step, state, meta, asynchronous, label))
+        self.patiently(partial(self.store.save, self.step, state, meta, asynchronous, label))
         for hook in self.hooks:
             hook.on_checkpoint(self, self.step)
 
@@ -419,7 +422,7 @@ class Trainer:
         return data
 
     def _rewind_hooks(self) -> None:
-        self._patiently(partial(self._each_hook, lambda hook: hook.on_rewind(self, self.step)))
+        self.patiently(partial(self._each_hook, lambda hook: hook.on_rewind(self, self.step)))
 
     def _restore(self, store: CheckpointStore, step: int) -> Mapping[str, Any]:
         """Fill everything from a checkpoint, each rank its part; its meta. An error of any rank is raised on all."""
@@ -434,7 +437,7 @@ class Trainer:
             if best is not None and best["step"] in store.complete_steps():
                 store.protect(int(best["step"]))
 
-        self._patiently(fill)
+        self.patiently(fill)
         for name, engine in self.engines.items():
             if engine.optimizer is not None:
                 engine.resume(int(meta["updates"][name]))

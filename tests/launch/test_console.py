@@ -99,7 +99,7 @@ def test_a_long_run_prints_few_lines(run: Run, hours: float) -> None:
 def test_evaluation_is_told_once_and_ends_the_progress(run: Run) -> None:
     run.event("start", 0, "")
     run.status(step=400, state="evaluating")
-    assert run.lines() == ["train   step 400/400 · ETA 0:00", "evaluate measuring on held-out data, drawing samples"]
+    assert run.lines() == ["train   step 400/400 · ETA 0:00", "evaluate measuring, drawing samples"]
     run.follower.close()
     assert run.lines() == []
 

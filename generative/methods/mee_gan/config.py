@@ -114,6 +114,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "buffer": "released",
         "separate_forwards": True,
         "unused_head": True,
+        "sampling": {"statistics": "running"},
         "entropy": {"warmup_batches": 93_700, "warmup_every": 937},
     },
     "plugin": {

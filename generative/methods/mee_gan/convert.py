@@ -84,6 +84,12 @@ def to_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             "export with --layout generative",
         )
     found = {name: tensor.detach() for name, tensor in state.items()}
+    if not any(name.endswith("running_mean") for name in found) and "reparam.weight_orig" not in found:
+        raise CheckpointError(
+            "a discriminator without spectral normalisation or spread codes, which the released code cannot load",
+            "method.spectral_norm=true and method.reparameterised=true, as in the presets paper, released and default",
+            "export with --layout generative",
+        )
     if "reparam.weight_orig" in found and "fc.weight_orig" not in found:
         head = found["reparam.weight_orig"]
         rows = torch.eye(len(head) // 2, head.shape[1], dtype=head.dtype)

@@ -106,3 +106,11 @@ def test_what_does_not_fit_is_told():
     with pytest.raises(CheckpointError) as error:
         to_released(build_generator(MeeGanConfig(network={"name": "mlp"}), (1, 8, 8)).state_dict())
     assert "--layout generative" in error.value.remedy
+
+
+def test_discriminators_that_the_released_code_cannot_load_are_refused():
+    for settings in ({"spectral_norm": False}, {"reparameterised": False}):
+        config = MeeGanConfig.model_validate({"network": {"name": "dcgan", "width": 4}, **settings})
+        state = build_discriminator(config, (3, 32, 32)).state_dict()
+        with pytest.raises(CheckpointError, match="generative"):
+            to_released(state)

@@ -1,0 +1,33 @@
+"""What can be wrong with the evaluation of images, found before any is drawn."""
+
+from __future__ import annotations
+
+from evaluation.image import OF_CLASSES, check_metrics
+from generative.data.images import ImageData
+from generative.errors import ConfigError
+from launch.image_evaluation import reference_of
+from launch.schema import RunConfig
+
+
+def check_figures(config: RunConfig, data: ImageData) -> None:
+    """Refuse unknown metrics, and those that the extractor cannot serve. Raises ConfigError."""
+    extractor, metrics = config.evaluate.extractor, config.evaluate.metrics
+    check_metrics(metrics)
+    of_classes = [name for name in metrics or () if name in OF_CLASSES]
+    if of_classes and not (extractor == "inception" or (extractor == "small" and data.classes is not None)):
+        raise ConfigError(
+            f"evaluate.metrics has {', '.join(of_classes)}, but evaluate.extractor={extractor} tells no classes here",
+            expected="class probabilities: of inception, or of small where the data have labels",
+            remedy=f"leave {' and '.join(of_classes)} out of evaluate.metrics, or set evaluate.extractor=inception",
+        )
+
+
+def check_reference(config: RunConfig, data: ImageData) -> None:
+    """Refuse to compare with held-out images where nothing is held out. Raises ConfigError."""
+    source, _ = reference_of(config.evaluate, data)
+    if not len(source):
+        raise ConfigError(
+            f"evaluate.reference={config.evaluate.reference}, but {data.description} holds nothing out",
+            expected="real images to compare with",
+            remedy="set evaluate.reference=train, or data.validation_fraction=0.1",
+        )

@@ -1,0 +1,101 @@
+"""A run that makes images, opened again: pictures and figures that are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from generative.errors import ConfigError
+from launch.image_checks import check_figures, check_reference
+from launch.image_evaluation import (
+    STREAMS,
+    Part,
+    Subject,
+    reference_of,
+    reference_scorer,
+    sampler_of,
+    scorer,
+    subject_of,
+    summary,
+)
+from launch.image_samples import look, sample_streams
+from launch.modality import AskedSamples, Progress
+from launch.opened import Changes, OpenRun
+from launch.sections import LaunchConfig
+
+
+def draw(
+    run: OpenRun, asked: AskedSamples, launch: LaunchConfig | None, changes: Changes, progress: Progress | None
+) -> dict[str, Any]:
+    """A grid of samples in <run>/samples/asked, beside their nearest training images."""
+    for option, given in (("--prompt", asked.prompt), ("--infill", asked.infill)):
+        if given is not None:
+            raise ConfigError(
+                f"{option} with a run that makes images",
+                expected="no text",
+                remedy=f"leave out {option}; --count and --seed choose the samples",
+            )
+    settings, worn = run.config.sample, run.worn(run.config.sample.weights)
+    if launch is None:
+        nets, _ = run.networks(settings.weights)
+        sample = sampler_of(run.method, nets, run.device, sample_streams(settings.seed))
+    else:
+        from launch.image_actors import sampler_with
+
+        sample = sampler_with(run, launch, changes, progress)
+    found = look(settings, run.data, sample, worn, run.checkpoint.step)
+    found.write(run.folder / "samples" / "asked")
+    return found.record | {"folder": str(run.folder / "samples" / "asked")}
+
+
+def shown(drawn: Mapping[str, Any]) -> list[str]:
+    """Where the pictures are."""
+    weights = f"({drawn['model']} weights, step {drawn['step']})"
+    return [f"{item['title']} {weights}: {Path(drawn['folder']) / item['file']}" for item in drawn["items"]]
+
+
+def measure(run: OpenRun, launch: LaunchConfig | None, changes: Changes, progress: Progress | None) -> dict[str, Any]:
+    """Figures of fresh samples against real ones."""
+    settings = run.config.evaluate
+    check_figures(run.config, run.data)
+    if run.data.kind == "image":
+        check_reference(run.config, run.data)
+    nets: Mapping[str, nn.Module] = {} if launch is not None else run.networks(settings.weights)[0]
+    sample = _not_here if launch is not None else sampler_of(run.method, nets, run.device, STREAMS)
+    subject = subject_of(run.config, run.data, sample, run.device, run.folder)
+    if launch is not None:
+        from launch.image_actors import parts_with
+
+        generated, reference = parts_with(run, subject, launch, changes, progress)
+    else:
+        generated, reference = _parts_here(subject, progress)
+    return summary(subject, generated, reference, run.worn(settings.weights), run.checkpoint.step)
+
+
+def _not_here(ids: Tensor) -> Tensor:
+    raise AssertionError("samples are drawn by workers")
+
+
+def _parts_here(subject: Subject, progress: Progress | None) -> tuple[Part, Part | None]:
+    """Samples and real images in this process, in pieces, so that progress shows."""
+    count, real = subject.settings.samples, len(reference_of(subject.settings, subject.data)[1])
+    images = subject.data.kind == "image"
+    total, done = count + (real if images else 0), 0
+    results: list[Part | None] = []
+    for number, make in ((count, scorer), (real, reference_scorer)):
+        if make is reference_scorer and not images:
+            results.append(None)
+            continue
+        score, whole = make(subject), None
+        for start in range(0, number, 10 * subject.settings.batch_size):
+            part = score(range(start, min(start + 10 * subject.settings.batch_size, number)))
+            whole = part if whole is None else whole.merge(part)
+            done += min(10 * subject.settings.batch_size, number - start)
+            if progress is not None:
+                progress(done, total)
+        results.append(whole)
+    assert results[0] is not None
+    return results[0], results[1]
