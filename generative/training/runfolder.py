@@ -49,29 +49,39 @@ def _explained(doing: str) -> Iterator[None]:
 
 def sync_folder(folder: Path) -> None:
     """Flushes the names in a folder to the disk, so that a rename outlives a power cut."""
+    with _synced(folder):
+        pass
+
+
+@contextlib.contextmanager
+def _synced(folder: Path) -> Iterator[None]:
+    """Flushes the names in a folder after what is done inside, even if the folder has been renamed meanwhile."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
+        yield
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
 def replace_file(path: Path, data: bytes, durable: bool = True) -> None:
-    """Replaces `path` in one step; raises OSError and leaves the old file when it cannot."""
+    """Replaces `path` in one step; raises OSError and leaves the old file when it cannot.
+
+    Whoever has waited for the file may rename its folder at once: the folder is open before.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        with open(aside, "wb") as file:
-            file.write(data)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise
-    if durable:
-        sync_folder(path.parent)
+    with _synced(path.parent) if durable else contextlib.nullcontext():
+        try:
+            with open(aside, "wb") as file:
+                file.write(data)
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            os.replace(aside, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                aside.unlink()
+            raise
 
 
 def atomic_write(path: Path, text: str, durable: bool = True) -> None:

@@ -15,7 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generative.errors import RunFolderError
-from generative.training.runfolder import append_line, atomic_write, check_writable, read_lines, truncate_lines
+from generative.training.runfolder import (
+    append_line,
+    atomic_write,
+    check_writable,
+    read_lines,
+    replace_file,
+    truncate_lines,
+)
 
 RECORDS = st.lists(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=9), max_size=3), max_size=8)
 
@@ -165,3 +172,18 @@ def test_a_read_only_disk_is_told_to_root_too(read_only: Path) -> None:
         with pytest.raises(RunFolderError, match="Read-only file system") as caught:
             check_writable(folder)
         assert "another run.dir" in caught.value.remedy
+
+
+def test_a_folder_may_be_renamed_as_soon_as_its_file_is_there(tmp_path, monkeypatch):
+    """Rank 0 publishes a checkpoint when it sees the last part, while the other rank is still flushing the folder."""
+    folder, target = tmp_path / "unfinished", tmp_path / "complete"
+    folder.mkdir()
+    replace = os.replace
+
+    def seen_at_once(source, destination):
+        replace(source, destination)
+        folder.rename(target)
+
+    monkeypatch.setattr(os, "replace", seen_at_once)
+    replace_file(folder / "part.json", b"{}")
+    assert (target / "part.json").read_bytes() == b"{}"
