@@ -1,7 +1,7 @@
 """Bridges from the clean spectrogram to the noisy one: BBED (pinned at t = 1) and SBVE (pinned at T).
 
-Sources: Lay et al. 2023 (arXiv 2302.14748); Jukic et al. 2024 (arXiv 2407.16074), table 1, and the
-released code. See `processes` for what all share.
+Sources: Lay et al. 2023 (arXiv 2302.14748); Jukic et al. 2024 (arXiv 2407.16074) and the released code of SGMSE. See
+`processes` for what all share.
 """
 
 from __future__ import annotations

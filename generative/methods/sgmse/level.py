@@ -1,6 +1,6 @@
-"""Level of waveforms, so that loud and quiet recordings look alike to the network (Richter et al. 2023, section III).
+"""Level of waveforms, so that loud and quiet recordings look alike to the network.
 
-Shapes: B items, n samples.
+Source: the released data module of SGMSE+; the guards against silence are ours. Shapes: B items, n samples.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-LevelOf = Literal["noisy", "clean", "none"]
+LevelOf = Literal["noisy", "clean", "not"]
 
 SILENCE = 1e-8
 """Peaks below are silence (an all-zero crop has no level)."""
@@ -29,7 +29,7 @@ def level(clean: Tensor, noisy: Tensor, by: LevelOf = "noisy") -> Tensor:
 
     by="clean" takes the clean peak, but the noisy one in pauses.
     """
-    if by == "none":
+    if by == "not":
         return torch.ones_like(noisy[..., :1])
     loud = peak(noisy)
     if by == "noisy":

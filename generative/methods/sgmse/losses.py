@@ -1,6 +1,6 @@
 """Losses of single items; the trainer sums them and divides.
 
-Source: Richter et al. 2024 (arXiv 2409.10753), section II, and its released code. The published losses are sums over
+Source: Richter et al. 2024 (arXiv 2409.10753) and its released code. The published losses are sums over
 bins and means over items, so values of several hundred are usual; divide by F K for a mean over bins.
 
 Shapes: B items; spectrograms complex [B, 1, F, K]; std float [B]; each loss float [B].

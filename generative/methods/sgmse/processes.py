@@ -6,7 +6,7 @@ All three are linear and pulled towards y,
 
 with complex noise E|z|^2 = 1. So v = x - y is an ordinary diffusion of the data x0 - y, with signal a and noise std.
 
-Source of OUVE: Richter et al. 2023 (arXiv 2208.05830), section III; the bridges are in `bridges`.
+Source of OUVE: Richter et al. 2023 (arXiv 2208.05830); the bridges are in `bridges`.
 
 The laws of t are computed in float64 and rounded once, to the type of the state. Shapes: t [B] or [], x0, y, x complex
 [B, ...].
@@ -25,7 +25,9 @@ from generative.errors import ConfigError
 
 
 def spread(values: Tensor, like: Tensor) -> Tensor:
-    """Values [B] or [] of t as factors of a state [B, ...], in its real type."""
+    """Values [B] or [] of t as factors of a state [B, ...], in its real type; a single value stays where it is."""
+    if values.dim() == 0:
+        return values.to(like.real.dtype)
     shaped = values.reshape(-1, *[1] * (like.dim() - 1))
     return shaped.to(like.device, like.real.dtype)
 

@@ -1,7 +1,6 @@
 """From waveforms to the compressed complex spectrograms that the network sees, and back.
 
-Sources: Welker et al. 2022 (arXiv 2203.17004), section 3; Richter et al. 2023 (arXiv 2208.05830), section III; the
-released data module.
+Sources: Welker et al. 2022 (arXiv 2203.17004); Richter et al. 2023 (arXiv 2208.05830); the released data module.
 
 Shapes: B items, n samples, F = n_fft/2 + 1 bins, K = 1 + n // hop frames. Spectrograms are complex [B, 1, F, K].
 """

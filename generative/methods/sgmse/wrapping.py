@@ -1,6 +1,6 @@
 """What a network's output means: scores and clean spectrograms from raw outputs.
 
-Sources: v1: Richter et al. 2023 (arXiv 2208.05830), section III; v2: Richter et al. 2024 (arXiv 2409.10753) and its
+Sources: v1: Richter et al. 2023 (arXiv 2208.05830); v2: Richter et al. 2024 (arXiv 2409.10753) and its
 released code; the edm scalings are those of Karras et al. 2022 (arXiv 2206.00364), table 1.
 
 Shapes: B items; x_t, y complex [B, 1, F, K]; t float [B].

@@ -1,4 +1,4 @@
-"""Samplers of the Schroedinger bridge with data prediction (Jukic et al. 2024, arXiv 2407.16074, section III).
+"""Samplers of the Schroedinger bridge with data prediction (Jukic et al. 2024, arXiv 2407.16074).
 
 Coefficients are functions of the grid alone and are computed in float64: near T they are ratios of numbers of the size
 of eps. Shapes: B items; states complex [B, 1, F, K].

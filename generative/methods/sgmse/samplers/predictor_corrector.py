@@ -1,4 +1,4 @@
-"""Predictor-corrector sampling, the published default (Richter et al. 2023, arXiv 2208.05830, section III).
+"""Predictor-corrector sampling, the published default (Richter et al. 2023, arXiv 2208.05830).
 
 Shapes: B items; states complex [B, 1, F, K].
 """
