@@ -66,8 +66,10 @@ def waves(spectrogram: Spectrogram, *spectrograms: Tensor) -> tuple[Tensor, ...]
 def pesq_loss(sample_rate: int) -> Callable[[Tensor, Tensor], Tensor]:
     """(clean, estimate) waves float[B, n] -> float[B], a differentiable PESQ by the package torch-pesq.
 
+    Its filters come from torchaudio, whose wheels are built for CUDA and do not load beside a CPU build of torch.
+
     Raises:
-        ConfigError: the package cannot be imported.
+        ConfigError: the package, or torchaudio, cannot be imported.
     """
     try:
         from torch_pesq import PesqLoss
@@ -77,5 +79,10 @@ def pesq_loss(sample_rate: int) -> Callable[[Tensor, Tensor], Tensor]:
             expected="torch-pesq, with a torchaudio that fits the installed torch",
             remedy="run `pip install torch-pesq`, or set its weight to 0",
         ) from error
-    loss: Callable[[Tensor, Tensor], Any] = PesqLoss(1.0, sample_rate=sample_rate)
+    module: Any = PesqLoss(1.0, sample_rate=sample_rate)
+
+    def loss(clean: Tensor, estimate: Tensor) -> Tensor:
+        values: Tensor = module.to(estimate.device)(clean, estimate)
+        return values
+
     return loss

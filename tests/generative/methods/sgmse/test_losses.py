@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import types
 
 import pytest
 import torch
@@ -162,13 +163,28 @@ def test_gradients_reach_the_network_through_every_term(complex_noise) -> None:
         assert (gradient.abs() > 0).any()
 
 
-def test_wrong_combinations(monkeypatch) -> None:
+def test_wrong_combinations() -> None:
     with pytest.raises(ConfigError, match="v1"):
         Wrapping("v1", network_scaling="1/t")
     with pytest.raises(ConfigError, match="sigma_data"):
         Wrapping(sigma_data=0.0)
     with pytest.raises(ConfigError, match="pesq_weight"):
         Objective(SBVE(), Wrapping(loss_type="data_prediction"), pesq_weight=1.0)
+
+
+def test_pesq_where_its_package_is_and_is_not(monkeypatch) -> None:
+    class PesqLoss(torch.nn.Module):
+        def __init__(self, factor, sample_rate):
+            super().__init__()
+            self.scale = factor * sample_rate
+
+        def forward(self, reference, degraded):
+            return self.scale * (reference - degraded).abs().mean(1)
+
+    package = types.ModuleType("torch_pesq")
+    package.PesqLoss = PesqLoss
+    monkeypatch.setitem(sys.modules, "torch_pesq", package)
+    assert pesq_loss(8000)(torch.zeros(2, 4), torch.tensor([[1.0], [-2.0]])).tolist() == [8000.0, 16000.0]
     monkeypatch.setitem(sys.modules, "torch_pesq", None)
     with pytest.raises(ConfigError, match="torch-pesq"):
         pesq_loss(16000)
