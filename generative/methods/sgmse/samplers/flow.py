@@ -43,6 +43,8 @@ def heun(
 ) -> Sampled:
     """Heun's second-order method in `steps` equal steps; calls: 2 steps, and one to denoise.
 
+    Bridges are stiff near T, where the pull has no bound: start them earlier, or take `exponential`.
+
     Args:
         score: of the noisy state.
         process: forward process.

@@ -161,7 +161,7 @@ def test_fresh_noise_gives_the_marginal_of_the_process(complex_noise) -> None:
     assert (x.mean() - 0.7 * (0.4 + 0.1j)).abs().item() < 0.02
 
 
-@given(times=st.lists(st.floats(1e-3, 0.95), min_size=2, max_size=2, unique=True))
+@given(times=st.lists(st.floats(0.05, 0.95), min_size=2, max_size=2, unique=True))
 def test_bridge_samplers_are_first_order_exponential_integrators(times) -> None:
     process, one, zero = SBVE(), torch.ones(()), torch.zeros(())
     later, t = sorted(times)

@@ -101,8 +101,10 @@ def test_wrong_settings_and_empty_waves() -> None:
 
 
 def test_levels() -> None:
-    clean, noisy = torch.tensor([[0.1, -0.2], [0.0, 0.0]]), torch.tensor([[0.5, -0.8], [0.4, 0.0]])
-    assert torch.equal(level(clean, noisy), torch.tensor([[0.8], [0.4]]))
-    assert torch.equal(level(clean, noisy, "clean"), torch.tensor([[0.2], [0.4]]))  # the second is a pause
-    assert torch.equal(level(clean, noisy, "not"), torch.ones(2, 1))
+    clean = torch.tensor([[0.1, -0.2], [0.0, 0.0], [0.0, 1e-4]])
+    noisy = torch.tensor([[0.5, -0.8], [0.4, 0.0], [-0.6, 0.1]])
+    assert torch.equal(level(clean, noisy), torch.tensor([[0.8], [0.4], [0.6]]))
+    # In pauses, silent or nearly so, the clean wave has no level.
+    assert torch.equal(level(clean, noisy, "clean"), torch.tensor([[0.2], [0.4], [0.6]]))
+    assert torch.equal(level(clean, noisy, "not"), torch.ones(3, 1))
     assert torch.equal(peak(torch.zeros(1, 3)), torch.ones(1, 1))
