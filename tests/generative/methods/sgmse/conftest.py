@@ -42,3 +42,13 @@ def complex_noise() -> Callable[..., Tensor]:
         return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
     return draw
+
+
+@pytest.fixture
+def y(complex_noise):
+    return 0.3 * complex_noise(2, 1, 3, 4)
+
+
+@pytest.fixture
+def draws(complex_noise):
+    return lambda name, step: complex_noise(2, 1, 3, 4, seed=1000 + 10 * step + len(name))

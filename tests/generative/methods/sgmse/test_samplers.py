@@ -1,12 +1,8 @@
-"""What samplers promise, with networks in closed form: orders, exactness, calls, and independence of the batch.
-
-The data x0 - y of the Gaussian cases is N(M, S^2), whose probability flow and denoiser are known.
-"""
+"""What samplers promise, with networks in closed form: exactness, calls, and independence of the batch."""
 
 from __future__ import annotations
 
 import itertools
-import math
 from functools import partial
 
 import pytest
@@ -17,7 +13,7 @@ from hypothesis import strategies as st
 from generative.errors import ConfigError
 from generative.methods.sgmse.bridges import BBED, SBVE
 from generative.methods.sgmse.noise import StreamNoise
-from generative.methods.sgmse.processes import OUVE, spread
+from generative.methods.sgmse.processes import OUVE
 from generative.methods.sgmse.samplers.bridge import bridge, ode_coefficients, sde_coefficients
 from generative.methods.sgmse.samplers.common import Span, time
 from generative.methods.sgmse.samplers.exponential import exponential, grid, points_at, transfer
@@ -25,91 +21,9 @@ from generative.methods.sgmse.samplers.flow import heun, ode
 from generative.methods.sgmse.samplers.predictor_corrector import euler_maruyama, predictor_corrector
 from generative.methods.sgmse.wrapping import score_of
 from generative.randomness import Streams
+from tests.support.gaussian import M, S, gaussian_denoiser
 
-M, S = 0.7, 0.3
 PROCESSES = {"ouve": OUVE(), "bbed": BBED(), "sbve": SBVE()}
-
-
-def gaussian_denoiser(process):
-    """Posterior mean of x0 given x_t, where x0 - y is N(M, S^2)."""
-
-    def denoise(x, y, t):
-        a, variance = process.signal(t), process.std(t).square()
-        gain = a * S**2 / (a.square() * S**2 + variance)
-        return y + M + spread(gain, x) * (x - y - spread(a, x) * M)
-
-    return denoise
-
-
-def exact_flow(process, x, y, t, s):
-    """Probability flow from t to s of the Gaussian case: deviations from the mean scale with the marginal's width."""
-    (a_t, w_t), (a_s, w_s) = (
-        (process.signal(time(u)), (process.signal(time(u)) ** 2 * S**2 + process.std(time(u)) ** 2).sqrt())
-        for u in (t, s)
-    )
-    return y + a_s * M + w_s / w_t * (x - y - a_t * M)
-
-
-@pytest.fixture
-def y(complex_noise):
-    return 0.3 * complex_noise(2, 1, 3, 4)
-
-
-@pytest.fixture
-def draws(complex_noise):
-    return lambda name, step: complex_noise(2, 1, 3, 4, seed=1000 + 10 * step + len(name))
-
-
-def errors(sample, process, y, draws, counts, start=None, end=None):
-    """Error against the exact flow for each number of steps; and the calls each item took."""
-    model = gaussian_denoiser(process)
-    span = Span.of(process, start, end)
-    wanted = exact_flow(process, process.prior(y, draws("prior", 0), start), y, span.start, span.end)
-    found = [sample(model, process, y, draws, steps=n, start=start, end=end, denoise=False) for n in counts]
-    return [(each.estimate - wanted).abs().max().item() for each in found], [each.calls.tolist() for each in found]
-
-
-def heun_on_denoiser(denoiser, process, *arguments, **settings):
-    return heun(score_of(process, denoiser), process, *arguments, **settings)
-
-
-@pytest.mark.parametrize("process", ["ouve", "bbed"])
-@pytest.mark.parametrize(
-    ("sample", "order", "calls_a_step"),
-    [
-        (partial(exponential, order=1), 1, 1),
-        (partial(exponential, order=2), 2, 1),
-        (partial(exponential, order=2, spacing="log_snr"), 2, 1),
-        (heun_on_denoiser, 2, 2),
-    ],
-    ids=["first", "second", "second_log_snr", "heun"],
-)
-def test_orders_of_convergence(process, sample, order, calls_a_step, y, draws) -> None:
-    counts = [40, 80, 160, 320]
-    found, calls = errors(sample, PROCESSES[process], y, draws, counts, start=0.9, end=0.03)
-    rates = [math.log2(a / b) for a, b in itertools.pairwise(found)]
-    assert rates[-1] == pytest.approx(order, abs=0.15), (found, rates)
-    assert calls == [[n * calls_a_step] * 2 for n in counts]
-
-
-def test_second_order_needs_few_steps(y, draws) -> None:
-    found, _ = errors(partial(exponential, order=2), OUVE(), y, draws, [10])
-    first, _ = errors(partial(exponential, order=1), OUVE(), y, draws, [10])
-    assert found[0] < first[0] / 4
-
-
-@pytest.mark.parametrize("name", PROCESSES)
-def test_adaptive_flow_is_exact_to_its_tolerance(name, y, draws) -> None:
-    process = PROCESSES[name]
-    start = None if name == "ouve" else 0.9  # at T bridges are pinned, and errors grow from there
-    score = score_of(process, gaussian_denoiser(process))
-    wanted = exact_flow(process, process.prior(y, draws("prior", 0), start), y, start or process.T, 0.03)
-    calls = []
-    for tolerance in (1e-4, 1e-9):
-        found = ode(score, process, y, draws, rtol=tolerance, atol=tolerance, start=start, end=0.03, denoise=False)
-        assert (found.estimate - wanted).abs().max().item() < 20 * tolerance
-        calls.append(found.calls.max().item())
-    assert calls[0] < calls[1]
 
 
 def test_denoised_ends(y, draws) -> None:
