@@ -1,0 +1,1 @@
+"""Samplers: plain functions over a score or a denoiser, and what they share."""
