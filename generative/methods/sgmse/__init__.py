@@ -1,0 +1,1 @@
+"""SGMSE: speech enhancement by score models and Schroedinger bridges."""
