@@ -113,7 +113,7 @@ def export_released(path: Path, target: Path, asked: Asked, say: Say) -> list[Pa
     written = write_released(target, files_of(method, checkpoint, average))
     worn = "trained" if average is None else f"ema {average}"
     say("export", f"{worn} weights of step {checkpoint.step} as {', '.join(file.name for file in written)}")
-    if average is not None:
+    if average is not None and any("running_mean" in name for name in checkpoint.names()):
         say("note", "running statistics of batch normalisation are those of training, not of the averaged weights")
     return written
 

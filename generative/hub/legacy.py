@@ -55,9 +55,6 @@ class Named:
     def __setstate__(self, state: Any) -> None:
         """Nothing."""
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        """Nothing."""
-
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """What a training program saved by torch.save: nested plain values and tensors, on the CPU, and `Named`.
@@ -65,8 +62,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Tensors are mapped from the file: what is not used is not read.
 
     Raises:
-        CheckpointError: no such file, cut short, another format, or no dict; a name of an interpreter's or system's
-            own module (sys, os), which no checkpoint has a use for.
+        CheckpointError: no such file, cut short, another format, or no dict; a dict or list of a class that is named,
+            which cannot be filled; a name from a module of the system (sys, os), for which no checkpoint has a use.
     """
     _check_there(path)
     with _told(path):
@@ -145,7 +142,8 @@ def _other(path: Path, what: str) -> CheckpointError:
 def _refused(path: Path, message: str) -> CheckpointError:
     named = re.search(r"GLOBAL ([\w.]+)", message)
     if named is None:
-        return _damaged(path, ValueError(message))
+        reason = re.search(r"error:\s+(.+)", message)
+        return _damaged(path, ValueError(reason[1] if reason else message))
     return CheckpointError(
         f"{path} is refused: it would call {named[1]}, and a file of weights has no business to",
         "tensors and plain values only",

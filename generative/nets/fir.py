@@ -31,14 +31,14 @@ class FirResample(nn.Module):
     def __init__(self, direction: Direction) -> None:
         super().__init__()
         self.direction = direction
-        taps = torch.tensor(TAPS)
+        taps = torch.tensor(TAPS, device="cpu")  # also where weights are left out: no file brings it
         kernel = torch.outer(taps, taps) / taps.sum() ** 2
         # Zeros between the samples thin a signal out to a quarter.
         self.register_buffer("kernel", kernel * (4 if direction == "up" else 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
-        weight = self.kernel.to(x.dtype).expand(channels, 1, -1, -1)
+        weight = self.kernel.to(x.device, x.dtype).expand(channels, 1, -1, -1)
         if self.direction == "up":
             return F.conv_transpose2d(x, weight, stride=2, padding=1, groups=channels)
         return F.conv2d(x, weight, stride=2, padding=1, groups=channels)

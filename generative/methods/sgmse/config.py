@@ -61,10 +61,8 @@ ProcessConfig = Annotated[OuveConfig | SbveConfig | BbedConfig, Field(discrimina
 
 
 class WrappingConfig(Config):
-    """What the network's output means."""
+    """What the network's output means. Scalings are for v2 networks: minus the output of the others is the score."""
 
-    version: Literal["v1", "v2"] = "v2"
-    """v1: minus the network is the score, nothing is scaled; v2: the settings below."""
     loss_type: Literal["score_matching", "denoiser", "data_prediction"] = "score_matching"
     network_scaling: Literal["none", "1/sigma", "1/t"] = "none"
     c_in: Literal["1", "edm"] = "1"
@@ -96,6 +94,11 @@ class SgmseConfig(Config):
     """Start the network from a run folder or checkpoint."""
 
     @property
+    def version(self) -> Literal["v1", "v2"]:
+        """How the network is wrapped: minus the output of v1 and 48k networks is the score."""
+        return "v2" if self.network.variant == "v2" else "v1"
+
+    @property
     def bins(self) -> int:
         """F."""
         return self.spectrogram.n_fft // 2 + 1
@@ -104,6 +107,12 @@ class SgmseConfig(Config):
     def _consistent(self) -> SgmseConfig:
         if not all(0.0 < decay < 1.0 for decay in self.ema):
             raise combination(f"ema={self.ema}", "decay rates above 0 and below 1", "correct method.ema")
+        if self.version == "v1" and self.wrapping != WrappingConfig():
+            raise combination(
+                f"wrapping with scalings or another loss around a network of variant {self.network.variant}",
+                "score matching without scalings, or a v2 network",
+                "leave out method.wrapping, or set method.network.variant=v2",
+            )
         multiple = self.network.multiple
         if self.bins % multiple:
             fitting = (self.bins + multiple - 1) // multiple * multiple

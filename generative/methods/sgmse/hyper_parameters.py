@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from generative.config_messages import explain
 from generative.errors import CheckpointError, suggestion
 from generative.methods.sgmse.config import SgmseConfig
 from generative.methods.sgmse.layout import Variant, unfit
@@ -63,9 +64,8 @@ def from_hyper_parameters(told: Mapping[str, Any], sizes: NcsnppConfig) -> Sgmse
     try:
         return SgmseConfig.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise unfit(f"{where}={first['input']!r}: {first['msg']}", "settings of the released program") from error
+        told_of = explain(error.errors()[0], values, lambda key: "", ())
+        raise unfit(f"in its settings, {told_of.problem}", told_of.expected) from error
 
 
 def to_hyper_parameters(config: SgmseConfig) -> dict[str, Any]:
@@ -138,10 +138,10 @@ def _wrapping(found: Mapping[str, Any], network: NcsnppConfig) -> dict[str, Any]
     loss_type = found.get("loss_type", "score_matching")
     loss_type = "score_matching" if loss_type == "mse" else loss_type  # an early name
     if network.variant == "v2":
-        return {**found, "version": "v2", "loss_type": loss_type}
+        return {**found, "loss_type": loss_type}
     if loss_type != "score_matching":
         raise unfit(f"hyper_parameters.loss_type={loss_type} with a network of {network.variant}", "score_matching")
-    return {"version": "v1"}
+    return {}
 
 
 def _unknown(name: str, value: Any, known: Iterable[str]) -> CheckpointError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -85,6 +86,7 @@ def _joined(*parts: str) -> str:
     return ".".join(filter(None, parts))
 
 
+@lru_cache(maxsize=4)
 def _shapes(config: NcsnppConfig) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         return {name: tuple(tensor.shape) for name, tensor in Ncsnpp(config).state_dict().items()}
@@ -201,7 +203,7 @@ def _module(tensors: Mapping[str, Tensor]) -> _Module:
 def unfit(problem: str, expected: str) -> CheckpointError:
     """The error of weights, or of a checkpoint, that are not such a network's."""
     return CheckpointError(
-        f"weights that do not fit: {problem}",
+        f"a checkpoint that does not fit: {problem}",
         expected,
         "give a checkpoint of sgmse's ncsnpp, ncsnpp_v2 or ncsnpp_48k backbone",
     )
