@@ -121,12 +121,12 @@ def _autoregressive(paths: Sequence[Path]) -> Published:
 
 def _sgmse(paths: Sequence[Path]) -> Published:
     from generative.methods.sgmse.convert import from_lightning
-    from generative.nets.ncsnpp import Ncsnpp
+    from generative.methods.sgmse.network import build_network
 
     found = from_lightning(read_checkpoint(paths[0]))
     config, trained = found.config, {"net": found.trained}
     facts = DataFacts(sample_shape=((config.frames - 1) * config.spectrogram.hop,))
-    build = {"net": lambda: Ncsnpp(config.network)}
+    build = {"net": lambda: build_network(config)}
     if found.averaged is None:
         return Published(config, facts, trained, build, "audio-to-audio")
     return Published(config, facts, {"net": found.averaged}, build, "audio-to-audio", trained)

@@ -47,3 +47,7 @@ class NcsnppConfig(Config):
     def multiple(self) -> int:
         """What the numbers of bins and of frames must be multiples of."""
         return 1 << (len(self.multipliers) - 1)
+
+    def fitting_bins(self, bins: int) -> int:
+        """The number of bins F, `bins` or the next above, that the network takes."""
+        return -(-bins // self.multiple) * self.multiple

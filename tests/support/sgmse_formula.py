@@ -18,12 +18,15 @@ def sines(step: float, start: float, count: int) -> Tensor:
     return (rows.sin() * columns.cos() + rows.cos() * columns.sin()).flatten()[:count]
 
 
-def formula_weights(shapes: Mapping[str, tuple[int, ...]], norms: set[str]) -> dict[str, Tensor]:
-    """Weights by released names, in the order of the parameters; `norms`: which of them are scales of norms."""
+def formula_weights(
+    shapes: Mapping[str, tuple[int, ...]], norms: set[str], frequencies: str = "all_modules.0.W"
+) -> dict[str, Tensor]:
+    """Weights by released names, in the order of the parameters; `norms`: which are scales of norms; `frequencies`: of
+    the time embedding."""
     found = {}
     for j, (name, shape) in enumerate(shapes.items()):
         base = sines(0.7 * (1 + 0.01 * (j % 13)), 0.37 * (j + 1), math.prod(shape)).view(shape)
-        if name == "all_modules.0.W":
+        if name == frequencies:
             weight = 4 * base
         elif len(shape) >= 2:
             weight = base * math.sqrt(2 / (shape[0] if name.endswith(".W") else math.prod(shape[1:])))

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from generative.config import Config
 from generative.config_messages import combination
+from generative.nets.dcunet_config import DcunetConfig
 from generative.nets.ncsnpp_config import NcsnppConfig
 
 
@@ -57,6 +58,7 @@ class BbedConfig(Config):
     """Earliest time."""
 
 
+NetworkConfig = Annotated[NcsnppConfig | DcunetConfig, Field(discriminator="name")]
 ProcessConfig = Annotated[OuveConfig | SbveConfig | BbedConfig, Field(discriminator="name")]
 
 
@@ -76,7 +78,7 @@ class SgmseConfig(Config):
 
     name: Literal["sgmse"] = "sgmse"
     """Picks this method."""
-    network: NcsnppConfig = NcsnppConfig()
+    network: NetworkConfig = NcsnppConfig()
     sample_rate: PositiveInt = 16000
     """Of the waveforms, in Hz."""
     spectrogram: SpectrogramConfig = SpectrogramConfig()
@@ -95,8 +97,8 @@ class SgmseConfig(Config):
 
     @property
     def version(self) -> Literal["v1", "v2"]:
-        """How the network is wrapped: minus the output of v1 and 48k networks is the score."""
-        return "v2" if self.network.variant == "v2" else "v1"
+        """How the network is wrapped: v1 if minus its output is the score."""
+        return "v2" if isinstance(self.network, NcsnppConfig) and self.network.variant == "v2" else "v1"
 
     @property
     def bins(self) -> int:
@@ -109,17 +111,15 @@ class SgmseConfig(Config):
             raise combination(f"ema={self.ema}", "decay rates above 0 and below 1", "correct method.ema")
         if self.version == "v1" and self.wrapping != WrappingConfig():
             raise combination(
-                f"wrapping with scalings or another loss around a network of variant {self.network.variant}",
-                "score matching without scalings, or a v2 network",
+                "wrapping with scalings or another loss, around a network that is not of variant v2",
+                "score matching without scalings, or network.name=ncsnpp with network.variant=v2",
                 "leave out method.wrapping, or set method.network.variant=v2",
             )
-        multiple = self.network.multiple
-        if self.bins % multiple:
-            fitting = (self.bins + multiple - 1) // multiple * multiple
+        fitting = self.network.fitting_bins(self.bins)
+        if fitting != self.bins:
             raise combination(
-                f"spectrogram.n_fft={self.spectrogram.n_fft} gives {self.bins} bins, to be halved "
-                f"{len(self.network.multipliers) - 1} times (network.multipliers)",
-                f"a number of bins that {multiple} divides",
+                f"spectrogram.n_fft={self.spectrogram.n_fft} gives {self.bins} bins, which the network cannot halve",
+                f"{fitting} bins, or others that its strides divide",
                 f"set method.spectrogram.n_fft={2 * fitting - 2}, or fewer levels in method.network.multipliers",
             )
         return self

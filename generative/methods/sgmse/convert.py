@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from generative.errors import CheckpointError
 from generative.methods.sgmse.config import SgmseConfig
 from generative.methods.sgmse.hyper_parameters import from_hyper_parameters, to_hyper_parameters
 from generative.methods.sgmse.layout import from_released, inferred_sizes, released_names, to_released, unfit
@@ -55,7 +56,7 @@ def from_lightning(checkpoint: Mapping[str, Any]) -> Released:
     told = checkpoint.get("hyper_parameters")
     told = told if isinstance(told, Mapping) else {}
     config = from_hyper_parameters(told, inferred_sizes(state))
-    network = config.network
+    network = _ncsnpp(config)
     here = from_released(state, network)
     ema = checkpoint.get("ema")
     if not isinstance(ema, Mapping):
@@ -67,6 +68,16 @@ def from_lightning(checkpoint: Mapping[str, Any]) -> Released:
         trained = _listed(kept, "ema.collected_params", state, network)
     updates = ema.get("num_updates")
     return Released(config, trained, averages, updates if isinstance(updates, int) else 0)
+
+
+def _ncsnpp(config: SgmseConfig) -> NcsnppConfig:
+    if isinstance(config.network, NcsnppConfig):
+        return config.network
+    raise CheckpointError(
+        f"a network {config.network.name}, of which no checkpoints are published",
+        "network.name=ncsnpp",
+        "export with --layout generative",
+    )
 
 
 def _network_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -107,15 +118,19 @@ def to_lightning(
         trained: state dict of ours.
         averaged: of its averages; None: those of a run that has just begun, the weights themselves.
         updates: of the averages.
+
+    Raises:
+        CheckpointError: another network than NCSN++.
     """
-    averages = to_released(trained if averaged is None else averaged, config.network)
+    network = _ncsnpp(config)
+    averages = to_released(trained if averaged is None else averaged, network)
     return {
         "epoch": 0,
         "global_step": updates,
         "pytorch-lightning_version": "2.0.0",
-        "state_dict": {PREFIX + name: tensor for name, tensor in to_released(trained, config.network).items()},
+        "state_dict": {PREFIX + name: tensor for name, tensor in to_released(trained, network).items()},
         "hparams_name": "kwargs",
-        "hyper_parameters": to_hyper_parameters(config),
+        "hyper_parameters": to_hyper_parameters(config, network),
         "ema": {
             "decay": config.ema[0] if config.ema else 0.999,
             "num_updates": updates,

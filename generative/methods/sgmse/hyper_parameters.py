@@ -68,9 +68,9 @@ def from_hyper_parameters(told: Mapping[str, Any], sizes: NcsnppConfig) -> Sgmse
         raise unfit(f"in its settings, {told_of.problem}", told_of.expected) from error
 
 
-def to_hyper_parameters(config: SgmseConfig) -> dict[str, Any]:
-    """The program's settings, as plain values."""
-    network, process = config.network, config.process.model_dump()
+def to_hyper_parameters(config: SgmseConfig, network: NcsnppConfig) -> dict[str, Any]:
+    """The program's settings, as plain values; `network`: that of `config`."""
+    process = config.process.model_dump()
     values = config.model_dump()
     found = {
         theirs: (values[section] if section else values)[ours]

@@ -15,11 +15,19 @@ from generative.hub.legacy import read_checkpoint, write_state_dict
 from generative.methods.sgmse.config import SgmseConfig
 from generative.methods.sgmse.convert import Released, from_lightning, to_lightning
 from generative.methods.sgmse.layout import to_released
+from generative.methods.sgmse.network import build_network
 from generative.nets.ncsnpp import Ncsnpp
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "sgmse"
 V2 = {
-    "network": {"variant": "v2", "width": 8, "multipliers": (1, 2, 2), "res_blocks": 1, "attention_levels": (1, 2)},
+    "network": {
+        "name": "ncsnpp",
+        "variant": "v2",
+        "width": 8,
+        "multipliers": (1, 2, 2),
+        "res_blocks": 1,
+        "attention_levels": (1, 2),
+    },
     "spectrogram": {"n_fft": 62, "hop": 16, "window": "sqrthann", "exponent": 0.6, "factor": 0.2},
     "wrapping": {"loss_type": "data_prediction", "c_in": "edm", "c_out": "edm", "c_skip": "edm", "sigma_data": 0.2},
     "process": {"name": "sbve", "k": 2.5, "c": 0.3, "t_eps": 0.03},
@@ -29,7 +37,16 @@ V2 = {
     "sample_rate": 8000,
     "normalize": "clean",
 }
-PLAIN = {"network": {"variant": "48k", "width": 8, "multipliers": (1, 1), "attention_levels": (), "centered": False}}
+PLAIN = {
+    "network": {
+        "name": "ncsnpp",
+        "variant": "48k",
+        "width": 8,
+        "multipliers": (1, 1),
+        "attention_levels": (),
+        "centered": False,
+    }
+}
 
 
 @pytest.fixture
@@ -203,5 +220,16 @@ def test_scalings_around_networks_that_have_none(tiny):
     """Settings of the program that its v1 wrapper does not heed are not taken over, and cannot be asked for."""
     tiny["hyper_parameters"] |= {"c_in": "edm", "network_scaling": "1/t"}
     assert from_lightning(tiny).config.wrapping.c_in == "1"
-    with pytest.raises(ValidationError, match="around a network of variant 48k"):
+    with pytest.raises(ValidationError, match="not of variant v2"):
         SgmseConfig.model_validate(PLAIN | {"wrapping": {"c_in": "edm"}})
+
+
+def test_the_first_papers_network_has_no_published_checkpoints():
+    config = SgmseConfig.model_validate({"network": {"name": "dcunet"}, "spectrogram": {"n_fft": 512}})
+    assert config.version == "v1"
+    with torch.device("meta"):
+        state = build_network(config).state_dict()
+    with pytest.raises(CheckpointError, match="network dcunet"):
+        to_lightning(config, state)
+    with pytest.raises(ValidationError, match="n_fft=512"):
+        SgmseConfig.model_validate({"network": {"name": "dcunet"}, "spectrogram": {"n_fft": 510}})
