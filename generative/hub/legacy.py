@@ -37,7 +37,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         return _read_safetensors(path)
     with _told(path):
         found = torch.load(path, map_location="cpu", weights_only=True)
-    return checked_state(path, found)
+    return _checked(path, found)
 
 
 class Named:
@@ -116,8 +116,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     return found
 
 
-def checked_state(path: Path, found: Any) -> dict[str, Tensor]:
-    """A flat dict of ordinary tensors, and nothing else; raises CheckpointError."""
+def _checked(path: Path, found: Any) -> dict[str, Tensor]:
+    """A flat dict of ordinary tensors, and nothing else."""
     if not isinstance(found, Mapping):
         raise _other(path, f"a {type(found).__name__}")
     strange = [name for name, value in found.items() if not _ordinary(name, value)]

@@ -87,12 +87,16 @@ def _network_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     found = {
         name.removeprefix(PREFIX): tensor.detach()
         for name, tensor in tensors
-        if isinstance(name, str) and name.startswith(PREFIX) and isinstance(tensor, Tensor)
+        if isinstance(name, str) and name.startswith(PREFIX) and _plain(tensor)
     }
     if not found:
         first = ", ".join(str(name) for name in list(state if isinstance(state, Mapping) else checkpoint)[:4])
         raise unfit(f"no network in it ({first or 'nothing'}, ...)", f"a state_dict with tensors {PREFIX}...")
     return found
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided
 
 
 def _listed(values: Any, key: str, state: Mapping[str, Tensor], network: NcsnppConfig) -> dict[str, Tensor]:
@@ -101,7 +105,7 @@ def _listed(values: Any, key: str, state: Mapping[str, Tensor], network: NcsnppC
     values = list(values) if isinstance(values, Sequence) else []
     if len(values) == len(names) - 1:
         names.remove(FIXED)
-    if len(values) != len(names) or not all(isinstance(value, Tensor) for value in values):
+    if len(values) != len(names) or not all(map(_plain, values)):
         raise unfit(f"{key} has {len(values)} entries", f"a tensor for each of the {len(names)} parameters")
     found = {FIXED: state[FIXED]} | dict(zip(names, values, strict=True))
     return from_released(found, network)

@@ -104,7 +104,7 @@ def _sizes(network: NcsnppConfig, bins: int) -> dict[str, Any]:
 
 def _network(told: Mapping[str, Any], sizes: NcsnppConfig) -> NcsnppConfig:
     """The sizes, with what only the settings tell, if both tell the same."""
-    backbone = told.get("backbone", "ncsnpp")
+    backbone = str(told.get("backbone", "ncsnpp"))
     if backbone not in BACKBONES:
         raise _unknown("backbone", backbone, BACKBONES)
     variant = BACKBONES[backbone]
@@ -123,9 +123,9 @@ def _network(told: Mapping[str, Any], sizes: NcsnppConfig) -> NcsnppConfig:
 
 
 def _process(told: Mapping[str, Any]) -> dict[str, Any]:
-    name = told.get("sde", "ouve")
+    name = str(told.get("sde", "ouve"))
     if name == "bbve":  # an early name of bbed, with k where another process has sigma_max
-        told = {**told, "k": told.get("k", told.get("sigma_max"))}
+        told = {**told, "k": told.get("sigma_max", told.get("k"))}
         name = "bbed"
     if name not in PROCESSES:
         raise _unknown("sde", name, PROCESSES)
