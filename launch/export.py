@@ -117,10 +117,10 @@ def export_released(path: Path, target: Path, asked: Asked, say: Say) -> list[Pa
     files_of = RELEASED[method.name]
     checkpoint = open_checkpoint(path, on_event=lambda kind, step, message: say(kind, message))
     average = choose_average(method.ema, asked.weights)
-    written = write_released(target, files_of(checkpoint, average))
+    written = write_released(target, files_of(method, checkpoint, average))
     worn = "trained" if average is None else f"ema {average}"
     say("export", f"{worn} weights of step {checkpoint.step} as {', '.join(file.name for file in written)}")
-    if average is not None:
+    if average is not None and any("running_mean" in name for name in checkpoint.names()):
         say("note", OLD_STATISTICS)
     return written
 

@@ -39,7 +39,7 @@ def export(
         LayoutName,
         typer.Option(
             help="llama: for transformers' AutoModelForCausalLM (autoregressive models). released: the files of the "
-            "method's own published code (mee_gan)."
+            "method's own published code (mee_gan, sgmse)."
         ),
     ] = LayoutName.GENERATIVE,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in DIR.")] = False,

@@ -18,6 +18,9 @@ def import_(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
     max_shard: Annotated[str, typer.Option("--max-shard", metavar="SIZE", help="Size of a weight file.")] = "5GB",
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier folder of the same kind.")] = False,
+    as_trained: Annotated[
+        bool, typer.Option("--as-trained", help="The weights as trained, where the file has averages too.")
+    ] = False,
 ) -> None:
     """Turn somebody's checkpoint into a folder that runs start from (train.networks.NAME.init_from=DIR).
 
@@ -28,6 +31,6 @@ def import_(
     from launch.console import Console
     from launch.importing import Asked, import_weights
 
-    asked = Asked(source, file, method, revision, max_shard, force)
+    asked = Asked(source, file, method, revision, max_shard, force, as_trained)
     files = import_weights(asked, out, Console().line)
     typer.echo(f"written to {out}: {', '.join(path.name for path in files)}")

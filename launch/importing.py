@@ -37,6 +37,7 @@ class Asked:
     revision: str | None = None
     max_shard: str = "5GB"
     force: bool = False
+    as_trained: bool = False
 
 
 def import_weights(asked: Asked, to: str | Path, say: Say) -> list[Path]:
@@ -50,6 +51,7 @@ def import_weights(asked: Asked, to: str | Path, say: Say) -> list[Path]:
     files, reader = locate(asked)
     say("read", ", ".join(map(str, files)))
     found = reader.read(files)
+    found = found.as_trained() if asked.as_trained else found
     check(found, files)
     tensors = stored_tensors(found.networks)
     source = InMemory(tensors)
@@ -139,7 +141,7 @@ def architecture(found: Published, asked: Asked, files: Sequence[Path]) -> dict[
         "model_type": MODEL_TYPE,
         "generative_version": __version__,
         **({"network": names[0]} if len(names) == 1 else {"networks": names}),
-        "weights": "published",
+        "weights": "published averages" if found.trained else "published",
         "method": found.method.model_dump(mode="json"),
         "facts": dataclasses.asdict(found.facts),
         "source": {"from": asked.source, "files": {file.name: _digest(file) for file in files}},
@@ -163,7 +165,7 @@ def _card(found: Published, asked: Asked, files: Sequence[Path], title: str) -> 
         title=title,
         summary=f"Published weights of {found.kind} ({count:,} parameters), imported with `generative`.",
         library="generative",
-        task=task_of(found.facts),
+        task=found.task,
         tags=["generative", found.kind.replace("_", "-")],
         training={"source": asked.source, "files": ", ".join(file.name for file in files)},
         command="",

@@ -1,19 +1,25 @@
 """State dicts in the formats that published code uses: bare PyTorch files, read without running what is in them.
 
 The only place where `torch.load` is called, and only with `weights_only`: tensors and plain values come out, and a file
-that names anything else is refused.
+that names anything else is refused. Of whole checkpoints, which name classes of their program, such names are read as
+`Named`. torch's own reader looks names up in a table, and imports none; what is not in it, it refuses. `Named` is put
+into that table for the names in the file, so that nothing else can be called for them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import re
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+from torch.utils._pytree import tree_map
 
 from generative.errors import CheckpointError
 
@@ -26,26 +32,77 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: no such file, cut short, another format, code in it, or something else than a state dict.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file", "a file of weights", "correct the path")
+    _check_there(path)
     if path.suffix == SAFETENSORS:
         return _read_safetensors(path)
-    try:
+    with _told(path):
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _refused(path, str(error)) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise _damaged(path, error) from error
     return _checked(path, found)
 
 
-def write_state_dict(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write tensors as published code reads them: a plain dict by torch.save.
+class Named:
+    """Stands for a class or function that a file names, and for what it would have made: it does nothing."""
+
+    name: ClassVar[str] = ""
+    """What the file calls it."""
+
+    def __new__(cls, *arguments: Any) -> Named:
+        return super().__new__(cls)
+
+    def __init__(self, *arguments: Any) -> None:
+        """Nothing."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Nothing."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a training program saved by torch.save: nested plain values and tensors, on the CPU, and `Named`.
+
+    Tensors are mapped from the file: what is not used is not read.
+
+    Raises:
+        CheckpointError: no such file, cut short, another format, or no dict; a dict or list of a class that is named,
+            which cannot be filled; a name from a module of the system (sys, os), for which no checkpoint has a use.
+    """
+    _check_there(path)
+    with _told(path):
+        zipped = zipfile.is_zipfile(path)
+        names = get_unsafe_globals_in_checkpoint(path) if zipped else []
+        with safe_globals([(type("Named", (Named,), {"name": name}), name) for name in names]):
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    if not isinstance(found, dict):
+        raise _other(path, f"a {type(found).__name__}")
+    return found
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file", "a file of weights", "correct the path")
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What goes wrong in reading a file, as a CheckpointError."""
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise _refused(path, str(error)) from error
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def write_state_dict(path: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors, and plain values around them, as published code reads them: a plain dict by torch.save.
 
     Raises:
         OSError: the file cannot be written.
     """
-    torch.save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, path)
+
+    def alone(value: Any) -> Any:  # a view would take its whole storage along
+        return value.detach().cpu().contiguous().clone() if isinstance(value, Tensor) else value
+
+    torch.save(tree_map(alone, dict(state)), path)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -85,7 +142,8 @@ def _other(path: Path, what: str) -> CheckpointError:
 def _refused(path: Path, message: str) -> CheckpointError:
     named = re.search(r"GLOBAL ([\w.]+)", message)
     if named is None:
-        return _damaged(path, ValueError(message))
+        reason = re.search(r"error:\s+(.+)", message)
+        return _damaged(path, ValueError(reason[1] if reason else message))
     return CheckpointError(
         f"{path} is refused: it would call {named[1]}, and a file of weights has no business to",
         "tensors and plain values only",

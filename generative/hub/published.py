@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from generative.config import Config
 from generative.errors import CheckpointError, ConfigError
-from generative.hub.legacy import read_state_dict
+from generative.hub.legacy import read_checkpoint, read_state_dict
 from generative.method import DataFacts
 from generative.registry import Registry
 
@@ -26,12 +27,30 @@ class Published:
         facts: what else builds them.
         networks: state dicts by the networks' names in the method.
         build: makes each of them.
+        task: what they are for, in the hub's words.
+        trained: where `networks` are averages: the weights as trained.
     """
 
     method: Config
     facts: DataFacts
     networks: Mapping[str, Mapping[str, Tensor]]
     build: Mapping[str, Callable[[], nn.Module]] = field(repr=False)
+    task: str
+    trained: Mapping[str, Mapping[str, Tensor]] | None = None
+
+    def as_trained(self) -> Published:
+        """With the weights as trained instead of their averages.
+
+        Raises:
+            ConfigError: the files hold one set of weights only.
+        """
+        if self.trained is None:
+            raise ConfigError(
+                f"weights of {self.kind} that come in one set only",
+                "a checkpoint with averages beside the weights",
+                "leave out --as-trained",
+            )
+        return dataclasses.replace(self, networks=self.trained, trained=None)
 
     @property
     def kind(self) -> str:
@@ -68,7 +87,8 @@ def _mee_gan(paths: Sequence[Path]) -> Published:
         "generator": lambda: build_generator(found.config, found.shape),
         "discriminator": lambda: build_discriminator(found.config, found.shape),
     }
-    return Published(found.config, DataFacts(sample_shape=found.shape), found.networks, build)
+    facts = DataFacts(sample_shape=found.shape)
+    return Published(found.config, facts, found.networks, build, "unconditional-image-generation")
 
 
 def _mee_gan_companion(name: str) -> str | None:
@@ -85,7 +105,7 @@ def _masked_diffusion(paths: Sequence[Path]) -> Published:
     network, state = import_checkpoint(paths[0])
     build = {"net": lambda: Transformer(network, causal=False, mask_row=True)}
     facts = DataFacts(network.vocab_size, network.max_length)
-    return Published(MaskedDiffusionConfig(network=network), facts, {"net": state}, build)
+    return Published(MaskedDiffusionConfig(network=network), facts, {"net": state}, build, "text-generation")
 
 
 def _autoregressive(paths: Sequence[Path]) -> Published:
@@ -96,7 +116,20 @@ def _autoregressive(paths: Sequence[Path]) -> Published:
     network, state = import_checkpoint(paths[0])
     build = {"net": lambda: Transformer(network, causal=True, mask_row=False)}
     facts = DataFacts(network.vocab_size, network.max_length)
-    return Published(AutoregressiveConfig(network=network), facts, {"net": state}, build)
+    return Published(AutoregressiveConfig(network=network), facts, {"net": state}, build, "text-generation")
+
+
+def _sgmse(paths: Sequence[Path]) -> Published:
+    from generative.methods.sgmse.convert import from_lightning
+    from generative.methods.sgmse.network import build_network
+
+    found = from_lightning(read_checkpoint(paths[0]))
+    config, trained = found.config, {"net": found.trained}
+    facts = DataFacts(sample_shape=((config.frames - 1) * config.spectrogram.hop,))
+    build = {"net": lambda: build_network(config)}
+    if found.averaged is None:
+        return Published(config, facts, trained, build, "audio-to-audio")
+    return Published(config, facts, {"net": found.averaged}, build, "audio-to-audio", trained)
 
 
 READERS: Registry[Reader] = Registry(
@@ -105,6 +138,7 @@ READERS: Registry[Reader] = Registry(
         "masked_diffusion": Reader(r"mdm-\d+M-", _masked_diffusion),
         "autoregressive": Reader(r"ar-\d+M-", _autoregressive),
         "mee_gan": Reader(r"\d*(gen|cls)\.", _mee_gan, _mee_gan_companion),
+        "sgmse": Reader(r".+\.ckpt$", _sgmse),
     },
 )
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
+from generative.config import Config
 from generative.hub.folder import appearing, check_space
 from generative.hub.legacy import write_state_dict
 from generative.registry import Registry
 from generative.training.checkpoint import Checkpoint
 from generative.training.networks import checkpoint_weights
 
-Files = Mapping[str, Mapping[str, Tensor]]
-"""State dicts by file name."""
+Files = Mapping[str, Mapping[str, Any]]
+"""What torch.save makes a file of, by file name: state dicts, or whole checkpoints."""
 
 
-def _mee_gan(checkpoint: Checkpoint, average: float | None) -> Files:
+def _mee_gan(method: Config, checkpoint: Checkpoint, average: float | None) -> Files:
     from generative.methods.mee_gan.convert import to_released
 
     generator = checkpoint_weights(checkpoint, "generator", average)
@@ -26,10 +29,20 @@ def _mee_gan(checkpoint: Checkpoint, average: float | None) -> Files:
     return {f"{step}gen.pth": to_released(generator), f"{step}cls.pth": to_released(discriminator)}
 
 
-RELEASED: Registry[Callable[[Checkpoint, float | None], Files]] = Registry(
-    "method with released files", {"mee_gan": _mee_gan}
+def _sgmse(method: Config, checkpoint: Checkpoint, average: float | None) -> Files:
+    from generative.methods.sgmse.config import SgmseConfig
+    from generative.methods.sgmse.convert import to_lightning
+
+    assert isinstance(method, SgmseConfig)
+    trained = checkpoint_weights(checkpoint, "net")
+    averaged = None if average is None else checkpoint_weights(checkpoint, "net", average)
+    return {f"step={checkpoint.step}.ckpt": to_lightning(method, trained, averaged, checkpoint.step)}
+
+
+RELEASED: Registry[Callable[[Any, Checkpoint, float | None], Files]] = Registry(
+    "method with released files", {"mee_gan": _mee_gan, "sgmse": _sgmse}
 )
-"""(checkpoint, rate of the generator's average or None) -> files; raises CheckpointError."""
+"""(the method's section, checkpoint, rate of an average or None) -> files; raises CheckpointError."""
 
 
 def write_released(folder: Path, files: Files) -> list[Path]:
@@ -42,7 +55,8 @@ def write_released(folder: Path, files: Files) -> list[Path]:
     Raises:
         ResourceError: the disk is full or cannot be written; nothing is left behind.
     """
-    check_space(folder, sum(tensor.nbytes for state in files.values() for tensor in state.values()))
+    tensors = (value for value in tree_leaves(dict(files)) if isinstance(value, Tensor))
+    check_space(folder, sum(tensor.nbytes for tensor in tensors))
     with appearing(folder, force=False) as partial:
         for name, state in files.items():
             write_state_dict(partial / name, state)

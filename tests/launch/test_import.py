@@ -10,10 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from generative.hub.legacy import read_state_dict, write_state_dict
+from generative.hub.legacy import read_checkpoint, read_state_dict, write_state_dict
 from generative.method import DataFacts, NetworkSpec
 from generative.methods.mee_gan.config import MeeGanConfig
 from generative.methods.mee_gan.network import build_discriminator, build_generator
+from generative.methods.sgmse.config import SgmseConfig
+from generative.methods.sgmse.convert import from_lightning
+from generative.nets.ncsnpp import Ncsnpp
 from generative.nets.smdm_layout import to_smdm
 from generative.nets.transformer import Transformer
 from generative.nets.transformer_config import TransformerConfig
@@ -215,6 +218,55 @@ def test_methods_without_released_files(tmp_path: Path, run, monkeypatch, capsys
     assert main(["export", str(run[0]), "--to", str(tmp_path / "out"), "--layout", "released"]) == 2
     assert "one of mee_gan" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+class Enhancer(Regression):
+    """The network of the released checkpoint."""
+
+    config = SgmseConfig()
+
+    def networks(self):
+        return {"net": NetworkSpec(lambda: Ncsnpp(self.config.network), ema=(0.999,), init_from=self.source)}
+
+    def updates(self):
+        return []
+
+
+@pytest.mark.parametrize("words", [[], ["--as-trained"]])
+def test_speech_models_in_and_out(tmp_path: Path, words, monkeypatch, capsys) -> None:
+    file, out = GOLDEN.parents[1] / "sgmse" / "tiny_lightning.ckpt", tmp_path / "out"
+    assert main(["import", str(file), "--out", str(out), *words]) == 0
+    wanted = from_lightning(read_checkpoint(file))
+    config = json.loads((out / "config.json").read_text())
+    assert SgmseConfig.model_validate(config["method"]) == wanted.config
+    assert config["weights"] == ("published" if words else "published averages")
+    assert "audio-to-audio" in (out / "README.md").read_text()
+    state = dict(wanted.trained if words else wanted.averaged)
+    torch.testing.assert_close(load_file(out / "model.safetensors"), state, rtol=0, atol=0)
+    # A run that starts from it, exported for the released code.
+    method = Enhancer()
+    object.__setattr__(method, "source", str(out))
+    object.__setattr__(method, "config", wanted.config)
+    started = build_engines(method, TrainConfig(steps=1, seed=3), 1, Backend())[0]
+    torch.testing.assert_close(dict(started["net"].module.state_dict()), state, rtol=0, atol=0)
+    started["net"].emas[0].average["stem.weight"].fill_(0.25)
+    store = CheckpointStore(tmp_path / "run" / "checkpoints")
+    store.save(7, entries(started, {}, 0, 1), {}, asynchronous=False)
+    monkeypatch.setattr(export, "read_config", lambda folder: SimpleNamespace(method=wanted.config))
+    theirs = ["export", str(tmp_path / "run"), "--to", str(tmp_path / "theirs"), "--layout", "released"]
+    assert main([*theirs, "--weights", "ema"]) == 0
+    assert "batch normalisation" not in capsys.readouterr().out
+    back = from_lightning(read_checkpoint(tmp_path / "theirs" / "step=7.ckpt"))
+    assert (back.config, back.updates) == (wanted.config, 7)
+    torch.testing.assert_close(dict(back.trained), state, rtol=0, atol=0)
+    averaged = state | {"stem.weight": torch.full_like(state["stem.weight"], 0.25)}
+    torch.testing.assert_close(dict(back.averaged), averaged, rtol=0, atol=0)
+
+
+def test_weights_that_come_in_one_set(tmp_path: Path, published, capsys) -> None:
+    words = ["import", str(tmp_path / "theirs" / "50gen.pth"), "--as-trained", "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "leave out --as-trained" in capsys.readouterr().err
 
 
 def test_importing_reads_each_network_under_its_name() -> None:

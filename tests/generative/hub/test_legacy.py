@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import collections
+import importlib
 import os
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from generative.errors import CheckpointError
-from generative.hub.legacy import read_state_dict, write_state_dict
+from generative.hub.legacy import Named, read_checkpoint, read_state_dict, write_state_dict
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.count": torch.tensor(3), "half": torch.ones(2).bfloat16()}
 
@@ -97,3 +100,118 @@ def test_what_is_no_state_dict(tmp_path, value, told):
 def test_a_missing_file(tmp_path):
     with pytest.raises(CheckpointError, match="no such file"):
         read_state_dict(tmp_path / "none.pth")
+
+
+# ---------------------------------------------------------------------- whole checkpoints
+
+
+class Settings:
+    """A class of the program that wrote a checkpoint."""
+
+    def __init__(self, **values):
+        self.values = values
+
+
+class Entries(dict):
+    """Another one."""
+
+
+class Called:
+    """Unpickling this would run Python code."""
+
+    def __init__(self, code):
+        self.code = code
+
+    def __reduce__(self):
+        return exec, (self.code,)
+
+
+def test_names_in_a_checkpoint_stand_for_nothing(tmp_path):
+    write = {"state_dict": STATE, "epoch": 3, "hyper_parameters": {"cls": Trap, "lr": 0.1, "more": Settings(a=1)}}
+    torch.save(write, tmp_path / "a.ckpt")
+    found = read_checkpoint(tmp_path / "a.ckpt")
+    torch.testing.assert_close(found["state_dict"], STATE, rtol=0, atol=0)
+    assert (found["epoch"], found["hyper_parameters"]["lr"]) == (3, 0.1)
+    named, made = found["hyper_parameters"]["cls"], found["hyper_parameters"]["more"]
+    assert issubclass(named, Named)
+    assert named.name == f"{__name__}.Trap"
+    assert isinstance(made, Named)
+    assert made.name == f"{__name__}.Settings"
+    assert not vars(made)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path, monkeypatch):
+    """Neither what is called, nor a module that is named."""
+    made = tmp_path / "made"
+    code = f"open({str(made)!r}, 'w')"
+    (tmp_path / "hostile_module.py").write_text(f"{code}\nclass Thing:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    hostile = importlib.import_module("hostile_module")
+    things = {"thing": hostile.Thing(), "cls": hostile.Thing, "called": Called(code)}
+    torch.save({"state_dict": STATE, "other": things}, tmp_path / "a.ckpt")
+    monkeypatch.delitem(sys.modules, "hostile_module")
+    made.unlink()
+    found = read_checkpoint(tmp_path / "a.ckpt")
+    assert "hostile_module" not in sys.modules
+    assert not made.exists()
+    assert found["other"]["called"].name == "builtins.exec"
+    # An ordinary reader does run it.
+    torch.load(tmp_path / "a.ckpt", weights_only=False)
+    assert made.exists()
+
+
+def test_functions_of_the_system_are_refused(tmp_path):
+    torch.save({"state_dict": STATE, "other": Trap(tmp_path / "made")}, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match=r"would call \w+\.mkdir"):
+        read_checkpoint(tmp_path / "a.ckpt")
+    assert not (tmp_path / "made").exists()
+
+
+def test_reading_a_checkpoint_allows_nothing_afterwards(tmp_path):
+    before = set(torch.serialization.get_safe_globals())
+    torch.save({"a": collections.UserDict(b=1)}, tmp_path / "a.ckpt")
+    assert read_checkpoint(tmp_path / "a.ckpt")["a"].name == "collections.UserDict"
+    assert set(torch.serialization.get_safe_globals()) == before
+    with pytest.raises(CheckpointError, match=r"collections\.UserDict"):
+        read_state_dict(tmp_path / "a.ckpt")
+
+
+def test_a_torch_function_cannot_be_had_by_a_second_name(tmp_path):
+    """What stands for a name is not looked up, though it is there."""
+    torch.save({"a": torch.nn.Linear(2, 2)}, tmp_path / "a.ckpt")
+    assert read_checkpoint(tmp_path / "a.ckpt")["a"].name == "torch.nn.modules.linear.Linear"
+
+
+@pytest.mark.parametrize("kept", [0, 1, 40, -30])
+def test_truncated_checkpoints(tmp_path, kept):
+    path = tmp_path / "a.ckpt"
+    torch.save({"state_dict": STATE, "cls": Trap}, path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(CheckpointError) as error:
+        read_checkpoint(path)
+    assert str(path) in error.value.problem
+
+
+def test_what_is_no_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match="no such file"):
+        read_checkpoint(tmp_path / "none.ckpt")
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    with pytest.raises(CheckpointError, match="holds a list"):
+        read_checkpoint(tmp_path / "list.ckpt")
+    torch.save({"other": Entries(a=1)}, tmp_path / "entries.ckpt")
+    with pytest.raises(CheckpointError, match="Can only SETITEM"):
+        read_checkpoint(tmp_path / "entries.ckpt")
+    torch.save({"cls": Trap}, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match="Trap"):
+        read_checkpoint(tmp_path / "old.ckpt")
+    torch.save({"epoch": 3}, tmp_path / "plain.ckpt", _use_new_zipfile_serialization=False)
+    assert read_checkpoint(tmp_path / "plain.ckpt") == {"epoch": 3}
+
+
+def test_views_in_what_is_written_are_alone_too(tmp_path):
+    rows = torch.arange(100_000.0).view(1000, 100)
+    write_state_dict(tmp_path / "a.ckpt", {"ema": {"shadow": [rows[3]], "decay": 0.9, "none": None}})
+    assert (tmp_path / "a.ckpt").stat().st_size < 10_000
+    found = read_checkpoint(tmp_path / "a.ckpt")["ema"]
+    assert (found["decay"], found["none"]) == (0.9, None)
+    torch.testing.assert_close(found["shadow"], [rows[3]])

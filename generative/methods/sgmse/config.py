@@ -1,0 +1,125 @@
+"""Configuration of speech enhancement by score models and Schroedinger bridges. Field names are those of the parts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from generative.config import Config
+from generative.config_messages import combination
+from generative.nets.dcunet_config import DcunetConfig
+from generative.nets.ncsnpp_config import NcsnppConfig
+
+
+class SpectrogramConfig(Config):
+    """From waveforms to compressed complex spectrograms."""
+
+    n_fft: PositiveInt = 510
+    """Samples of a window; F = n_fft / 2 + 1 bins."""
+    hop: PositiveInt = 128
+    """Samples from frame to frame."""
+    window: Literal["hann", "sqrthann"] = "hann"
+    transform: Literal["exponent", "log", "none"] = "exponent"
+    """Of magnitudes m: factor * m^exponent, factor * log(1 + m), or m."""
+    exponent: float = Field(default=0.5, gt=0, le=1)
+    factor: float = Field(default=0.15, gt=0)
+
+
+class OuveConfig(Config):
+    """Ornstein-Uhlenbeck process with variance that explodes."""
+
+    name: Literal["ouve"] = "ouve"
+    theta: float = Field(default=1.5, gt=0)
+    """Stiffness: how fast the mean goes to the noisy spectrogram."""
+    sigma_min: float = Field(default=0.05, gt=0)
+    sigma_max: float = Field(default=0.5, gt=0)
+    t_eps: float = Field(default=0.03, gt=0, lt=1)
+    """Earliest time."""
+
+
+class SbveConfig(Config):
+    """Schroedinger bridge with variance that explodes."""
+
+    name: Literal["sbve"] = "sbve"
+    k: float = Field(default=2.6, gt=1)
+    c: float = Field(default=0.4, gt=0)
+    t_eps: float = Field(default=1e-4, gt=0, lt=1)
+    """Earliest time; the released code trains from 0.03 on, but samples down to 1e-4."""
+
+
+class BbedConfig(Config):
+    """Brownian bridge with exponential diffusion."""
+
+    name: Literal["bbed"] = "bbed"
+    k: float = Field(default=2.6, gt=1)
+    theta: float = Field(default=0.52, gt=0)
+    t_eps: float = Field(default=0.03, gt=0, lt=1)
+    """Earliest time."""
+
+
+NetworkConfig = Annotated[NcsnppConfig | DcunetConfig, Field(discriminator="name")]
+ProcessConfig = Annotated[OuveConfig | SbveConfig | BbedConfig, Field(discriminator="name")]
+
+
+class WrappingConfig(Config):
+    """What the network's output means. Scalings are for v2 networks: minus the output of the others is the score."""
+
+    loss_type: Literal["score_matching", "denoiser", "data_prediction"] = "score_matching"
+    network_scaling: Literal["none", "1/sigma", "1/t"] = "none"
+    c_in: Literal["1", "edm"] = "1"
+    c_out: Literal["1", "sigma", "1/sigma", "edm"] = "1"
+    c_skip: Literal["0", "edm"] = "0"
+    sigma_data: float = Field(default=0.1, gt=0)
+
+
+class SgmseConfig(Config):
+    """Speech enhancement and dereverberation in the complex STFT domain (SGMSE+, arXiv 2208.05830 and 2409.10753)."""
+
+    name: Literal["sgmse"] = "sgmse"
+    """Picks this method."""
+    network: NetworkConfig = NcsnppConfig()
+    sample_rate: PositiveInt = 16000
+    """Of the waveforms, in Hz."""
+    spectrogram: SpectrogramConfig = SpectrogramConfig()
+    frames: PositiveInt = 256
+    """Frames K of a training sample."""
+    normalize: Literal["noisy", "clean", "not"] = "noisy"
+    """Whose largest magnitude a pair is divided by."""
+    process: ProcessConfig = OuveConfig()
+    wrapping: WrappingConfig = WrappingConfig()
+    steps: PositiveInt = 30
+    """N of the sampler, where none is given."""
+    ema: list[float] = [0.999]
+    """Decay rates of the averages of the network, each in (0, 1)."""
+    init_from: str | None = None
+    """Start the network from a run folder or checkpoint."""
+
+    @property
+    def version(self) -> Literal["v1", "v2"]:
+        """How the network is wrapped: v1 if minus its output is the score."""
+        return "v2" if isinstance(self.network, NcsnppConfig) and self.network.variant == "v2" else "v1"
+
+    @property
+    def bins(self) -> int:
+        """F."""
+        return self.spectrogram.n_fft // 2 + 1
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SgmseConfig:
+        if not all(0.0 < decay < 1.0 for decay in self.ema):
+            raise combination(f"ema={self.ema}", "decay rates above 0 and below 1", "correct method.ema")
+        if self.version == "v1" and self.wrapping != WrappingConfig():
+            raise combination(
+                "wrapping with scalings or another loss, around a network that is not of variant v2",
+                "score matching without scalings, or network.name=ncsnpp with network.variant=v2",
+                "leave out method.wrapping, or set method.network.variant=v2",
+            )
+        fitting = self.network.fitting_bins(self.bins)
+        if fitting != self.bins:
+            raise combination(
+                f"spectrogram.n_fft={self.spectrogram.n_fft} gives {self.bins} bins, which the network cannot halve",
+                f"{fitting} bins, or others that its strides divide",
+                f"set method.spectrogram.n_fft={2 * fitting - 2}, or fewer levels in method.network.multipliers",
+            )
+        return self
