@@ -6,18 +6,16 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import gcd
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from generative.data.packages import needed
+from generative.data.speech_files import is_silent, resampled
 from generative.errors import ConfigError, DataError, suggestion
 
 Signal = NDArray[np.float64]
-SILENT = 1e-10
-"""Mean square (-100 dB of full scale) up to which a signal counts as silence."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +63,6 @@ def _decibels(over: Signal, under: Signal) -> float:
     above, below = float(over @ over), float(under @ under)
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(10 * np.log10(np.float64(above) / np.float64(below)))
-
-
-def resampled(signal: Signal, rate: int, wanted: int) -> Signal:
-    """[T'] at another sample rate, by a polyphase low-pass. Raises DataError where scipy is missing."""
-    if rate == wanted:
-        return signal
-    divisor = gcd(rate, wanted)
-    library = _package("scipy.signal", "scipy", "resampling")
-    return np.asarray(library.resample_poly(signal, wanted // divisor, rate // divisor), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -210,7 +199,7 @@ def _unusable(heard: Heard) -> str:
     for what, signal in (("clean", heard.clean), ("estimate", heard.estimate)):
         if not np.isfinite(signal).all():
             return f"the {what} signal is not finite"
-        if not signal.size or float(signal @ signal) / signal.size <= SILENT:
+        if is_silent(signal):
             return f"the {what} signal is silent"
     return ""
 
