@@ -35,7 +35,8 @@ Progress = Callable[[int, int], None]
 """Called with the number of utterances that are done, and of all."""
 
 _LOG = logging.getLogger(__name__)
-_IRRELEVANT = {"cache", "length", "snr", "held_out_snrs", "seconds", "validation_size", "test_size", "size", "noises"}
+_IRRELEVANT = {"cache", "length", "snr", "held_out_snrs", "seconds", "noises", "join", "gap"}
+_IRRELEVANT |= {"size", "validation_size", "test_size"}
 """Settings that do not change what is prepared."""
 
 
@@ -95,10 +96,12 @@ class SpeechJob:
             progress(done, total)
 
         tell(0)
+        found: list[tuple[Culprits, int]] = []
         for job, numbers, storage in zip(self.jobs, usable, storages, strict=True):
             packed, culprits = pack(job, numbers, self.wanted, storage, partial, tell)
-            notes += self._judge({job.tracks[0]: (culprits, len(numbers))})
+            found.append((culprits, len(numbers)))
             tracks |= packed
+        notes += self._judge(found)
         self._check_tracks(tracks)
         SpeechManifest(
             self.config.sample_rate, tracks, self.config.name.replace("_", " "), (*self.notes, *notes), self.identity()
@@ -110,8 +113,7 @@ class SpeechJob:
         """Of each job the items that can be used and the storage of its tracks, and notes. Raises DataError."""
         with ThreadPoolExecutor(max(8, available_cores())) as threads:
             found = [scan(job, self.wanted, threads) for job in self.jobs]
-        headers = {job.tracks[0]: (one.culprits, len(job.names)) for job, one in zip(self.jobs, found, strict=True)}
-        notes = self._judge(headers)
+        notes = self._judge([(one.culprits, len(job.names)) for job, one in zip(self.jobs, found, strict=True)])
         usable = [[number for number, good in enumerate(one.usable) if good] for one in found]
         storages = [
             job.storage or self.config.storage or ("int16" if one.exact else "float32")
@@ -119,18 +121,18 @@ class SpeechJob:
         ]
         return usable, storages, notes
 
-    def _judge(self, found: Mapping[str, tuple[Culprits, int]]) -> list[str]:
-        """Notes on items that are left out. Raises DataError for all of them where none may be."""
-        wrong = {track: pair for track, pair in found.items() if pair[0].count}
-        if wrong and not self.config.leave_out:
-            joined = Culprits()
-            for culprits, _ in wrong.values():
-                joined.join(culprits)
-            raise joined.error(" and ".join(wrong), sum(total for _, total in wrong.values()), self.wanted)
-        notes = [f"{track}: {some.count} of {total} left out: {some}" for track, (some, total) in wrong.items()]
-        for note in notes:
-            _LOG.warning("%s", note)
-        return notes
+    def _judge(self, found: Sequence[tuple[Culprits, int]]) -> list[str]:
+        """Of each job the culprits and the number of its items -> notes on them. Raises DataError where none may be."""
+        joined, total = Culprits(), sum(count for _, count in found)
+        for culprits, _ in found:
+            joined.join(culprits)
+        if not joined.count:
+            return []
+        if not self.config.leave_out:
+            raise joined.error(self.config.name, total, self.wanted)
+        note = f"{joined.count} of {total} files left out: {joined}"
+        _LOG.warning("%s: %s", self.config.name, note)
+        return [note]
 
     def _check_tracks(self, tracks: Mapping[str, PackedTrack]) -> None:
         empty = [name for name, track in tracks.items() if not track.names]

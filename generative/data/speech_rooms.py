@@ -2,7 +2,8 @@
 
 As in WSJ0-REVERB (Richter et al. 2023): T60 uniform, sides U[5, 15] x U[5, 15] x U[2, 6] m, source and microphone at
 least 1 m from every wall; image sources up to order 3 and ray tracing beyond. The dry room has the same geometry with
-walls that absorb 99 %, and the direct path only.
+walls that absorb 99 %, and the direct path only. The absorption comes from Sabine's formula, as published: T60 is
+nominal, and flat rooms reverberate longer.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ def voice(number, seconds=1.0, rate=16000):
     pitch = rng.uniform(100, 220) * (1 + 0.1 * np.sin(2 * np.pi * rng.uniform(0.5, 2) * t))
     phase = 2 * np.pi * np.cumsum(pitch) / rate
     buzz = sum(np.cos(h * phase) / h for h in range(1, 15))
-    syllables = np.clip(np.sin(2 * np.pi * 3 * t + rng.uniform(0, 6)), 0, None)
+    syllables = np.clip(np.sin(2 * np.pi * 3 * t + rng.uniform(0.3, 1.2)), 0, None)
     return 0.1 * buzz * syllables
 
 
