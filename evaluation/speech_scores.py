@@ -95,7 +95,8 @@ def _intelligibility(extended: bool) -> Callable[[Heard], float]:
             try:
                 return float(library.stoi(heard.clean, heard.estimate, heard.rate, extended=extended))
             except RuntimeWarning as warning:
-                raise UnscoredError("less than about 0.4 s of speech") from warning
+                short = "Not enough STFT frames" in str(warning)
+                raise UnscoredError("less than about 0.4 s of speech" if short else str(warning)) from warning
 
     return score
 

@@ -10,10 +10,11 @@ from generative.data.speech_config import MadeSpeechConfig, MixSpeechConfig, Spe
 from generative.data.speech_data import Crops, Middles, ReadyPairs, SpeechData, Utterances, check_speech_batch
 from generative.data.speech_folders import speakers_of
 from generative.data.speech_mix import Fixed, Levels, Mixtures, Rooms
+from generative.data.speech_noises import FileNoise, blend
 from generative.data.speech_prepare import Progress, prepare_speech
 from generative.data.speech_split import PARTS
 from generative.data.speech_tracks import SpeechManifest, Track
-from generative.data.speech_voices import FileNoise, FileVoice, JoinedVoice, MadeVoice, Voice, blend
+from generative.data.speech_voices import FileVoice, JoinedVoice, MadeVoice, Voice
 from generative.method import DataFacts
 
 __all__ = ["SpeechData", "check_speech_batch", "known_speech_facts", "open_speech", "prepare_speech"]

@@ -7,46 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from generative.config import Config
 from generative.config_messages import combination
 from generative.data.config import AbsolutePath
-
-Range = tuple[float, float]
-Proportion = Annotated[float, Field(ge=0)]
+from generative.data.speech_settings import NoiseKinds, Range, RoomsConfig, SoundFiles, SpeechSection, check_ordered
 
 
-class _Speech(Config):
-    """What all sources have in common."""
-
-    sample_rate: int = Field(default=16_000, ge=4_000, le=192_000)
-    """Hz of all signals."""
-    length: int = Field(default=32_640, ge=256)
-    """Samples in a crop: (num_frames - 1) * hop of the method's spectrogram, here of 256 frames and hop 128."""
-
-
-class NoiseKinds(Config):
-    """How often each kind of noise is mixed in; proportions, of any sum."""
-
-    files: Proportion = 1.0
-    """Noise files."""
-    coloured: Proportion = 0.0
-    """Noise whose power falls as 1/f^e, e in [-0.5, 2]; the loudness of every other one changes at 0.5 - 6 Hz."""
-    babble: Proportion = 0.0
-    """Five other speakers at once."""
-
-    @model_validator(mode="after")
-    def _something(self) -> NoiseKinds:
-        if self.files + self.coloured + self.babble <= 0:
-            raise combination("no kind of noise", "a positive proportion", "set data.noises.coloured=1 (for example)")
-        return self
-
-
-def _ordered(name: str, bounds: Range) -> None:
-    if bounds[0] > bounds[1]:
-        raise combination(f"{name}={list(bounds)}", "[low, high]", f"set data.{name}=[{bounds[1]},{bounds[0]}]")
-
-
-class MixingConfig(_Speech):
+class MixingConfig(SpeechSection):
     """Clean speech and noise that are mixed as they are needed."""
 
     snr: Range = (0.0, 15.0)
@@ -62,7 +28,7 @@ class MixingConfig(_Speech):
 
     @model_validator(mode="after")
     def _snr_is_a_range(self) -> MixingConfig:
-        _ordered("snr", self.snr)
+        check_ordered("snr", self.snr)
         return self
 
 
@@ -86,24 +52,7 @@ class MadeSpeechConfig(MixingConfig):
         return self
 
 
-class _SoundFiles(Config):
-    """What sources have in common whose files are read once into a cache."""
-
-    resample: bool = False
-    """Bring files of other rates to `sample_rate` by a polyphase low-pass; else they are refused."""
-    channel: Literal["refuse", "first", "mean"] = "refuse"
-    """Files with several channels: refused, their first channel, or the mean of all."""
-    min_seconds: float = Field(default=0.1, ge=0)
-    """Shorter files cannot be used."""
-    leave_out: bool = False
-    """Leave out files that cannot be used, with a message, instead of refusing the data."""
-    storage: Literal["int16", "float32"] | None = None
-    """Numbers in the cache; null: int16 where that loses nothing, else float32."""
-    cache: AbsolutePath | None = None
-    """Folder of prepared sound (null: $XDG_CACHE_HOME/generative, or ~/.cache/generative)."""
-
-
-class PairsSpeechConfig(_Speech, _SoundFiles):
+class PairsSpeechConfig(SpeechSection, SoundFiles):
     """Folders of clean and of noisy files (wav, flac), paired by their paths in them."""
 
     name: Literal["pairs"] = "pairs"
@@ -119,25 +68,7 @@ class PairsSpeechConfig(_Speech, _SoundFiles):
     """Part of the training files to validate on where there is neither a folder nor a pattern."""
 
 
-class RoomsConfig(Config):
-    """Reverberation by simulated rooms (needs pyroomacoustics); the target is the same speech in the dry room."""
-
-    count: int = Field(default=64, ge=1)
-    """Rooms of each part; each mixture is drawn one of them."""
-    t60: Range = (0.4, 1.0)
-    """Reverberation time in s, drawn uniformly."""
-    missing: Literal["skip", "refuse"] = "skip"
-    """Where pyroomacoustics is not installed: go on without reverberation, with a message, or refuse."""
-
-    @model_validator(mode="after")
-    def _t60_is_a_range(self) -> RoomsConfig:
-        _ordered("rooms.t60", self.t60)
-        if self.t60[0] < 0.1:
-            raise combination(f"rooms.t60={list(self.t60)}", "0.1 s or more", "set data.rooms.t60=[0.4,1.0]")
-        return self
-
-
-class MixSpeechConfig(MixingConfig, _SoundFiles):
+class MixSpeechConfig(MixingConfig, SoundFiles):
     """Folders of speech and of noise (wav, flac), mixed on the fly."""
 
     name: Literal["mix"] = "mix"
@@ -168,7 +99,7 @@ class MixSpeechConfig(MixingConfig, _SoundFiles):
 
     @model_validator(mode="after")
     def _complete(self) -> MixSpeechConfig:
-        _ordered("gap", self.gap)
+        check_ordered("gap", self.gap)
         if self.noises.files and self.noise is None:
             raise combination(
                 "noises.files without a folder of noise", "data.noise", "set data.noise=FOLDER, or data.noises.files=0"
@@ -187,7 +118,7 @@ class MixSpeechConfig(MixingConfig, _SoundFiles):
         return self
 
 
-class VoiceBankConfig(_Speech, _SoundFiles):
+class VoiceBankConfig(SpeechSection, SoundFiles):
     """VoiceBank-DEMAND (Valentini-Botinhao 2017): 28 speakers; p226 and p287 validate, the test set has two others."""
 
     name: Literal["voicebank_demand"] = "voicebank_demand"
@@ -199,7 +130,7 @@ class VoiceBankConfig(_Speech, _SoundFiles):
     """Speakers of the training set to validate on."""
 
 
-class Wsj0ChimeConfig(_Speech, _SoundFiles):
+class Wsj0ChimeConfig(SpeechSection, SoundFiles):
     """WSJ0-CHiME3 (Richter et al. 2023): si_tr_s, si_dt_05, si_et_05 of WSJ0 in CHiME3's noise, mixed when prepared."""
 
     name: Literal["wsj0_chime3"] = "wsj0_chime3"
@@ -212,11 +143,11 @@ class Wsj0ChimeConfig(_Speech, _SoundFiles):
 
     @model_validator(mode="after")
     def _snr_is_a_range(self) -> Wsj0ChimeConfig:
-        _ordered("snr", self.snr)
+        check_ordered("snr", self.snr)
         return self
 
 
-class Wsj0ReverbConfig(_Speech, _SoundFiles):
+class Wsj0ReverbConfig(SpeechSection, SoundFiles):
     """WSJ0-REVERB (Richter et al. 2023): each utterance in a simulated room of its own; needs pyroomacoustics."""
 
     name: Literal["wsj0_reverb"] = "wsj0_reverb"
@@ -227,11 +158,11 @@ class Wsj0ReverbConfig(_Speech, _SoundFiles):
 
     @model_validator(mode="after")
     def _t60_is_a_range(self) -> Wsj0ReverbConfig:
-        _ordered("t60", self.t60)
+        check_ordered("t60", self.t60)
         return self
 
 
-class EarsWhamConfig(_Speech, _SoundFiles):
+class EarsWhamConfig(SpeechSection, SoundFiles):
     """EARS-WHAM (Richter et al. 2024), 48 kHz, version 2: noisy NAME_12.3dB.wav belongs to clean NAME.wav."""
 
     name: Literal["ears_wham"] = "ears_wham"

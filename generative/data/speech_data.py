@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from generative.randomness import Streams
 
 Pair = tuple[Signal, Signal]
 """Clean and noisy float32[T]."""
+
+_MOST_KEPT = 64 << 20
+"""Bytes of validation samples that are kept in memory."""
 
 HELD_OUT = Streams(0)
 """Held-out mixtures are always the same, whatever the run's seed is."""
@@ -109,15 +112,27 @@ class Middles:
     utterances: Utterances
     length: int
     part: str = "validation"
+    _kept: dict[int, Pair] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.utterances)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": {}}
+
     def fetch(self, indices: Indices) -> dict[str, Tensor]:
         """{"clean", "noisy": float32[B, length]} of numbers int64[B]."""
-        streams = HELD_OUT.within(self.part)
-        whole = [self.utterances.pair(n, streams) for n in checked(indices, len(self)).tolist()]
-        return stacked([(centred(c, self.length), centred(n, self.length)) for c, n in whole], self.length)
+        return stacked([self._middle(n) for n in checked(indices, len(self)).tolist()], self.length)
+
+    def _middle(self, number: int) -> Pair:
+        """Kept where all are small: mixing a whole utterance costs more than a small network's validation."""
+        found = self._kept.get(number)
+        if found is None:
+            clean, noisy = self.utterances.pair(number, HELD_OUT.within(self.part))
+            found = centred(clean, self.length).copy(), centred(noisy, self.length).copy()
+            if 8 * self.length * len(self) <= _MOST_KEPT:
+                self._kept[number] = found
+        return found
 
 
 def stacked(pairs: list[Pair], length: int) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ Signal = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What files must be, or are brought to: see `_SoundFiles` in speech_config."""
+    """What files must be, or are brought to: see `SoundFiles` in speech_settings."""
 
     rate: int
     resample: bool

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from generative.data.found import NAMED
-from generative.data.speech_config import MixSpeechConfig, RoomsConfig
+from generative.data.speech_config import MixSpeechConfig
 from generative.data.speech_draws import below
 from generative.data.speech_files import Signal, find_sounds
 from generative.data.speech_pack import Job
 from generative.data.speech_rooms import draw_room, impulse_responses, rooms_available
+from generative.data.speech_settings import RoomsConfig
 from generative.data.speech_split import PARTS, split_names
 from generative.errors import DataError
 from generative.randomness import Streams

@@ -92,20 +92,21 @@ def _voiced(frames: _Frames, hop: int, rate: int) -> Curve:
     """
     phase = np.cumsum(_along(frames.pitch, hop)) / rate
     z = np.exp(2j * np.pi * (phase % 1)).astype(np.complex64).reshape(-1, hop)
+    frequency = np.arange(1, int(0.45 * rate / frames.pitch.min()) + 1)[:, None] * frames.pitch
+    loud = frames.voice * _envelope(frequency, frames.formants) * (frequency < 0.45 * rate)
+    around = np.stack([loud[:, :-1], loud[:, 1:]], 1).astype(np.float32)[..., None]
     total = np.zeros((2, *z.shape), np.complex64)
-    for harmonic in range(int(0.45 * rate / frames.pitch.min()), 0, -1):
-        frequency = harmonic * frames.pitch
-        loud = frames.voice * _envelope(frequency, frames.formants) * (frequency < 0.45 * rate)
-        total += np.stack([loud[:-1], loud[1:]]).astype(np.float32)[:, :, None]
+    for harmonic in around[::-1]:
+        total += harmonic
         total *= z
     ramp = np.arange(hop) / hop
     return np.asarray(total[0].real * (1 - ramp) + total[1].real * ramp, dtype=np.float64).reshape(-1)
 
 
 def _envelope(frequency: Curve, formants: Curve) -> Curve:
-    """Loudness [F] at frequencies [F]: three resonances, falling by 6 dB an octave."""
-    distance = (frequency[:, None] - formants) / _BANDWIDTHS
-    return np.asarray((1 / (1 + distance**2)).sum(1) * 300 / (300 + frequency) + 2e-3)
+    """Loudness [H, F] at frequencies [H, F] under formants [F, 3]: three resonances, falling by 6 dB an octave."""
+    distance = (frequency[..., None] - formants) / _BANDWIDTHS
+    return np.asarray((1 / (1 + distance**2)).sum(-1) * 300 / (300 + frequency) + 2e-3)
 
 
 def _along(curve: Curve, hop: int) -> Curve:

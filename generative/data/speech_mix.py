@@ -9,9 +9,10 @@ import numpy as np
 from generative.data.speech_data import HELD_OUT, Pair, Utterances
 from generative.data.speech_draws import below, uniform
 from generative.data.speech_files import Signal
+from generative.data.speech_noises import Noise
 from generative.data.speech_rooms import convolved
 from generative.data.speech_tracks import Track
-from generative.data.speech_voices import Noise, Voice, centred, rms
+from generative.data.speech_voices import Voice, centred, rms
 from generative.randomness import Streams
 
 _HIGHEST = 0.99

@@ -13,13 +13,15 @@ from pydantic import ValidationError
 
 from generative.data.loader import Loader
 from generative.data.speech import known_speech_facts, open_speech
-from generative.data.speech_config import MadeSpeechConfig, MixSpeechConfig, NoiseKinds
+from generative.data.speech_config import MadeSpeechConfig, MixSpeechConfig
 from generative.data.speech_draws import uniforms
 from generative.data.speech_made import made_speech
 from generative.data.speech_mix import noise_gain
+from generative.data.speech_noises import Babble, ColouredNoise
 from generative.data.speech_rooms import convolved, draw_room, impulse_responses
+from generative.data.speech_settings import NoiseKinds
 from generative.data.speech_split import split_names
-from generative.data.speech_voices import Babble, ColouredNoise, JoinedVoice, rms
+from generative.data.speech_voices import JoinedVoice, rms
 from generative.errors import DataError
 from generative.randomness import Streams
 from tests.support.voices import write_wav
