@@ -130,7 +130,7 @@ def _refusal(found: Sequence[Sound | str], wanted: Wanted, alike: bool) -> str:
     for sound in found:
         if reason := sound if isinstance(sound, str) else wanted.refusal(sound):
             return reason
-    lengths = {(sound.frames, sound.rate) for sound in found if isinstance(sound, Sound)}
+    lengths = {-(-sound.frames * wanted.rate // sound.rate) for sound in found if isinstance(sound, Sound)}
     return "clean and noisy of unequal length" if alike and len(lengths) > 1 else ""
 
 

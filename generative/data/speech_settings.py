@@ -58,7 +58,7 @@ class SoundFiles(Config):
     leave_out: bool = False
     """Leave out files that cannot be used, with a message, instead of refusing the data."""
     storage: Literal["int16", "float32"] | None = None
-    """Numbers in the cache; null: int16 where that loses nothing, else float32."""
+    """Numbers in the cache (int16 rounds and clips at full scale); null: int16 where nothing is lost, else float32."""
     cache: AbsolutePath | None = None
     """Folder of prepared sound (null: $XDG_CACHE_HOME/generative, or ~/.cache/generative)."""
 

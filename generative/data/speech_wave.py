@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,21 @@ def read_wave(path: Path) -> NDArray[np.float32]:
         sound = layout.sound
         data = file.read(sound.frames * sound.channels * sound.bits // 8)
     return _numbers(data, sound).reshape(-1, sound.channels)
+
+
+def wave_bytes(signal: NDArray[Any], rate: int) -> bytes:
+    """A wav file of 16 bits of a signal [T] in [-1, 1): rounded to the nearest, and clipped at full scale.
+
+    Raises:
+        ValueError: more than one channel, or values that are not finite.
+    """
+    if signal.ndim != 1 or not np.isfinite(signal).all():
+        raise ValueError(f"a signal of shape {list(signal.shape)}, expected finite values [T]")
+    data = np.clip(np.round(signal * 2.0**15), -(2**15), 2**15 - 1).astype("<i2").tobytes()
+    form = struct.pack("<IHHIIHH", 16, _PCM, 1, rate, 2 * rate, 2, 16)
+    return (
+        b"RIFF" + struct.pack("<I", 36 + len(data)) + b"WAVEfmt " + form + b"data" + struct.pack("<I", len(data)) + data
+    )
 
 
 def _layout(file: BinaryIO, size: int) -> _Layout:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import wave
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generative.data.speech_files import Wanted, find_sounds, is_silent, read_signal, read_sound, resampled
-from generative.data.speech_wave import Sound, UnusableError, read_wave
+from generative.data.speech_wave import Sound, UnusableError, read_wave, wave_bytes
 from generative.errors import DataError
 from tests.support.voices import voice, wav_bytes, write_wav
 
@@ -40,6 +41,23 @@ def test_wav_files_of_all_forms(tmp_path, numbers, code, bits, extra):
     expected = whole if code == 3 else whole / 2.0 ** (bits - 1)
     assert read_wave(path)[:, 0].tolist() == expected.tolist()
     assert read_sound(path) == Sound(16000, 1, len(numbers), bits, code != 3)
+
+
+@given(st.lists(st.integers(-(2**15), 2**15 - 1), min_size=1, max_size=9))
+def test_what_is_written_is_read_back(tmp_path_factory, numbers):
+    path = written(tmp_path_factory.mktemp("wav"), wave_bytes(np.array(numbers) / 2**15, 22050))
+    assert (read_wave(path)[:, 0] * 2**15).tolist() == numbers
+    assert read_sound(path) == Sound(22050, 1, len(numbers), 16)
+    with wave.open(str(path)) as file:  # the standard library reads it too
+        assert file.getparams()[:4] == (1, 2, 22050, len(numbers))
+
+
+def test_loud_samples_are_clipped_and_wrong_ones_refused(tmp_path):
+    path = written(tmp_path, wave_bytes(np.array([-3.0, 3.0]), 8000))
+    assert read_wave(path)[:, 0].tolist() == [-1, 1 - 2**-15]
+    for wrong in (np.zeros((2, 2)), np.array([np.nan])):
+        with pytest.raises(ValueError, match="finite values"):
+            wave_bytes(wrong, 8000)
 
 
 @given(st.lists(st.integers(-(2**23), 2**23 - 1), min_size=1, max_size=9))

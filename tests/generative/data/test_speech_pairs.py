@@ -201,6 +201,10 @@ def test_resampling_on_request(config, folder, tmp_path):
         SpeechManifest.read(prepare_speech(change(config, sample_rate=8000, resample=True))).tracks["train.clean"].dtype
         == "<f4"
     )
+    # One of a pair at another rate is still its partner.
+    write_wav(config.path / "noisy" / "0.wav", voice(0, 0.1, 8000), 8000)
+    assert len(open_speech(change(config, sample_rate=8000, resample=True)).train) == 6
+    write_pair(config.path, "0", 0)
     rounded = open_speech(change(config, sample_rate=8000, resample=True, storage="int16"))
     for name, (clean, _) in whole(rounded, "validation").items():
         assert np.abs(clean - pairs[name][0]).max() <= 0.5 / 32768
