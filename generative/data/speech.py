@@ -20,6 +20,10 @@ from generative.method import DataFacts
 __all__ = ["SpeechData", "check_speech_batch", "known_speech_facts", "open_speech", "prepare_speech"]
 
 
+_FOLDERS = {"cache", "path", "speech", "noise", "wsj0", "chime3"}
+"""Settings that differ between machines."""
+
+
 def known_speech_facts(config: SpeechDataConfig) -> DataFacts:
     """The shape of a sample, (length,), without data."""
     return DataFacts(sample_shape=(config.length,))
@@ -48,7 +52,7 @@ def open_speech(
     parts = {part: _part(config, part, tracks) for part in PARTS if _has(part, tracks)}
     what = "; ".join([manifest.description, *manifest.notes])
     # What is drawn depends on settings that prepared tracks know nothing of.
-    return _data(config, parts, what, digest([manifest.fingerprint, config.model_dump_json(exclude={"cache"})]))
+    return _data(config, parts, what, digest([manifest.fingerprint, config.model_dump_json(exclude=_FOLDERS)]))
 
 
 def _has(part: str, tracks: Mapping[str, Track]) -> bool:

@@ -112,10 +112,8 @@ def scan(job: Job, wanted: Wanted, threads: ThreadPoolExecutor) -> Scanned:
         usable.append(not reason)
         if reason:
             culprits.add(name, reason)
-        for sound in found:
-            if isinstance(sound, Sound):
-                whole = sound.integers and sound.bits <= 16 and (sound.channels == 1 or wanted.channel == "first")
-                exact = exact and whole and sound.rate == wanted.rate
+            continue
+        exact = exact and all(_is_exact(sound, wanted) for sound in found if isinstance(sound, Sound))
     return Scanned(usable, exact, culprits)
 
 
@@ -124,6 +122,12 @@ def _header(path: Path) -> Sound | str:
         return read_sound(path)
     except UnusableError as error:
         return str(error)
+
+
+def _is_exact(sound: Sound, wanted: Wanted) -> bool:
+    """Whether int16 holds what becomes of a file."""
+    whole = sound.integers and sound.bits <= 16 and sound.rate == wanted.rate
+    return whole and (sound.channels == 1 or wanted.channel == "first")
 
 
 def _refusal(found: Sequence[Sound | str], wanted: Wanted, alike: bool) -> str:
@@ -153,17 +157,14 @@ def pack(
     dtype, journal = DTYPES[storage], folder / f"{job.tracks[0]}.done"
     with ExitStack() as stack:
         files = [stack.enter_context(track_file(folder, track).open("a+b")) for track in job.tracks]
-        done, kept, lengths = _resume(files, journal, np.dtype(dtype).itemsize)
-        culprits = Culprits()
-        for name in sorted({job.names[number] for number in numbers[:done]} - set(kept)):
-            culprits.add(name, "left out before")
+        done, kept, lengths, left_out = _resume(files, journal, np.dtype(dtype).itemsize)
         tell(done)
         threads = stack.enter_context(ThreadPoolExecutor(available_cores()))
         for block in _blocks(numbers[done:]):
             read = map_in_threads(threads, lambda number: _attempt(job, number, wanted), block)
             for number, found in zip(block, read, strict=True):
                 if isinstance(found, str):
-                    culprits.add(job.names[number], found)
+                    left_out[job.names[number]] = found
                     continue
                 kept.append(job.names[number])
                 lengths.append(len(found[0]))
@@ -173,8 +174,11 @@ def pack(
                 file.flush()
                 os.fsync(file.fileno())
             done += len(block)
-            write_json(journal, {"done": done, "names": kept, "lengths": lengths})
+            write_json(journal, {"done": done, "names": kept, "lengths": lengths, "left_out": left_out})
             tell(len(block))
+    culprits = Culprits()
+    for name, reason in left_out.items():
+        culprits.add(name, reason)
     packed = {
         track: PackedTrack(tuple(kept), tuple(lengths), dtype, file_hash(track_file(folder, track)))
         for track in job.tracks
@@ -199,19 +203,23 @@ def _attempt(job: Job, number: int, wanted: Wanted) -> tuple[Signal, ...] | str:
     return "silent" if any(map(is_silent, found)) else found
 
 
-def _resume(files: Sequence[BufferedRandom], journal: Path, itemsize: int) -> tuple[int, list[str], list[int]]:
-    """Items done, names and lengths that the journal vouches for; what comes after them is cut off."""
+def _resume(
+    files: Sequence[BufferedRandom], journal: Path, itemsize: int
+) -> tuple[int, list[str], list[int], dict[str, str]]:
+    """What the journal vouches for: items done, names and lengths of those kept, reasons of those left out.
+
+    What comes after them in the files is cut off.
+    """
     try:
         values = json.loads(journal.read_text(encoding="utf-8"))
-        done, names, lengths = int(values["done"]), list(values["names"]), list(values["lengths"])
+        found = int(values["done"]), list(values["names"]), list(values["lengths"]), dict(values["left_out"])
     except (OSError, ValueError, KeyError, TypeError):
-        done, names, lengths = 0, [], []
-    size = sum(lengths) * itemsize
-    if any(os.fstat(file.fileno()).st_size < size for file in files):
-        done, names, lengths, size = 0, [], [], 0
+        found = 0, [], [], {}
+    if any(os.fstat(file.fileno()).st_size < sum(found[2]) * itemsize for file in files):
+        found = 0, [], [], {}
     for file in files:
-        file.truncate(size)
-    return done, names, lengths
+        file.truncate(sum(found[2]) * itemsize)
+    return found
 
 
 def _blocks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -87,6 +87,8 @@ class SpeechJob:
             DataError: files that cannot be used; those whose headers tell are told before anything is written.
         """
         usable, storages, notes = self._look()
+        for note in self.notes:
+            _LOG.warning("%s: %s", self.config.name, note)
         begin(partial, self.identity())
         total, done, tracks = sum(map(len, usable)), 0, dict[str, PackedTrack]()
 

@@ -114,8 +114,8 @@ class SpeechManifest:
 
     @property
     def fingerprint(self) -> str:
-        """Identity of the samples, wherever they came from."""
-        tracks = {name: [t.lengths, t.dtype, t.sha256] for name, t in self.tracks.items()}
+        """Identity of the samples and their names, wherever they came from."""
+        tracks = {name: [t.names, t.lengths, t.dtype, t.sha256] for name, t in self.tracks.items()}
         return hashlib.sha256(json.dumps([self.rate, tracks]).encode()).hexdigest()
 
     def check(self, folder: Path, hashes: bool = False) -> None:
