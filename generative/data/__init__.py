@@ -20,7 +20,17 @@ Images (and points in the plane), the same way:
   image_prepare.py  decodes once into a cache; image_pack.py writes and reads its files, threads.py helps both
   image_facts.py    the shape of the samples before there are any
   image_files.py    8-bit rounding, PNG files, grids
-What both build on:
+Speech, clean and noisy:
+  speech_config.py  settings of a source (`SpeechDataConfig`, a union by `name`), made of sections in speech_settings.py
+  speech.py         `open_speech`: from a configuration to `SpeechData` (speech_data.py: crops, whole utterances)
+  speech_made.py    speech-like signals without recordings; speech_draws.py: numbers of one sample
+  speech_wave.py, speech_files.py   wav and flac files as one channel at one rate
+  speech_pairs.py   folders of pairs, VoiceBank-DEMAND, EARS-WHAM; speech_wsj0.py: what is made from WSJ0
+  speech_folders.py speech and noise to mix; speech_split.py: what is held out; speech_rooms.py: reverberation
+  speech_voices.py, speech_noises.py, speech_mix.py   who speaks, what disturbs, at which level
+  speech_prepare.py reads the files once into a cache; speech_pack.py writes its tracks, speech_tracks.py reads them
+What all build on:
+  found.py       culprits, counted and named
   cache.py       makes a folder once, complete or not at all; lock.py keeps others waiting; files.py, packages.py
 Order:
   order.py       the keyed permutation that shuffles an epoch in constant memory

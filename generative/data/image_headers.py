@@ -12,32 +12,16 @@ from typing import Any
 
 from generative.data.cache import available_cores
 from generative.data.files import write_json
+from generative.data.found import NAMED, Found
 from generative.data.image_config import DecodedImageConfig
 from generative.data.image_decode import Encoded, Kind, Target, UnsuitableError, read_kind
-from generative.data.image_pool import NAMED, Pool
+from generative.data.image_pool import Pool
 from generative.data.threads import map_in_threads
 from generative.errors import DataError
 
 _CHUNK = 1024
 _THREADS = 8
 """More than cores, since a header is mostly waited for."""
-
-
-@dataclass
-class Found:
-    """How many images, and the names of the first few."""
-
-    count: int = 0
-    names: list[str] = field(default_factory=list)
-
-    def add(self, name: str) -> None:
-        """One more."""
-        self.count += 1
-        if len(self.names) < NAMED:
-            self.names.append(name)
-
-    def __str__(self) -> str:
-        return ", ".join(self.names) + (", ..." if self.count > len(self.names) else "")
 
 
 @dataclass

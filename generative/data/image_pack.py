@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from generative.data.cache import available_cores
 from generative.data.files import check_file, damaged, file_hash, write_aside, write_json
+from generative.data.found import Found
 from generative.data.image_data import NumberFile, StoredImages
 from generative.data.image_decode import Encoded, Target, UnsuitableError, decode
-from generative.data.image_headers import Found, unsuitable
+from generative.data.image_headers import unsuitable
 from generative.data.image_pool import Pool
 from generative.data.manifest import MANIFEST, read_manifest
 from generative.data.threads import map_in_threads

@@ -11,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from generative.data.documents import listing
+from generative.data.found import NAMED
 from generative.data.image_config import FolderImageConfig
 from generative.data.image_decode import SUFFIXES, Encoded
 from generative.errors import DataError
-
-NAMED = 5
-"""Culprits that an error names."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,21 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class RenewedSource(Protocol):
+    """Samples by number that are drawn anew in each epoch: crops, mixtures. `fetch` draws those of epoch 0, seed 0."""
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, indices: Indices) -> Arrays:
+        """See Source."""
+        ...
+
+    def fetch_anew(self, indices: Indices, epochs: Indices, seed: int) -> Arrays:
+        """Samples of `indices` int64[B], each as drawn in its epoch int64[B] under the seed of the run."""
+        ...
+
+
 def checked(indices: Indices, count: int) -> Indices:
     """Sample numbers as int64[B]. Raises IndexError where one is not in 0 .. count-1."""
     numbers = np.asarray(indices, dtype=np.int64)
@@ -70,6 +85,7 @@ class MapFeed:
 
     def __init__(self, source: Source, seed: int, state: Mapping[str, Any] | None) -> None:
         self.source, self.order = source, Order(len(source), seed)
+        self.renewed = source if isinstance(source, RenewedSource) else None
         stored = len(source) if state is None else state.get("length")
         if stored != len(source):
             raise DataError(
@@ -80,7 +96,11 @@ class MapFeed:
 
     def take(self, start: int, first: int, last: int) -> tuple[Arrays, None]:
         """See Feed."""
-        return self.source.fetch(self.order[np.arange(start + first, start + last, dtype=np.int64)]), None
+        counters = np.arange(start + first, start + last, dtype=np.int64)
+        indices = self.order[counters]
+        if self.renewed is not None:
+            return self.renewed.fetch_anew(indices, counters // self.order.n, self.order.seed), None
+        return self.source.fetch(indices), None
 
     def state(self, cursor: Tensor | None) -> State:
         """See Feed."""

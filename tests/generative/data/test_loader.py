@@ -138,6 +138,24 @@ def test_seeds_and_epochs_have_orders_of_their_own():
     assert orders[0] != orders[1] != orders[2] != orders[0]
 
 
+class Renewed(Numbers):
+    """Shows what a sample is drawn from."""
+
+    def fetch_anew(self, indices, epochs, seed):
+        return {"index": torch.from_numpy(np.stack([indices, epochs, np.full(len(indices), seed)], 1))}
+
+
+def test_sources_that_draw_anew_are_told_epoch_and_seed():
+    def rows(**options):
+        loader = Loader(Renewed(5), batch_size=4, seed=9, **options)
+        return [tuple(row) for _ in range(4) for row in next(loader).micro_batches[0]["index"].tolist()]
+
+    found = rows()
+    plain = [row[2] for rows in run(5, 4, None, 1, 4, seed=9)[0] for row in rows]
+    assert found == [(index, counter // 5, 9) for counter, index in enumerate(plain)]
+    assert sorted(rows(rank=0, world=2) + rows(rank=1, world=2)) == sorted(found)
+
+
 def test_state_is_the_given_one_until_a_batch_was_handed_out():
     _, state = run(50, 8, None, 1, 3)
     loader = Loader(Numbers(50), batch_size=8, seed=3, state=state)
