@@ -13,7 +13,7 @@ from torch import Tensor
 
 from generative import __version__
 from generative.errors import CheckpointError, ConfigError
-from generative.hub.card import Card, start_from, task_of
+from generative.hub.card import Card, start_from
 from generative.hub.export import Export
 from generative.hub.files import parse_size
 from generative.hub.folder import check_target
