@@ -29,9 +29,9 @@ test: test-quick test-distributed
 test-quick: setup
 	$(BIN)/pytest -m "not distributed" -n 2
 
-# Two files at a time, of which one may start Ray clusters (see tests/conftest.py): much of a distributed test is waiting.
+# One after the other: clusters and groups of ranks that share two cores keep each other waiting beyond their limits.
 test-distributed: setup
-	$(BIN)/pytest -m distributed -n 2 --dist loadgroup
+	$(BIN)/pytest -m distributed
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launch import ray_cluster
-from launch.cluster_watch import ClusterWatch
+from launch.cluster_watch import ClusterLostError, ClusterWatch
 from launch.restarts import Groups
 
 if TYPE_CHECKING:
@@ -64,6 +64,13 @@ def drive(config: RunConfig, folder: Path, work: bytes, temporary: Path, line: L
     with ray_cluster.ray_environment(config.launch, config.parallel.timeout_seconds):
         try:
             _train(config, folder, work, temporary, line, watch)
+        except SystemExit:
+            ray_cluster.LOG.exception("Ray gives up this process, as it does when its node or the head is gone")
+            error = ClusterLostError(
+                f"{ray_cluster.where(config.launch)}: the Ray cluster, or its node here, has gone away",
+                "a cluster that lives as long as the run",
+                "give the same command again: the run goes on from its newest checkpoint",
+            )
         except BaseException as raised:
             ray_cluster.LOG.exception("the run ends with an error")
             error = raised

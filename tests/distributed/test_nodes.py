@@ -47,7 +47,7 @@ def test_nodes_are_lost_and_the_run_goes_on_with_those_that_are_left(alone, text
             monkeypatch.setenv(key, value)
         wanted = (f"launch.address={cluster.address}", "launch.nodes=2", "launch.min_workers=1")
         process = run.start(*wanted, "launch.wait_seconds=5", "train.steps=400", *QUIET)
-        run.wait_for(lambda: run.step() >= 25, process)
+        run.wait_for(lambda: run.step() >= 25, process, timeout=150)
         first = places(run, 1)
         cluster.kill(first[1])
         run.wait_for(lambda: len(places(run, 2)) == 2 and run.step() >= 100, process)

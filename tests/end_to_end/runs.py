@@ -63,7 +63,9 @@ class Run:
         return output
 
     def logs(self) -> str:
-        parts = [f"--- {p}\n{p.read_text(errors='replace')[-1500:]}" for p in (self.folder / "logs").glob("*")]
+        parts = [
+            f"--- {p}\n{p.read_text(errors='replace')[-1500:]}" for p in (self.folder / "logs").glob("*") if p.is_file()
+        ]
         return "\n".join(parts)
 
     def wait_for(self, condition: Callable[[], object], process: Process, timeout: float = 90) -> object:

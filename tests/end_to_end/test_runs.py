@@ -119,7 +119,8 @@ def test_killed_while_a_checkpoint_is_written(texts, tmp_path):
 
 def test_interrupt_saves_and_any_number_of_workers_goes_on(straight, run, texts, tmp_path):
     process = run.start()
-    run.wait_for(lambda: run.step() >= 15, process)
+    # The run takes a second or two: it is told at once, so that it cannot be over before it hears.
+    run.wait_for(lambda: run.step() >= 1, process)
     process.send_signal(signal.SIGINT)
     output = run.end(process, code=75)
     assert "again" in output
