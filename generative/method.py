@@ -39,6 +39,7 @@ class NetworkSpec:
         ema: decay rates of the averages kept of it (several are possible), each in (0, 1).
         ema_ramp: the half-life of an average is at most this part of the steps so far, so that the first weights are
             soon forgotten; None for the same half-life from the start.
+        ema_warmup: after n steps the rate is at most (1 + n) / (10 + n), which does the same.
         init_from: where its weights start instead: "network:NAME" (another network of this method), or a path of a run
             folder, checkpoint or export, optionally followed by "#NAME" of the network in it.
     """
@@ -47,6 +48,7 @@ class NetworkSpec:
     trainable: bool = True
     ema: tuple[float, ...] = ()
     ema_ramp: float | None = None
+    ema_warmup: bool = False
     init_from: str | None = None
 
 

@@ -46,7 +46,12 @@ class _GroupConfig(TorchConfig):  # type: ignore[misc]
         return _GroupBackend
 
 
-class _LocalTrainer(TorchTrainer):  # type: ignore[misc]
+class _Trainer(TorchTrainer):  # type: ignore[misc]
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """None: Ray's own would abort the workers at Ctrl-C, while they save because the command asked them to."""
+
+
+class _LocalTrainer(_Trainer):
     """Starts seconds sooner; a Ray that has no such door starts with all its parts."""
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -69,7 +74,7 @@ def fit(config: schema.RunConfig, folder: Path, work: Work, nodes: Sequence[str]
     launch = config.launch
     if launch.address is None:
         _start_coordinator()
-    kind = _LocalTrainer if launch.address is None else TorchTrainer
+    kind = _LocalTrainer if launch.address is None else _Trainer
     trainer = kind(
         train_worker,
         train_loop_config={

@@ -62,11 +62,24 @@ def _mee_gan(config: Any, facts: DataFacts) -> Method:
     return MeeGan(config, facts)
 
 
+def _sgmse_config() -> type[Config]:
+    from generative.methods.sgmse.config import SgmseConfig
+
+    return SgmseConfig
+
+
+def _sgmse(config: Any, facts: DataFacts) -> Method:
+    from generative.methods.sgmse.method import Sgmse
+
+    return Sgmse(config, facts)
+
+
 METHODS: Registry[MethodEntry] = Registry(
     "method",
     {
         "masked_diffusion": MethodEntry(_masked_diffusion_config, _masked_diffusion),
         "autoregressive": MethodEntry(_autoregressive_config, _autoregressive),
         "mee_gan": MethodEntry(_mee_gan_config, _mee_gan),
+        "sgmse": MethodEntry(_sgmse_config, _sgmse),
     },
 )

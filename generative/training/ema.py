@@ -19,6 +19,7 @@ class Ema:
             the start of the average.
         rate: decay rate in (0, 1).
         ramp: the half-life is at most this part of the steps taken so far; None for the same rate from the start.
+        warmup: the rate is at most (1 + n) / (10 + n) after n steps.
         publish: called after the weights were changed from here.
     """
 
@@ -28,10 +29,12 @@ class Ema:
         rate: float,
         publish: Callable[[], None] = lambda: None,
         ramp: float | None = None,
+        warmup: bool = False,
     ) -> None:
         if not 0 < rate < 1:
             raise ValueError(f"EMA rate {rate} is not between 0 and 1")
         self.rate, self._weights, self._publish, self._ramp = rate, dict(weights), publish, ramp
+        self._warmup = warmup
         self._worn = False
         self.average: dict[str, Tensor] = {name: weight.detach().float().clone() for name, weight in weights.items()}
 
@@ -46,6 +49,8 @@ class Ema:
         if self._ramp is not None:
             # rate = 0.5^(1 / half-life)
             rate = min(rate, 0.5 ** (1 / (self._ramp * step)))
+        if self._warmup:
+            rate = min(rate, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.average.values()), list(self._weights.values()), 1 - rate)
 
     @contextmanager

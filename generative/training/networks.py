@@ -200,7 +200,7 @@ def _engine(
     )
     trained = engine.trained_names()
     weights = {key: entry.tensor for key, entry in engine.weights().items() if key in trained}
-    engine.emas = [Ema(weights, rate, engine.publish, spec.ema_ramp) for rate in spec.ema]
+    engine.emas = [Ema(weights, rate, engine.publish, spec.ema_ramp, spec.ema_warmup) for rate in spec.ema]
     return engine
 
 

@@ -59,7 +59,13 @@ def test_nodes_are_lost_and_the_run_goes_on_with_those_that_are_left(alone, text
     assert places(run, 3) in ([node] for node in second)  # and then there was one
     assert "there is room for 1 of 2 workers: going on with 1 (launch.min_workers=1)" in output
     assert [event["kind"] for event in run.lines("events.jsonl")].count("restart") == 2
-    assert run.losses() == pytest.approx(alone.losses(), rel=1e-5)
+    assert_same(run.losses(), alone.losses())
+
+
+def assert_same(losses: list[float], expected: list[float]) -> None:
+    """Two ranks add in another order than one, which grows with the steps; a batch lost or seen twice is 1e-1."""
+    assert losses[:20] == pytest.approx(expected[:20], rel=1e-5)
+    assert losses == pytest.approx(expected, rel=2e-4)
 
 
 SWITCH = """
@@ -145,7 +151,7 @@ def test_workers_on_two_hosts_talk_over_the_network_between_them(alone, texts, n
         finally:
             kill_group(process)
         assert len(set(places(run, 1))) == 2
-        assert run.losses() == pytest.approx(alone.losses(), rel=1e-5)
+        assert_same(run.losses(), alone.losses())
     finally:
         network.close()
         shutil.rmtree(folder, ignore_errors=True)

@@ -73,6 +73,59 @@ class WrappingConfig(Config):
     sigma_data: float = Field(default=0.1, gt=0)
 
 
+class FineTuningConfig(Config):
+    """Training on the network's own reverse process (CRP, arXiv 2309.09677), from weights that are trained already."""
+
+    steps: PositiveInt = 1
+    """Reverse steps; only the last has a gradient."""
+    start: float = Field(default=0.5, gt=0, le=1)
+    """Time at which they begin."""
+    step_rule: Literal["grid", "uniform"] = "grid"
+    """As in sampling."""
+
+
+class SpeechSamplingConfig(Config):
+    """How noise is taken away. What belongs to another sampler than the chosen one has no effect."""
+
+    sampler: Literal[
+        "auto", "predictor_corrector", "euler_maruyama", "heun", "ode", "exponential", "bridge_ode", "bridge_sde"
+    ] = "auto"
+    """auto: bridge_ode for a bridge sbve that predicts data, else predictor_corrector; both as published."""
+    steps: PositiveInt = 30
+    """N. Network calls are N (exponential, bridge, euler_maruyama), N (corrector_steps + 1) (predictor_corrector),
+    2 N + 1 (heun), as many as it takes (ode)."""
+    start: float | None = Field(default=None, gt=0, le=1)
+    """Time at which sampling starts (not for bridge_ode, bridge_sde); null: at the end of the process."""
+    end: float | None = Field(default=None, gt=0, lt=1)
+    """Earliest time; null: t_eps, or 1e-4 for bridge_ode and bridge_sde."""
+    corrector: Literal["ald", "langevin", "none"] = "ald"
+    """Of predictor_corrector."""
+    corrector_steps: PositiveInt = 1
+    """Of predictor_corrector, at each time."""
+    snr: float = Field(default=0.5, gt=0)
+    """Step size of the corrector; 0.33 for dereverberation."""
+    step_rule: Literal["grid", "uniform"] = "grid"
+    """Steps of predictor_corrector: as released since June 2024, or before."""
+    order: Literal[1, 2] = 2
+    """Of exponential."""
+    stochastic: bool = False
+    """exponential with fresh noise in each step."""
+    spacing: Literal["time", "log_snr"] = "time"
+    """Times of exponential: equal steps of t, or of the signal-to-noise ratio."""
+    network_time: Literal["current", "previous"] = "current"
+    """Time that the network of bridge_ode, bridge_sde is told: of the new state (released), or of the one given."""
+    least_network_time: float = Field(default=0.0, ge=0, lt=1)
+    """The network of bridge_ode, bridge_sde is told no earlier time than this."""
+    tolerance: float = Field(default=1e-5, gt=0)
+    """Relative and absolute, of ode."""
+    padding: Literal["zero", "reflection", "replication"] = "reflection"
+    """How frames are added at the end, up to the number that the network can halve (released: zero for v1)."""
+    window: PositiveInt = 1024
+    """Frames that the network sees at once; longer files are done in windows, joined in every network call."""
+    overlap: float = Field(default=0.25, gt=0, le=0.5)
+    """Part of a window that it shares with the next, in which one fades into the other."""
+
+
 class SgmseConfig(Config):
     """Speech enhancement and dereverberation in the complex STFT domain (SGMSE+, arXiv 2208.05830 and 2409.10753)."""
 
@@ -88,8 +141,15 @@ class SgmseConfig(Config):
     """Whose largest magnitude a pair is divided by."""
     process: ProcessConfig = OuveConfig()
     wrapping: WrappingConfig = WrappingConfig()
-    steps: PositiveInt = 30
-    """N of the sampler, where none is given."""
+    weighting: Literal["1", "sigma^2", "edm"] = "1"
+    """Of the loss of denoisers, by noise level."""
+    l1_weight: float = Field(default=1e-3, ge=0)
+    """Of the time-domain term of data prediction."""
+    pesq_weight: float = Field(default=0.0, ge=0)
+    """Of the PESQ term of data prediction (needs torch-pesq); published: 5e-4."""
+    fine_tuning: FineTuningConfig | None = None
+    """Train on the reverse process instead; init_from names the weights to start from."""
+    sampling: SpeechSamplingConfig = SpeechSamplingConfig()
     ema: list[float] = [0.999]
     """Decay rates of the averages of the network, each in (0, 1)."""
     init_from: str | None = None
@@ -101,6 +161,16 @@ class SgmseConfig(Config):
         return "v2" if isinstance(self.network, NcsnppConfig) and self.network.variant == "v2" else "v1"
 
     @property
+    def is_bridge(self) -> bool:
+        """Whether the samplers of the Schroedinger bridge apply."""
+        return self.process.name == "sbve" and self.wrapping.loss_type == "data_prediction"
+
+    @property
+    def length(self) -> int:
+        """Samples of a training crop, of which the transform makes `frames` frames."""
+        return (self.frames - 1) * self.spectrogram.hop
+
+    @property
     def bins(self) -> int:
         """F."""
         return self.spectrogram.n_fft // 2 + 1
@@ -109,6 +179,19 @@ class SgmseConfig(Config):
     def _consistent(self) -> SgmseConfig:
         if not all(0.0 < decay < 1.0 for decay in self.ema):
             raise combination(f"ema={self.ema}", "decay rates above 0 and below 1", "correct method.ema")
+        if self.fine_tuning is not None and self.init_from is None:
+            raise combination(
+                "fine_tuning without init_from",
+                "a trained network to start from",
+                "set method.init_from to a run folder, checkpoint or imported model",
+            )
+        if self.sampling.sampler.startswith("bridge") and not self.is_bridge:
+            raise combination(
+                f"sampling.sampler={self.sampling.sampler} with process.name={self.process.name} and "
+                f"wrapping.loss_type={self.wrapping.loss_type}",
+                "process.name=sbve with wrapping.loss_type=data_prediction",
+                "set method.sampling.sampler=auto",
+            )
         if self.version == "v1" and self.wrapping != WrappingConfig():
             raise combination(
                 "wrapping with scalings or another loss, around a network that is not of variant v2",

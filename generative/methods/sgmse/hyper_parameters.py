@@ -15,7 +15,8 @@ from generative.nets.ncsnpp_config import NcsnppConfig
 
 BACKBONES: Mapping[str, Variant] = {"ncsnpp": "v1", "ncsnpp_v2": "v2", "ncsnpp_48k": "48k"}
 SECTIONS: Mapping[str, Mapping[str, str]] = {
-    "": {"sr": "sample_rate", "num_frames": "frames", "normalize": "normalize", "N": "steps"},
+    "": {"sr": "sample_rate", "num_frames": "frames", "normalize": "normalize"},
+    "sampling": {"N": "steps"},
     "spectrogram": {
         "n_fft": "n_fft",
         "hop_length": "hop",

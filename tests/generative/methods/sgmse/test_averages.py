@@ -1,31 +1,25 @@
 from __future__ import annotations
 
-import pytest
 import torch
 
-from generative.methods.sgmse.averages import averages, warmed_rate
 from generative.training.ema import Ema
 
 
 def test_published_averages(arrays, near) -> None:
     golden = arrays("ema")
-    found = torch.stack(list(averages(golden["params"], golden["decay"].item())))
-    near(found, golden["shadow"], 1e-6)
-
-
-def test_rates_rise_to_the_final_one() -> None:
-    assert warmed_rate(0.999, 1) == pytest.approx(2 / 11)
-    assert warmed_rate(0.999, 8989) < 0.999
-    assert warmed_rate(0.999, 8990) == pytest.approx(0.999)
-    assert warmed_rate(0.999, 10**6) == 0.999
-
-
-def test_the_trainers_average_is_the_same_where_the_warm_up_does_not_bind() -> None:
-    rate = 0.18  # below 2/11, the rate of the first update
-    steps = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
-    weight = steps[0].clone()
-    ema = Ema({"w": weight}, rate)
-    for count, wanted in enumerate(averages(steps, rate), start=1):
-        weight.copy_(steps[count])
+    weight = golden["params"][0].clone()
+    ema, found = Ema({"w": weight}, golden["decay"].item(), warmup=True), []
+    for count, value in enumerate(golden["params"][1:], start=1):
+        weight.copy_(value)
         ema.update(count)
-        torch.testing.assert_close(ema.average["w"], wanted)
+        found.append(ema.average["w"].clone())
+    near(torch.stack(found), golden["shadow"], 1e-6)
+
+
+def test_the_warm_up_ends_where_its_rate_reaches_the_final_one() -> None:
+    for step, rate in ((1, 2 / 11), (8989, 8990 / 8999), (8990, 0.999), (10**6, 0.999)):
+        weight = torch.zeros(1, dtype=torch.float64)
+        ema = Ema({"w": weight}, 0.999, warmup=True)
+        ema.average["w"] = torch.ones(1, dtype=torch.float64)
+        ema.update(step)
+        torch.testing.assert_close(ema.average["w"].item(), rate, rtol=0, atol=1e-12)

@@ -33,7 +33,7 @@ V2 = {
     "process": {"name": "sbve", "k": 2.5, "c": 0.3, "t_eps": 0.03},
     "ema": [0.9],
     "frames": 32,
-    "steps": 12,
+    "sampling": {"steps": 12},
     "sample_rate": 8000,
     "normalize": "clean",
 }
@@ -89,7 +89,7 @@ def test_settings_are_kept(tiny):
     assert config.process.model_dump() == {
         "name": "ouve", "theta": 1.5, "sigma_min": 0.05, "sigma_max": 0.5, "t_eps": 0.03
     }  # fmt: skip
-    assert (config.version, config.ema, config.steps) == ("v1", [0.999], 30)
+    assert (config.version, config.ema, config.sampling.steps) == ("v1", [0.999], 30)
 
 
 def swapped(checkpoint):
@@ -156,7 +156,7 @@ def test_early_names(tiny):
     config = from_lightning(tiny).config
     process = {"name": "bbed", "k": 2.6, "theta": 0.51, "t_eps": 0.03}
     assert config.process.model_dump() == process
-    assert (config.network.variant, config.network.centered, config.steps) == ("v1", False, 25)
+    assert (config.network.variant, config.network.centered, config.sampling.steps) == ("v1", False, 25)
 
 
 def test_settings_that_are_not_told_are_those_of_the_first_version(tiny):

@@ -1,0 +1,79 @@
+"""The sampler of a configuration: from a noisy spectrogram to an estimate of the clean one."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from generative.methods.sgmse.bridges import SBVE
+from generative.methods.sgmse.config import SgmseConfig
+from generative.methods.sgmse.noise import Noise
+from generative.methods.sgmse.parts import process_of, wrapping_of
+from generative.methods.sgmse.samplers.bridge import bridge
+from generative.methods.sgmse.samplers.common import Sampled
+from generative.methods.sgmse.samplers.exponential import exponential
+from generative.methods.sgmse.samplers.flow import heun, ode
+from generative.methods.sgmse.samplers.predictor_corrector import predictor_corrector
+from generative.methods.sgmse.wrapping import Network
+
+BRIDGE_END = 1e-4
+"""Earliest time of the released bridge samplers."""
+
+
+def sampler_name(config: SgmseConfig) -> str:
+    """That of `sampling.sampler`, with auto resolved."""
+    if config.sampling.sampler != "auto":
+        return config.sampling.sampler
+    return "bridge_ode" if config.is_bridge else "predictor_corrector"
+
+
+def sampled(config: SgmseConfig, net: Network, y: Tensor, noise: Noise, frames: Tensor | None = None) -> Sampled:
+    """Draw from the model, given the noisy spectrogram.
+
+    Args:
+        config: with the section `sampling`.
+        net: the raw network.
+        y: complex [B, 1, F, K].
+        noise: see the samplers.
+        frames: int64[B], frames of each item before padding.
+    """
+    chosen, name, process = config.sampling, sampler_name(config), process_of(config)
+    score, denoiser = (make(net, process) for make in (wrapping_of(config).score, wrapping_of(config).denoiser))
+    steps, start, end = chosen.steps, chosen.start, chosen.end
+    match name:
+        case "bridge_ode" | "bridge_sde":
+            assert isinstance(process, SBVE)
+            return bridge(
+                denoiser,
+                process,
+                y,
+                noise,
+                steps=steps,
+                kind="ode" if name == "bridge_ode" else "sde",
+                network_time=chosen.network_time,
+                end=end or BRIDGE_END,
+                least_network_time=chosen.least_network_time,
+            )
+        case "exponential":
+            options = {"order": chosen.order, "stochastic": chosen.stochastic, "spacing": chosen.spacing}
+            return exponential(denoiser, process, y, noise, steps=steps, start=start, end=end, **options)  # type: ignore[arg-type]
+        case "heun":
+            return heun(score, process, y, noise, steps=steps, start=start, end=end)
+        case "ode":
+            limit = chosen.tolerance
+            return ode(score, process, y, noise, rtol=limit, atol=limit, start=start, end=end, frames=frames)
+        case _:
+            plain = name == "euler_maruyama"
+            return predictor_corrector(
+                score,
+                process,
+                y,
+                noise,
+                steps=steps,
+                corrector="none" if plain else chosen.corrector,
+                corrector_steps=chosen.corrector_steps,
+                snr=chosen.snr,
+                step_rule="uniform" if plain else chosen.step_rule,
+                start=start,
+                end=end,
+                frames=frames,
+            )
