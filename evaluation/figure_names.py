@@ -1,4 +1,4 @@
-"""How the figures of image models are called, and which way is better."""
+"""How figures of images and of speech are called, and which way is better."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FigureName:
         return self.label[:1].lower() + self.label[1:] if self.label[1:2].islower() else self.label
 
 
-IMAGE_FIGURES: Mapping[str, FigureName] = {
+_IMAGE: Mapping[str, FigureName] = {
     "fid": FigureName("FID", "lower", "0 where both sets have one distribution"),
     "modes": FigureName("Modes", "higher"),
     "mode_kl": FigureName("KL of the modes to uniform", "lower", "0 where all modes are equally frequent"),
@@ -46,6 +46,22 @@ IMAGE_FIGURES: Mapping[str, FigureName] = {
     "f1_8": FigureName("PRD F1/8 (precision)", "higher", "at most 1"),
     "i_variance": FigureName("I-Variance", "higher"),
 }
+
+_SPEECH: Mapping[str, FigureName] = {
+    "si_sdr": FigureName("SI-SDR", "higher"),
+    "estoi": FigureName("ESTOI", "higher", "at most 1"),
+    "pesq_wb": FigureName("PESQ (wide band)", "higher", "at most 4.64"),
+    "pesq_nb": FigureName("PESQ (narrow band)", "higher", "at most 4.55"),
+    "stoi": FigureName("STOI", "higher", "at most 1"),
+    "si_sir": FigureName("SI-SIR", "higher"),
+    "si_sar": FigureName("SI-SAR", "higher"),
+}
+
+KNOWN_FIGURES: Mapping[str, FigureName] = {
+    **_IMAGE,
+    **_SPEECH,
+    **{f"noisy_{key}": FigureName(f"{name.label} of the noisy", name.better) for key, name in _SPEECH.items()},
+}
 """By key of evaluation.json, those first that tell most."""
 
 _TOTAL = re.compile(r"([\d,]+) modes\b")
@@ -57,11 +73,11 @@ def out_of(key: str, protocol: str) -> str:
     return f"of {found[1]}" if found else ""
 
 
-HEADLINES = ("fid", "coverage", "modes")
-"""Figures that stand for an image model where a line has room for three; the first one where it has for one."""
+HEADLINES = ("fid", "coverage", "modes", "si_sdr", "estoi", "pesq_wb", "pesq_nb")
+"""Figures that stand for a model where a line has room for some; the first one where it has for one."""
 
 
 def chief_figures(keys: Iterable[str]) -> list[str]:
-    """Keys of the figures that sum up an evaluation: some of an image model's, or else the first one."""
+    """Keys of the figures that sum up an evaluation: those known to, or else the first one."""
     known = list(keys)
     return [key for key in HEADLINES if key in known] or known[:1]

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from evaluation.estimate import Estimate, mean_estimate
 from evaluation.speech_pool import in_pool
-from evaluation.speech_scores import METRICS, check_speech_metrics, default_metrics, score, utterance
+from evaluation.speech_scores import METRICS, available_metrics, check_speech_metrics, default_metrics, score, utterance
 from generative.errors import DataError
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "FileScore",
     "SpeechFigures",
     "SpeechItem",
+    "available_metrics",
     "check_speech_metrics",
     "default_metrics",
     "merge",

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -174,6 +175,11 @@ def default_metrics(rate: int) -> tuple[str, ...]:
     """All that fit the rate: PESQ nb below 16 kHz, else wb; whether or not their packages are installed."""
     left_out = "pesq_wb" if rate < 16000 else "pesq_nb"
     return tuple(name for name in METRICS if name != left_out)
+
+
+def available_metrics(rate: int) -> tuple[str, ...]:
+    """Those of `default_metrics` whose packages are installed."""
+    return tuple(n for n in default_metrics(rate) if not METRICS[n].package or find_spec(METRICS[n].package))
 
 
 def score(heard: Heard, metrics: Sequence[str]) -> tuple[dict[str, float], dict[str, str]]:

@@ -12,7 +12,18 @@ from typing import Annotated
 import typer
 
 from generative.errors import GenerativeError
-from launch import bench_cli, chaos_cli, configs_cli, data_cli, export_cli, import_cli, plan_cli, run_cli, submit_cli
+from launch import (
+    bench_cli,
+    chaos_cli,
+    configs_cli,
+    data_cli,
+    enhance_cli,
+    export_cli,
+    import_cli,
+    plan_cli,
+    run_cli,
+    submit_cli,
+)
 
 app = typer.Typer(
     help="Train, sample, edit and evaluate generative models, from one laptop core to many nodes.",
@@ -28,6 +39,7 @@ app.command("status")(run_cli.status)
 app.command("logs")(run_cli.logs)
 app.command("sample")(run_cli.sample)
 app.command("evaluate")(run_cli.evaluate)
+app.command("enhance")(enhance_cli.enhance)
 app.command("export")(export_cli.export)
 app.command("import")(import_cli.import_)
 app.command("submit")(submit_cli.submit)

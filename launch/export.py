@@ -28,7 +28,7 @@ from generative.training.exported import MODEL_TYPE
 from generative.training.networks import compare_weights, weight_names
 from launch.export_card import make_card
 from launch.modality import build_method
-from launch.opened import read_config
+from launch.opened import read_config, run_folder_of
 from launch.schema import RunConfig
 
 Layout = Literal["generative", "llama", "released"]
@@ -113,7 +113,7 @@ def export_run(path: str | Path, to: str | Path, asked: Asked, say: Say, progres
 
 def export_released(path: Path, target: Path, asked: Asked, say: Say) -> list[Path]:
     """Write the networks of a run or checkpoint as the released code of its method reads them; errors as above."""
-    method: Any = read_config(_run_folder(path)).method
+    method: Any = read_config(run_folder_of(path)).method
     files_of = RELEASED[method.name]
     checkpoint = open_checkpoint(path, on_event=lambda kind, step, message: say(kind, message))
     average = choose_average(method.ema, asked.weights)
@@ -125,13 +125,9 @@ def export_released(path: Path, target: Path, asked: Asked, say: Say) -> list[Pa
     return written
 
 
-def _run_folder(path: Path) -> Path:
-    return path.parent.parent if path.parent.name == "checkpoints" else path
-
-
 def open_subject(path: Path, asked: Asked, say: Say) -> Subject:
     """Find the network, and make sure that the checkpoint has it, whole."""
-    folder = _run_folder(path)
+    folder = run_folder_of(path)
     config = read_config(folder)
     say("check", f"{path}: files against their hashes")
     checkpoint = open_checkpoint(path, on_event=lambda kind, step, message: say(kind, message))

@@ -22,9 +22,8 @@ from launch.image_evaluation import (
 )
 from launch.image_samples import sample_streams
 from launch.opened import Changes, OpenRun, open_run
-from launch.ray_map import Progress, map_items
+from launch.ray_map import Progress, log_file, map_items, parts
 from launch.sections import LaunchConfig
-from launch.text_actors import log_file, parts
 
 Item = tuple[str, int, int]
 """("generated" or "real", first, last plus one)."""
@@ -57,7 +56,7 @@ def parts_with(
             progress(total * done // items, total)
 
     make = partial(_scorer, str(run.checkpoint.path), changes)
-    scored: list[Arrays] = map_items(work, make, launch, log_file(run), tell)
+    scored: list[Arrays] = map_items(work, make, launch, log_file(run.folder), tell)
     found: dict[str, list[Part]] = {kind: [] for kind in counts}
     for (kind, _, _), arrays in zip(work, scored, strict=True):
         found[kind].append(Part.from_tensors({name: torch.from_numpy(array) for name, array in arrays.items()}))
@@ -95,7 +94,7 @@ def sampler_with(
         if not made:
             work = parts(count, launch.workers, 250)
             make = partial(_drawer, str(run.checkpoint.path), changes)
-            drawn: list[Any] = map_items(work, make, launch, log_file(run), progress)
+            drawn: list[Any] = map_items(work, make, launch, log_file(run.folder), progress)
             made.append(torch.from_numpy(np.concatenate(drawn)))
         return made[0][ids]
 

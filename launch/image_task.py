@@ -38,7 +38,7 @@ from launch.image_evaluation import (
 )
 from launch.image_opened import draw, measure, shown
 from launch.image_samples import look, sample_streams
-from launch.modality import Progress, build_method, describe_weights
+from launch.modality import Progress, budget_steps, build_method, describe_weights, gathered, share
 from launch.schema import RunConfig
 
 __all__ = [
@@ -120,18 +120,8 @@ def check_checkpoint(data: ImageData, checkpoint: Checkpoint) -> None:
 
 def steps(config: RunConfig, method: Any, facts: DataFacts) -> int:
     """train.steps, or as many as train.flops pays for by the method's own count."""
-    if config.train.steps is not None:
-        return int(config.train.steps)
-    assert config.train.flops is not None
     size = config.train.batch_size
-    count = int(config.train.flops / method.flops(fake_batch(facts, size, size)))
-    if count < 1:
-        raise ConfigError(
-            f"train.flops={config.train.flops:g} is less than one step of this model",
-            expected="a budget of at least one step",
-            remedy="raise train.flops or lower train.batch_size",
-        )
-    return count
+    return budget_steps(config, lambda flops: flops / method.flops(fake_batch(facts, size, size)))
 
 
 def fake_batch(facts: DataFacts, size: int, global_batch: int) -> dict[str, Tensor]:
@@ -219,19 +209,13 @@ def finish(config: RunConfig, data: ImageData, trainer: Trainer, run_dir: Path) 
 def measured_shares(subject: Subject, rank: int, world: int) -> tuple[Part, Part | None]:
     """A rank's share of the samples, and of the real images."""
     settings = subject.settings
-    generated = scorer(subject)(_share(settings.samples, rank, world))
+    generated = scorer(subject)(share(settings.samples, rank, world))
     if subject.data.kind == "points":
         return generated, None
-    return generated, reference_scorer(subject)(_share(len(reference_of(settings, subject.data)[1]), rank, world))
-
-
-def _share(count: int, rank: int, world: int) -> range:
-    return range(rank * count // world, (rank + 1) * count // world)
+    return generated, reference_scorer(subject)(share(len(reference_of(settings, subject.data)[1]), rank, world))
 
 
 def all_of(mine: Part, collectives: Collectives, device: torch.device) -> Part:
     """The parts of all ranks together, on all ranks."""
-    blob = torch.frombuffer(bytearray(save(mine.tensors())), dtype=torch.uint8).to(device)
-    sizes = collectives.gather(torch.tensor([len(blob)], device=device))
-    parts = torch.split(collectives.gather(blob).cpu(), sizes.tolist())
-    return reduce(Part.merge, (Part.from_tensors(load(part.numpy().tobytes())) for part in parts))
+    parts = gathered(save(mine.tensors()), collectives, device)
+    return reduce(Part.merge, (Part.from_tensors(load(part)) for part in parts))

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import torch
 from torch import Tensor
 
-from generative.method import DataFacts
+from generative.errors import ConfigError
+from generative.method import Collectives, DataFacts
 from generative.methods.catalogue import METHODS
 from generative.training.hooks import Hook
 from generative.training.trainer import Trainer
@@ -122,6 +124,38 @@ def modality(config: RunConfig) -> Modality:
 def build_method(config: RunConfig, facts: DataFacts) -> Any:
     """The method of a configuration, for data of these facts."""
     return METHODS[config.method.name].build(config.method, facts)
+
+
+def budget_steps(config: RunConfig, affordable: Callable[[float], float]) -> int:
+    """train.steps, or the steps that train.flops pays for, by the method's own count.
+
+    Raises:
+        ConfigError: a budget of less than one step.
+    """
+    if config.train.steps is not None:
+        return int(config.train.steps)
+    assert config.train.flops is not None
+    count = int(affordable(config.train.flops))
+    if count < 1:
+        raise ConfigError(
+            f"train.flops={config.train.flops:g} is less than one step of this model",
+            expected="a budget of at least one step",
+            remedy="raise train.flops or lower train.batch_size",
+        )
+    return count
+
+
+def gathered(blob: bytes, collectives: Collectives, device: torch.device) -> list[bytes]:
+    """The bytes of every rank, in their order, on all ranks."""
+    mine = torch.frombuffer(bytearray(blob), dtype=torch.uint8).to(device)
+    sizes = collectives.gather(torch.tensor([len(blob)], device=device))
+    parts = torch.split(collectives.gather(mine).cpu(), sizes.tolist())
+    return [part.numpy().tobytes() for part in parts]
+
+
+def share(count: int, rank: int, world: int) -> range:
+    """A rank's part of `count` items."""
+    return range(rank * count // world, (rank + 1) * count // world)
 
 
 def describe_weights(trainer: Trainer, weights: str) -> str:

@@ -58,6 +58,12 @@ class OpenRun:
         return f"ema {rates[0]}" if weights == "ema" and rates else "trained"
 
 
+def run_folder_of(path: str | Path) -> Path:
+    """The run folder of a run or of one of its checkpoints."""
+    path = Path(path)
+    return path.parent.parent if path.parent.name == "checkpoints" else path
+
+
 def read_config(folder: Path, changes: Mapping[str, Any] | None = None) -> RunConfig:
     """The resolved configuration of a run folder.
 
@@ -112,7 +118,7 @@ def open_run(path: str | Path, changes: Mapping[str, Any] | None = None) -> Open
         ConfigError, RunFolderError, CheckpointError, DataError: what is missing, damaged, or not a run.
     """
     path = Path(path)
-    folder = path.parent.parent if path.parent.name == "checkpoints" else path
+    folder = run_folder_of(path)
     config = read_config(folder, changes)
     checkpoint = open_checkpoint(path)
     kind = modality(config)

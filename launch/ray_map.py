@@ -253,6 +253,17 @@ class _Job:
         return told
 
 
+def parts(count: int, workers: int, most: int) -> list[tuple[int, int]]:
+    """range(count) cut into (first, last plus one) of at most `most`, and small enough that each worker has one."""
+    size = max(1, min(most, -(-count // workers)))
+    return [(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def log_file(folder: Path) -> Path:
+    """Where Ray and the workers write, for a run in `folder`."""
+    return folder / "logs" / "ray_map.log"
+
+
 def _nothing_done(log: Path) -> ResourceError:
     return ResourceError(
         f"no worker has finished anything for {ITEM_SECONDS / 3600:g} h",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.estimate import format_value
-from evaluation.figure_names import IMAGE_FIGURES, chief_figures, out_of
+from evaluation.figure_names import KNOWN_FIGURES, chief_figures, out_of
 from evaluation.reporting.pictures import KINDS, picture_path
 from launch.folder import read_json
 
@@ -30,7 +30,7 @@ def result_lines(folder: Path, shown: str) -> Iterator[tuple[str, str]]:
     if evaluation.get("figures"):
         yield "evaluate", evaluation_line(evaluation)
     samples = sorted((folder / "samples").glob("step_*.json"), key=lambda path: (len(path.name), path.name))
-    if samples and (line := _newest_grid(samples, shown) or sample_line(read_json(samples[-1]))):
+    if samples and (line := _newest_grid(samples, shown) or sample_line(read_json(samples[-1]), f"{shown}/samples")):
         yield "sample", line
     if (folder / "report.html").exists():
         yield "report", f"{shown}/report.html"
@@ -57,7 +57,7 @@ def evaluation_line(evaluation: dict[str, Any]) -> str:
     """The first figure with its data and protocol, and the bigram baseline beside it; of images up to three figures."""
     figures: dict[str, dict[str, Any]] = evaluation["figures"]
     key, main = next(iter(figures.items()))
-    if key in IMAGE_FIGURES:
+    if key in KNOWN_FIGURES:
         parts = [f"{figure_name(name)} {measured(figures[name], name)}" for name in chief_figures(figures)]
         extractor = f", features of extractor {evaluation['extractor']}" if evaluation.get("extractor") else ""
         return f"{' · '.join(parts)} ({evaluation.get('data') or main.get('protocol', '')}{extractor})"
@@ -77,8 +77,8 @@ def _protocol(evaluation: dict[str, Any], figure: dict[str, Any]) -> str:
 
 def figure_name(key: str) -> str:
     """How a figure's key is written."""
-    if key in IMAGE_FIGURES:
-        return IMAGE_FIGURES[key].inline
+    if key in KNOWN_FIGURES:
+        return KNOWN_FIGURES[key].inline
     first, *rest = key.split("_")
     return " ".join([{"elbo": "ELBO", "nll": "NLL"}.get(first, first), *rest])
 
@@ -135,8 +135,10 @@ def _protocol_parts(figure: dict[str, Any]) -> list[str]:
     return parts if told else [*parts, f"n={n:,}"]
 
 
-def sample_line(samples: dict[str, Any]) -> str:
-    """One infilling (or else one sample) as prompt and text."""
+def sample_line(samples: dict[str, Any], shown: str = "") -> str:
+    """One infilling (or else one sample) as prompt and text; of sounds where the first is, and what it gained."""
+    if sounds := [item for item in _items(samples) if item.get("kind") == "speech"]:
+        return _sound(sounds[0], shown)
     items = [item for item in _items(samples) if item.get("kind") not in KINDS]
     item = next((i for i in items if i.get("kind") == "infill"), items[0] if items else None)
     if item is None:
@@ -147,6 +149,13 @@ def sample_line(samples: dict[str, Any]) -> str:
     prompt = str(item["prompt"])
     begin = max(0, prompt.find(MASK) - LONGEST // 3)
     return f"{_quote(prompt, begin)} -> {_quote(text, begin)}"
+
+
+def _sound(item: dict[str, Any], folder: str) -> str:
+    """Where an enhanced utterance lies, and its first figure before and after."""
+    name, figure = next(iter(dict[str, Any](item.get("figures") or {}).items()), ("", None))
+    gain = f" ({figure_name(name)} {figure['noisy']:.1f} -> {figure['enhanced']:.1f})" if figure else ""
+    return f"{folder}/{dict(item.get('sounds') or {}).get('enhanced', '')}{gain}"
 
 
 def _quote(text: str, begin: int) -> str:

@@ -12,7 +12,7 @@ from generative.training.checkpoint import open_checkpoint
 from generative.training.runfolder import write_json
 from launch.asked import as_changes, asked_launch, split_overrides
 from launch.modality import AskedSamples, Progress, modality
-from launch.opened import Changes, OpenRun, open_run, read_config
+from launch.opened import Changes, OpenRun, open_run, read_config, run_folder_of
 
 __all__ = ["OpenRun", "evaluate_run", "open_run", "read_config", "sample_run", "samples_shown"]
 
@@ -56,7 +56,7 @@ def sample_run(
         "method.sampling.name": order,
     }
     launch_overrides, others = split_overrides(overrides, ("sample", "method.sampling"))
-    changes = dict(modality(read_config(_folder_of(path))).WHEN_ASKED) | _given(options) | as_changes(others)
+    changes = dict(modality(read_config(run_folder_of(path))).WHEN_ASKED) | _given(options) | as_changes(others)
     run = open_run(path, changes)
     launch = asked_launch(run.config.launch, launch_overrides, workers)
     drawn = modality(run.config).draw(run, AskedSamples(prompt, infill), launch, changes, progress)
@@ -66,13 +66,7 @@ def sample_run(
 
 def samples_shown(path: str | Path, drawn: Mapping[str, Any]) -> list[str]:
     """What `sample_run` drew, as the terminal shows it."""
-    return modality(read_config(_folder_of(path))).shown(drawn)
-
-
-def _folder_of(path: str | Path) -> Path:
-    """The run folder of a run or of one of its checkpoints."""
-    path = Path(path)
-    return path.parent.parent if path.parent.name == "checkpoints" else path
+    return modality(read_config(run_folder_of(path))).shown(drawn)
 
 
 def _given(options: Changes) -> dict[str, Any]:

@@ -11,18 +11,21 @@ from generative.config import Config, load
 from generative.config_messages import combination
 from generative.data.config import TextDataConfig
 from generative.data.image_config import ImageDataConfig
+from generative.data.speech_config import SpeechDataConfig
 from generative.methods.autoregressive.config import AutoregressiveConfig
 from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
 from generative.methods.mee_gan.config import MeeGanConfig
+from generative.methods.sgmse.config import SgmseConfig
 from generative.training.config import ParallelConfig, TrainConfig
 from launch.image_sections import ImageEvaluation, ImageSampling
 from launch.sections import LaunchConfig, PlanConfig, RunSection, TextEvaluation, TextSampling, TrackerConfig
+from launch.speech_sections import SpeechEvaluation, SpeechSampling
 
 
 class RunConfig(Config):
     """A run: method, data, training, evaluation, and where it runs. Each kind of data has a subclass of its own."""
 
-    kind: ClassVar[Literal["text", "image"]]
+    kind: ClassVar[Literal["text", "image", "speech"]]
     """What the samples are; picks the module that knows how to open, draw and measure them (`launch.modality`)."""
 
     name: str = ""
@@ -89,10 +92,21 @@ class ImageRunConfig(RunConfig):
         return self
 
 
+class SpeechRunConfig(RunConfig):
+    """A model that enhances speech."""
+
+    kind = "speech"
+    method: SgmseConfig
+    data: SpeechDataConfig
+    evaluate: SpeechEvaluation = SpeechEvaluation()
+    sample: SpeechSampling = SpeechSampling()
+
+
 SCHEMAS: dict[str, type[RunConfig]] = {
     "masked_diffusion": TextRunConfig,
     "autoregressive": TextRunConfig,
     "mee_gan": ImageRunConfig,
+    "sgmse": SpeechRunConfig,
 }
 """The configuration that belongs to a method."""
 
@@ -102,7 +116,9 @@ KINDS: tuple[type[RunConfig], ...] = tuple(dict.fromkeys(SCHEMAS.values()))
 class AnyRunConfig(RunConfig):
     """Of a method that is not known: says which there are."""
 
-    method: Annotated[MaskedDiffusionConfig | AutoregressiveConfig | MeeGanConfig, Field(discriminator="name")]
+    method: Annotated[
+        MaskedDiffusionConfig | AutoregressiveConfig | MeeGanConfig | SgmseConfig, Field(discriminator="name")
+    ]
 
 
 def schema_for(values: Mapping[str, Any]) -> type[RunConfig]:

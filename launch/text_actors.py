@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from generative.method import Alone
 from launch.opened import Changes, OpenRun, open_run
-from launch.ray_map import Progress, map_items
+from launch.ray_map import Progress, log_file, map_items, parts
 from launch.sections import LaunchConfig
 from launch.text_evaluation import Subject, count_windows, part_of, scores, summary
 
@@ -22,12 +21,6 @@ Part = tuple[int, int]
 
 SAMPLES_AT_ONCE = 16
 """Samples that a worker draws together at most; fewer are lost with a worker, and progress shows."""
-
-
-def parts(count: int, workers: int, most: int) -> list[Part]:
-    """range(count) cut into parts of at most `most`, and small enough that each worker has one."""
-    size = max(1, min(most, -(-count // workers)))
-    return [(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def evaluate_with(run: OpenRun, launch: LaunchConfig, changes: Changes, progress: Progress | None) -> dict[str, Any]:
@@ -49,7 +42,7 @@ def evaluate_with(run: OpenRun, launch: LaunchConfig, changes: Changes, progress
             progress(min(count, done * size), count)
 
     make = partial(_scorer, str(run.checkpoint.path), changes, size)
-    found: list[Mapping[str, NDArray[np.float64]]] = map_items(work, make, launch, log_file(run), tell)
+    found: list[Mapping[str, NDArray[np.float64]]] = map_items(work, make, launch, log_file(run.folder), tell)
     nats = {name: torch.from_numpy(np.concatenate([part[name] for part in found])) for name in found[0]}
     worn = run.worn(settings.weights)
     return summary(settings, run.data, run.method, nats, worn, run.checkpoint.step)
@@ -82,7 +75,7 @@ def sample_with(
             progress(min(count, done * work[0][1]), count)
 
     make = partial(_drawer, str(run.checkpoint.path), changes, prompt)
-    found: Sequence[list[dict[str, Any]]] = map_items(work, make, launch, log_file(run), tell)
+    found: Sequence[list[dict[str, Any]]] = map_items(work, make, launch, log_file(run.folder), tell)
     return [item for part in found for item in part]
 
 
@@ -98,8 +91,3 @@ def _drawer(path: str, changes: Changes, prompt: str | None) -> Callable[[Part],
             return draw_samples(run.config.sample, run.data, run.method, nets, run.device, prompt, range(*part))
 
     return draw
-
-
-def log_file(run: OpenRun) -> Path:
-    """Where Ray and the workers write."""
-    return run.folder / "logs" / "ray_map.log"

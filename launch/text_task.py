@@ -20,7 +20,7 @@ from generative.training.hooks import Hook, Record
 from generative.training.runfolder import write_json
 from generative.training.trainer import Trainer
 from launch.console import Console, bar_progress
-from launch.modality import AskedSamples, Progress, describe_weights
+from launch.modality import AskedSamples, Progress, budget_steps, describe_weights
 from launch.opened import Changes, OpenRun
 from launch.schema import RunConfig
 from launch.sections import LaunchConfig, TextSampling
@@ -53,18 +53,8 @@ def describe(config: RunConfig) -> str:
 
 def steps(config: RunConfig, method: Any, facts: DataFacts) -> int:
     """train.steps, or what train.flops amounts to."""
-    if config.train.steps is not None:
-        return config.train.steps
-    assert config.train.flops is not None
-    assert facts.sequence_length is not None
-    count = int(method.steps_for_flops(config.train.flops, config.train.batch_size, facts.sequence_length))
-    if count < 1:
-        raise ConfigError(
-            f"train.flops={config.train.flops:g} is less than one step of this model",
-            expected="a budget of at least one step",
-            remedy="raise train.flops or lower train.batch_size",
-        )
-    return count
+    size, length = config.train.batch_size, facts.sequence_length
+    return budget_steps(config, lambda flops: method.steps_for_flops(flops, size, length))
 
 
 def check(config: RunConfig, data: TextData) -> None:

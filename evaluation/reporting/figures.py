@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from evaluation.estimate import Estimate, format_value
-from evaluation.figure_names import IMAGE_FIGURES, FigureName, out_of
+from evaluation.figure_names import KNOWN_FIGURES, FigureName, out_of
 from evaluation.reporting.curves import smooth
 from evaluation.reporting.folder import Run
 from evaluation.reporting.markup import Html, element
@@ -46,7 +46,7 @@ class Figure:
     @property
     def known(self) -> FigureName | None:
         """What there is to say of a figure of images."""
-        return IMAGE_FIGURES.get(self.key)
+        return KNOWN_FIGURES.get(self.key)
 
     @property
     def unit(self) -> str:
@@ -137,7 +137,7 @@ def beside(run: Run) -> list[Figure]:
     head, found = headline(run), {f.key: f for f in figures(run)}
     if head is None or head.known is None:
         return []
-    return [found[key] for key in IMAGE_FIGURES if key in found and key != head.key][:MAX_BESIDE]
+    return [found[key] for key in KNOWN_FIGURES if key in found and key != head.key][:MAX_BESIDE]
 
 
 def infilling(run: Run) -> list[Figure]:

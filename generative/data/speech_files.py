@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from generative.data.packages import needed
-from generative.data.speech_wave import Sound, UnusableError, read_wave, wave_header
+from generative.data.speech_wave import Sound, UnusableError, read_wave, wave_bytes, wave_header
 from generative.errors import DataError
 
 SUFFIXES = (".wav", ".flac")
@@ -121,6 +122,20 @@ def resampled(signal: NDArray[FloatT], rate: int, wanted: int) -> NDArray[FloatT
     library = needed("scipy.signal", package="scipy", extra="speech", by="resampling", instead=f"files at {wanted} Hz")
     divisor = gcd(rate, wanted)
     return np.asarray(library.resample_poly(signal, wanted // divisor, rate // divisor), dtype=signal.dtype)
+
+
+def sound_bytes(signal: Signal, rate: int, suffix: str) -> bytes:
+    """A file of 16 bits of a signal [T] in [-1, 1), by its suffix: wav, or flac.
+
+    Raises:
+        DataError: flac, and no package that writes it.
+        ValueError: values that are not finite.
+    """
+    if suffix.lower() == ".wav":
+        return wave_bytes(signal, rate)
+    file = io.BytesIO()
+    _flac().write(file, np.clip(signal, -1.0, 1.0), rate, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
 
 
 def _flac() -> Any:

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from launch import ray_map, runs, text_actors
+from launch.ray_map import parts
 from launch.results import figures_table
-from launch.text_actors import parts
 from launch.worker import run_worker
 from tests.end_to_end.runs import write_text
 from tests.launch.test_worker import start

@@ -161,6 +161,11 @@ class SgmseConfig(Config):
         return "v2" if isinstance(self.network, NcsnppConfig) and self.network.variant == "v2" else "v1"
 
     @property
+    def multiple(self) -> int:
+        """What the number of frames must be a multiple of; DCUNet pads them itself."""
+        return getattr(self.network, "multiple", 1)
+
+    @property
     def is_bridge(self) -> bool:
         """Whether the samplers of the Schroedinger bridge apply."""
         return self.process.name == "sbve" and self.wrapping.loss_type == "data_prediction"
@@ -191,6 +196,13 @@ class SgmseConfig(Config):
                 f"wrapping.loss_type={self.wrapping.loss_type}",
                 "process.name=sbve with wrapping.loss_type=data_prediction",
                 "set method.sampling.sampler=auto",
+            )
+        if self.sampling.window % self.multiple or self.sampling.window < 2 * self.multiple:
+            fitting = max(2, -(-self.sampling.window // self.multiple)) * self.multiple
+            raise combination(
+                f"sampling.window={self.sampling.window}, windows that the network cannot halve",
+                f"a multiple of {self.multiple}, {2 * self.multiple} or more",
+                f"set method.sampling.window={fitting}",
             )
         if self.version == "v1" and self.wrapping != WrappingConfig():
             raise combination(

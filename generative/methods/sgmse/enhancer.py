@@ -13,7 +13,7 @@ from generative.method import Batch
 from generative.methods.sgmse.config import SgmseConfig
 from generative.methods.sgmse.level import SILENCE, peak
 from generative.methods.sgmse.noise import StreamNoise
-from generative.methods.sgmse.parts import frame_multiple, spectrogram_of
+from generative.methods.sgmse.parts import spectrogram_of
 from generative.methods.sgmse.sampling import sampled
 from generative.methods.sgmse.spectrogram import Spectrogram, pad_frames
 from generative.methods.sgmse.windows import Windowed
@@ -97,12 +97,12 @@ class Enhancer:
 
     @property
     def _multiple(self) -> int:
-        return frame_multiple(self.config)
+        return self.config.multiple
 
     @property
     def _windowed(self) -> Windowed:
         chosen = self.config.sampling
-        return Windowed(self.net, chosen.window, chosen.overlap, self._multiple, self.batch_size)
+        return Windowed(self.net, chosen.window, chosen.overlap, self.batch_size)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from generative.methods.sgmse.level import level
 from generative.methods.sgmse.network import build_network
 from generative.methods.sgmse.noise import StreamNoise
 from generative.methods.sgmse.objective import Objective
-from generative.methods.sgmse.parts import frame_multiple, objective_of
+from generative.methods.sgmse.parts import objective_of
 from generative.methods.sgmse.wrapping import Network
 
 NET = "net"
@@ -36,14 +36,14 @@ class Sgmse:
 
     def __post_init__(self) -> None:
         config, shape = self.config, self.facts.sample_shape
-        multiple = frame_multiple(config)
+        multiple = config.multiple
         if config.frames % multiple:
             raise ConfigError(
                 f"method.frames={config.frames}, which the network cannot halve",
                 f"a multiple of {multiple}",
                 f"set method.frames={-(-config.frames // multiple) * multiple}, or fewer method.network.multipliers",
             )
-        if shape != (config.length,):
+        if tuple(shape or ()) != (config.length,):
             raise ConfigError(
                 f"crops of {shape} samples, of which the transform does not make method.frames={config.frames} frames",
                 f"(frames - 1) hop = {config.length} samples",

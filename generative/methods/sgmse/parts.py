@@ -46,8 +46,3 @@ def objective_of(config: SgmseConfig) -> Objective:
         config.pesq_weight,
         pesq_loss(config.sample_rate) if config.pesq_weight else None,
     )
-
-
-def frame_multiple(config: SgmseConfig) -> int:
-    """What the number of frames must be a multiple of; DCUNet pads them itself."""
-    return getattr(config.network, "multiple", 1)

@@ -26,6 +26,20 @@ def sampler_name(config: SgmseConfig) -> str:
     return "bridge_ode" if config.is_bridge else "predictor_corrector"
 
 
+def sampler_text(config: SgmseConfig) -> str:
+    """The sampler with the settings that it heeds, for reports."""
+    chosen, name = config.sampling, sampler_name(config)
+    told = [name, f"N={chosen.steps}" if name != "ode" else f"tolerance {chosen.tolerance:g}"]
+    if name == "predictor_corrector":
+        of_corrector = [] if chosen.corrector == "none" else [f"{chosen.corrector_steps} a step", f"snr {chosen.snr:g}"]
+        told += [f"corrector {chosen.corrector}", *of_corrector]
+    if name == "exponential":
+        told += [f"order {chosen.order}", *(["stochastic"] if chosen.stochastic else [])]
+    if chosen.start is not None and not name.startswith("bridge"):
+        told.append(f"from t={chosen.start:g}")
+    return ", ".join(told)
+
+
 def sampled(config: SgmseConfig, net: Network, y: Tensor, noise: Noise, frames: Tensor | None = None) -> Sampled:
     """Draw from the model, given the noisy spectrogram.
 

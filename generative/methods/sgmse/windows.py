@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from generative.errors import ConfigError
 from generative.methods.sgmse.wrapping import Network
 
 
@@ -23,28 +22,18 @@ class Windowed:
 
     Args:
         net: (x_t, y, t) -> complex [B, 1, F, K].
-        window: frames, a multiple of `multiple`.
+        window: frames, a multiple of what the network can halve.
         overlap: part of a window that it shares with the next, in (0, 1/2].
-        multiple: of frames, that the network takes.
         at_once: windows in one call of the network; does not change results.
     """
 
     net: Network
     window: int = 1024
     overlap: float = 0.25
-    multiple: int = 64
     at_once: int = 8
 
-    def __post_init__(self) -> None:
-        if self.window < 2 * self.multiple or self.window % self.multiple:
-            raise ConfigError(
-                f"windows of {self.window} frames",
-                f"a multiple of {self.multiple}, {2 * self.multiple} or more: what the network can halve",
-                f"set method.sampling.window={max(2, -(-self.window // self.multiple)) * self.multiple}",
-            )
-
     def __call__(self, x_t: Tensor, y: Tensor, t: Tensor) -> Tensor:
-        """As the network: complex [B, 1, F, K] both, K a multiple of `multiple`; t [B]."""
+        """As the network: complex [B, 1, F, K] both, K a multiple of what it can halve; t [B]."""
         frames = x_t.shape[-1]
         if frames <= self.window:
             return self._in_parts(x_t, y, t)

@@ -1,0 +1,83 @@
+"""`generative enhance`: noisy files in, enhanced files out."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launch.run_cli import Workers
+
+
+class Channel(StrEnum):
+    """What is done with files of several channels."""
+
+    REFUSE = "refuse"
+    FIRST = "first"
+    MEAN = "mean"
+
+
+class Weights(StrEnum):
+    """Which weights."""
+
+    EMA = "ema"
+    TRAINED = "trained"
+
+
+def enhance(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Run, checkpoint, exported or imported folder, or a published .ckpt.")
+    ],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A wav or flac file, or a folder with any below it.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The result's file, or a folder for them.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="a.b=c", help="Further settings: method.sampling.snr=0.33 launch.gpus_per_worker=1."),
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="predictor_corrector, exponential, bridge_ode, ...; see method.sampling.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="N of the sampler.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the noise; each file has its own by its name.")] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Files at once; changes nothing else.")] = 8,
+    weights: Annotated[Weights, typer.Option(help="Averaged weights, or as trained.")] = Weights.EMA,
+    resample: Annotated[bool, typer.Option("--resample", help="Take files at other rates than the model's.")] = False,
+    channel: Annotated[Channel, typer.Option(help="Of files with several channels.")] = Channel.REFUSE,
+    workers: Workers = None,
+) -> None:
+    """Take noise (or reverberation) out of recordings. A folder's results keep their paths; given again, it goes on.
+
+    What is wrong with a file is told, and the others go on; the exit code is then 1.
+
+    Example: generative enhance runs/sgmse/quickstart noisy/ enhanced/ --steps 10
+    """
+    from launch.asked import as_changes, asked_launch, split_overrides
+    from launch.console import Console, bar_progress
+    from launch.enhancing import RECORD, Asked, enhance_files
+    from launch.sections import LaunchConfig
+
+    launch_overrides, others = split_overrides(overrides or [], ("method.sampling",))
+    options = {"method.sampling.sampler": sampler, "method.sampling.steps": steps}
+    changes = {key: value for key, value in options.items() if value is not None} | as_changes(others)
+    launch = asked_launch(LaunchConfig(), launch_overrides, workers)
+    asked = Asked(model, source, target, changes, weights.value, seed, batch_size, resample, channel.value)
+    console = Console()
+    found = enhance_files(asked, launch, console.line, bar_progress(console, "enhance"))
+    console.end_progress()
+    for line in found.done:
+        if line.get("note"):
+            console.line("note", f"{line['file']}: {line['note']}")
+    for failure in found.failed:
+        console.line("failed", failure)
+    counts = [f"{len(found.done):,} enhanced"]
+    counts += [f"{found.kept:,} there already"] if found.kept else []
+    counts += [f"{len(found.failed):,} failed"] if found.failed else []
+    if found.done:
+        speed = f"{found.audio:.1f} s of sound in {found.seconds:.1f} s (real time factor {found.factor:.2f})"
+        counts += [speed, f"{found.calls:g} network calls a file"]
+    console.line("enhance", " · ".join(counts))
+    where = f"{target} ({RECORD} has a line for each)" if source.is_dir() else str(target)
+    console.line("written", where if found.done or found.kept else "nothing")
+    raise typer.Exit(1 if found.failed else 0)
