@@ -11,7 +11,8 @@ from typing import Any
 
 from evaluation.estimate import format_value
 from evaluation.figure_names import IMAGE_FIGURES, chief_figures, out_of
-from evaluation.reporting.pictures import KINDS, picture_path
+from evaluation.reporting.folder import plain_path
+from evaluation.reporting.pictures import KINDS
 from launch.folder import read_json
 
 MASK = "▁"
@@ -30,20 +31,20 @@ def result_lines(folder: Path, shown: str) -> Iterator[tuple[str, str]]:
     if evaluation.get("figures"):
         yield "evaluate", evaluation_line(evaluation)
     samples = sorted((folder / "samples").glob("step_*.json"), key=lambda path: (len(path.name), path.name))
-    if samples and (line := _newest_grid(samples, shown) or sample_line(read_json(samples[-1]))):
+    if samples and (line := _newest_picture(samples, shown) or sample_line(read_json(samples[-1]))):
         yield "sample", line
     if (folder / "report.html").exists():
         yield "report", f"{shown}/report.html"
 
 
-def _newest_grid(samples: Sequence[Path], shown: str) -> str:
+def _newest_picture(samples: Sequence[Path], shown: str) -> str:
     """Path of the newest picture of samples that is there; "" where the newest samples are texts."""
     for path in reversed(samples):
-        grids = [item for item in _items(read_json(path)) if item.get("kind") in KINDS]
-        if not grids:
+        pictured = [item for item in _items(read_json(path)) if item.get("kind") in KINDS]
+        if not pictured:
             return ""
-        for item in grids:
-            picture = picture_path(path.parent, item) if item["kind"] == "grid" else None
+        for item in pictured:
+            picture = plain_path(path.parent, item.get("file")) if item["kind"] != "neighbours" else None
             if picture is not None and picture.is_file():
                 return f"{shown}/samples/{picture.name}"
     return ""
