@@ -1,4 +1,4 @@
-"""How the figures of image models are called, and which way is better."""
+"""How the figures of image models are called, and which way is better; and the names of speech metrics."""
 
 from __future__ import annotations
 
@@ -47,6 +47,17 @@ IMAGE_FIGURES: Mapping[str, FigureName] = {
     "i_variance": FigureName("I-Variance", "higher"),
 }
 """By key of evaluation.json, those first that tell most."""
+
+SPEECH_FIGURES: Mapping[str, str] = {
+    "si_sdr": "SI-SDR",
+    "si_sir": "SI-SIR",
+    "si_sar": "SI-SAR",
+    "estoi": "ESTOI",
+    "stoi": "STOI",
+    "pesq_nb": "PESQ (narrow band)",
+    "pesq_wb": "PESQ",
+}
+"""What a person reads, by key of `evaluation.speech.METRICS`."""
 
 _TOTAL = re.compile(r"([\d,]+) modes\b")
 
