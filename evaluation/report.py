@@ -16,7 +16,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from evaluation.reporting import pictures, sections
+from evaluation.reporting import pictures, sections, sounds
 from evaluation.reporting.chart import Chart
 from evaluation.reporting.charts import learning_charts, machine_charts, noise_charts
 from evaluation.reporting.figures import dot_plot, figure_table, figures, infilling
@@ -28,6 +28,8 @@ from evaluation.reporting.watch import watch_charts
 from generative.errors import RunFolderError
 
 STYLES = ("base.css", "chart.css", "content.css")
+SOUND_STYLES = ("sounds.css",)
+LISTEN_NOTE = "Spectrograms of one utterance share a scale of 80 dB: the brighter, the louder."
 WATCH_NOTE = (
     "Samples drawn on the way beside as many training samples, by the distances between them. Upright lines: alarms."
 )
@@ -79,10 +81,11 @@ def build_report(run: Run) -> str:
     }
     place, replays = players(run)
     replay = _section("replay", "Step by step", _replay_note(replays), join([place, _infill_figures(run)]))
-    style, guard, script = _read(*STYLES), _read("guard.js"), _read(*SCRIPTS)
-    shown = [part for part in _parts(run, charts, replay) if part]
+    listen = _listen(run)
+    style, guard, script = _read(*STYLES, *(SOUND_STYLES if listen else ())), _read("guard.js"), _read(*SCRIPTS)
+    shown = [part for part in (listen, *_parts(run, charts, replay)) if part]
     return Template(_read("report.html")).substitute(
-        policy=_policy(style, guard, script),
+        policy=_policy(style, guard, script, sounds=listen is not None),
         title=join(f"{run.name} · run report"),
         style=style,
         guard=guard,
@@ -93,6 +96,12 @@ def build_report(run: Run) -> str:
         footer=_footer(run),
         data=embedded_json({"charts": [chart for group in charts.values() for chart in group], "replays": replays}),
     )
+
+
+def _listen(run: Run) -> Section | None:
+    """Sounds, where a run has some: they tell most."""
+    newest, heard = sounds.listen(run)
+    return _section("listen", "Listen", f"{_samples_note(newest, 'Enhanced')} {LISTEN_NOTE}", heard)
 
 
 def _parts(run: Run, charts: dict[str, list[Chart]], replay: Section | None) -> list[Section | None]:
@@ -127,13 +136,13 @@ def _read(*names: str) -> str:
     return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
 
 
-def _policy(style: str, *scripts: str) -> str:
+def _policy(style: str, *scripts: str, sounds: bool) -> str:
     def allowed(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
-    return (
-        f"default-src 'none'; style-src {allowed(style)}; script-src {' '.join(map(allowed, scripts))}; img-src data:"
-    )
+    allowed_scripts = " ".join(map(allowed, scripts))
+    policy = f"default-src 'none'; style-src {allowed(style)}; script-src {allowed_scripts}; img-src data:"
+    return f"{policy}; media-src data:" if sounds else policy
 
 
 def _section(name: str, title: str, note: str, content: Html, short: str = "") -> Section | None:
@@ -160,8 +169,8 @@ def _replay_note(replays: list[dict[str, object]]) -> str:
     return f"From masked to written in {steps} network calls at most. Blocks are still masked." if replays else ""
 
 
-def _samples_note(newest: Mapping[str, Any]) -> str:
-    facts = [f"Drawn after step {newest.get('step')}" if newest.get("step") else "", f"weights: {newest.get('model')}"]
+def _samples_note(newest: Mapping[str, Any], made: str = "Drawn") -> str:
+    facts = [f"{made} after step {newest.get('step')}" if newest.get("step") else "", f"weights: {newest.get('model')}"]
     return ", ".join(filter(None, facts)) + "." if newest else ""
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from evaluation.estimate import format_value
 from evaluation.figure_names import KNOWN_FIGURES, chief_figures, out_of
-from evaluation.reporting.pictures import KINDS, picture_path
+from evaluation.reporting.folder import plain_path
+from evaluation.reporting.pictures import KINDS
 from launch.folder import read_json
 
 MASK = "▁"
@@ -30,22 +31,23 @@ def result_lines(folder: Path, shown: str) -> Iterator[tuple[str, str]]:
     if evaluation.get("figures"):
         yield "evaluate", evaluation_line(evaluation)
     samples = sorted((folder / "samples").glob("step_*.json"), key=lambda path: (len(path.name), path.name))
-    if samples and (line := _newest_grid(samples, shown) or sample_line(read_json(samples[-1]), f"{shown}/samples")):
+    if samples and (line := _newest_file(samples, shown) or sample_line(read_json(samples[-1]))):
         yield "sample", line
     if (folder / "report.html").exists():
         yield "report", f"{shown}/report.html"
 
 
-def _newest_grid(samples: Sequence[Path], shown: str) -> str:
-    """Path of the newest picture of samples that is there; "" where the newest samples are texts."""
+def _newest_file(samples: Sequence[Path], shown: str) -> str:
+    """Path of the newest picture or enhanced sound that is there; "" where the newest samples are texts."""
     for path in reversed(samples):
-        grids = [item for item in _items(read_json(path)) if item.get("kind") in KINDS]
-        if not grids:
+        found = [item for item in _items(read_json(path)) if item.get("kind") in KINDS]
+        if not found:
             return ""
-        for item in grids:
-            picture = picture_path(path.parent, item) if item["kind"] == "grid" else None
-            if picture is not None and picture.is_file():
-                return f"{shown}/samples/{picture.name}"
+        for item in found:
+            name = dict(item.get("sounds") or {}).get("enhanced") if item["kind"] == "speech" else item.get("file")
+            file = plain_path(path.parent, name) if item["kind"] != "neighbours" else None
+            if file is not None and file.is_file():
+                return f"{shown}/samples/{file.name}"
     return ""
 
 
@@ -135,10 +137,8 @@ def _protocol_parts(figure: dict[str, Any]) -> list[str]:
     return parts if told else [*parts, f"n={n:,}"]
 
 
-def sample_line(samples: dict[str, Any], shown: str = "") -> str:
-    """One infilling (or else one sample) as prompt and text; of sounds where the first is, and what it gained."""
-    if sounds := [item for item in _items(samples) if item.get("kind") == "speech"]:
-        return _sound(sounds[0], shown)
+def sample_line(samples: dict[str, Any]) -> str:
+    """One infilling (or else one sample) as prompt and text."""
     items = [item for item in _items(samples) if item.get("kind") not in KINDS]
     item = next((i for i in items if i.get("kind") == "infill"), items[0] if items else None)
     if item is None:
@@ -149,13 +149,6 @@ def sample_line(samples: dict[str, Any], shown: str = "") -> str:
     prompt = str(item["prompt"])
     begin = max(0, prompt.find(MASK) - LONGEST // 3)
     return f"{_quote(prompt, begin)} -> {_quote(text, begin)}"
-
-
-def _sound(item: dict[str, Any], folder: str) -> str:
-    """Where an enhanced utterance lies, and its first figure before and after."""
-    name, figure = next(iter(dict[str, Any](item.get("figures") or {}).items()), ("", None))
-    gain = f" ({figure_name(name)} {figure['noisy']:.1f} -> {figure['enhanced']:.1f})" if figure else ""
-    return f"{folder}/{dict(item.get('sounds') or {}).get('enhanced', '')}{gain}"
 
 
 def _quote(text: str, begin: int) -> str:

@@ -83,6 +83,27 @@ def read_run(path: Path) -> Run:
     return run
 
 
+def plain_path(folder: Path, name: Any) -> Path | None:
+    """Where a file that a samples file names should be; None where its name could lead out of the folder."""
+    if not isinstance(name, str) or name.startswith(".") or any(char in name for char in "/\\:\0"):
+        return None
+    return folder / name if name else None
+
+
+def read_beside(folder: Path, name: Any, limit: int) -> bytes | None:
+    """Content of a plain file of a folder; None for anything else, and for more than `limit` bytes."""
+    path = plain_path(folder, name)
+    try:
+        # A link could show a file from elsewhere; a pipe would never end.
+        if path is None or path.is_symlink() or not path.is_file():
+            return None
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except (OSError, ValueError):
+        return None
+    return content if len(content) <= limit else None
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")

@@ -6,15 +6,14 @@ import base64
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from evaluation.reporting.folder import Run
+from evaluation.reporting.folder import Run, read_beside
 from evaluation.reporting.markup import Html, element, join
 from evaluation.reporting.values import items, mapping
 
-KINDS = ("grid", "neighbours")
-"""Items of a samples file that are pictures."""
+KINDS = ("grid", "neighbours", "speech")
+"""Items of a samples file that are pictures, or sounds with one; all others are texts."""
 
 MAX_BYTES = 4_000_000
 MAX_SIDE = 10_000
@@ -63,36 +62,31 @@ class Picture:
         )
 
 
-def picture_path(folder: Path, item: Mapping[str, Any]) -> Path | None:
-    """Where the picture of an item should be; None where its name could lead out of the folder."""
-    name = item.get("file")
-    if not isinstance(name, str) or name.startswith(".") or any(char in name for char in "/\\:\0"):
-        return None
-    return folder / name if name else None
-
-
 def pictures(run: Run, content: Mapping[str, Any], kind: str) -> list[Picture]:
     """The pictures of one kind that a samples file names and that are there and whole."""
     found = [mapping(item) for item in items(content.get("items"))]
-    step = content.get("step")
-    told = f"{step:,}" if isinstance(step, int) and not isinstance(step, bool) else ""
-    read = (_read(run.path / "samples", item, told) for item in found if item.get("kind") == kind)
+    titles = ((item, title_of(item, "Samples")) for item in found if item.get("kind") == kind)
+    read = (read_picture(run, item.get("file"), title, step_of(content)) for item, title in titles)
     return [picture for picture in read if picture][:MAX_SHOWN]
 
 
-def _read(folder: Path, item: Mapping[str, Any], step: str) -> Picture | None:
-    path = picture_path(folder, item)
-    try:
-        # A link could show a file from elsewhere; a pipe would never end.
-        if path is None or path.is_symlink() or not path.is_file():
-            return None
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError):
-        return None
-    size = png_size(content) if len(content) <= MAX_BYTES else None
+def title_of(item: Mapping[str, Any], otherwise: str) -> str:
+    """What an item shows, cut to a length that a page can show."""
     title = item.get("title")
-    return Picture(content, *size, title[:MAX_TITLE] if isinstance(title, str) else "Samples", step) if size else None
+    return title[:MAX_TITLE] if isinstance(title, str) else otherwise
+
+
+def step_of(content: Mapping[str, Any]) -> str:
+    """Training steps that a samples file was drawn after, as written; "" where it does not say."""
+    step = content.get("step")
+    return f"{step:,}" if isinstance(step, int) and not isinstance(step, bool) else ""
+
+
+def read_picture(run: Run, name: Any, title: str, step: str) -> Picture | None:
+    """A picture that lies beside the samples files; None where it is not there or not whole."""
+    content = read_beside(run.path / "samples", name, MAX_BYTES)
+    size = png_size(content) if content is not None else None
+    return Picture(content, *size, title, step) if content is not None and size else None
 
 
 def png_size(content: bytes) -> tuple[int, int] | None:

@@ -24,7 +24,7 @@ Speech, clean and noisy:
   speech_config.py  settings of a source (`SpeechDataConfig`, a union by `name`), made of sections in speech_settings.py
   speech.py         `open_speech`: from a configuration to `SpeechData` (speech_data.py: crops, whole utterances)
   speech_made.py    speech-like signals without recordings; speech_draws.py: numbers of one sample
-  speech_wave.py, speech_files.py   wav and flac files as one channel at one rate
+  speech_wave.py, speech_files.py   wav and flac files as one channel at one rate; speech_pictures.py: spectrograms
   speech_pairs.py   folders of pairs, VoiceBank-DEMAND, EARS-WHAM; speech_wsj0.py: what is made from WSJ0
   speech_folders.py speech and noise to mix; speech_split.py: what is held out; speech_rooms.py: reverberation
   speech_voices.py, speech_noises.py, speech_mix.py   who speaks, what disturbs, at which level

@@ -67,9 +67,9 @@ class UnsuitableError(Exception):
     """Why an image cannot be used; many of them are told in one DataError."""
 
 
-def pillow(module: str = "PIL.Image", by: str = "image data") -> Any:
+def pillow(module: str = "PIL.Image", by: str = "image data", instead: str = "data.name=digits or points") -> Any:
     """A module of Pillow. Raises DataError where it is not installed."""
-    return needed(module, package="pillow", extra="image", by=by, instead="data.name=digits or points")
+    return needed(module, package="pillow", extra="image", by=by, instead=instead)
 
 
 def read_kind(file: Encoded) -> Kind:

@@ -45,7 +45,7 @@ def png(sample: Tensor) -> bytes:
     Raises:
         DataError: other channels, values that are not finite, or Pillow is not installed.
     """
-    return _encode(_rows_last(to_uint8(sample.detach().cpu())[None])[0])
+    return encode_png(_rows_last(to_uint8(sample.detach().cpu())[None])[0])
 
 
 def grid_png(samples: Tensor, columns: int, scale: int = 1, gap: int = 1) -> bytes:
@@ -68,7 +68,7 @@ def grid_png(samples: Tensor, columns: int, scale: int = 1, gap: int = 1) -> byt
     for number, cell in enumerate(cells):
         top, left = number // columns * (height + gap), number % columns * (width + gap)
         canvas[top : top + height, left : left + width] = cell
-    return _encode(canvas)
+    return encode_png(canvas)
 
 
 def points_png(points: Tensor, reach: float | None = None, side: int = 256) -> bytes:
@@ -92,7 +92,7 @@ def points_png(points: Tensor, reach: float | None = None, side: int = 256) -> b
     edges = np.linspace(-reach, reach, side + 1)
     counts = np.histogram2d(-values[:, 1], values[:, 0], bins=(edges, edges))[0]
     shade = np.where(counts > 0, 160 - 160 * counts / max(float(counts.max()), 1.0), 255)
-    return _encode(shade.astype(np.uint8)[..., None])
+    return encode_png(shade.astype(np.uint8)[..., None])
 
 
 def _rows_last(pixels: Tensor) -> NDArray[np.uint8]:
@@ -107,9 +107,20 @@ def _rows_last(pixels: Tensor) -> NDArray[np.uint8]:
     return found
 
 
-def _encode(pixels: NDArray[np.uint8]) -> bytes:
-    """PNG of uint8[H, W, C]."""
+def encode_png(pixels: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None) -> bytes:
+    """A PNG file of uint8[H, W, C], gray for C = 1 and RGB for C = 3.
+
+    Args:
+        pixels: brightness, or with a palette its rows (C = 1).
+        palette: RGB colours uint8[up to 256, 3].
+
+    Raises:
+        DataError: Pillow is not installed.
+    """
     content = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+    image = pillow(by="writing PNG files", instead="no pictures").fromarray(np.ascontiguousarray(content))
+    if palette is not None:
+        image.putpalette(palette.tobytes())
     buffer = io.BytesIO()
-    pillow(by="writing PNG files").fromarray(np.ascontiguousarray(content)).save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()

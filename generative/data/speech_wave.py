@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +37,12 @@ class _Layout:
     offset: int
 
 
-def wave_header(path: Path) -> Sound:
-    """The header of a wav file. Raises UnusableError."""
-    with path.open("rb") as file:
-        return _layout(file, path.stat().st_size).sound
+def wave_header(source: Path | bytes) -> Sound:
+    """The header of a wav file, or of its content. Raises UnusableError."""
+    if isinstance(source, bytes):
+        return _layout(io.BytesIO(source), len(source)).sound
+    with source.open("rb") as file:
+        return _layout(file, source.stat().st_size).sound
 
 
 def read_wave(path: Path) -> NDArray[np.float32]:

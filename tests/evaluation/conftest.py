@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from generative.data.speech_wave import wave_bytes
+from tests.support.voices import voice
+
 MASK = "▁"
 TEXT = (
     "def get(self, name):↵    value = self._values.get(name)↵    if value is None:↵"
@@ -153,6 +156,36 @@ def write_images(folder: Path, steps: int = 100, every: int = 25) -> Path:
     return folder
 
 
+def speech_item(folder: Path, name: str, title: str, gain: float = 7.0, seconds: float = 0.3) -> dict[str, Any]:
+    """An item of a samples file, and its files: a voice in noise, less noise, and the voice alone."""
+    clean = voice(len(title), seconds)
+    noise = np.random.default_rng(len(title)).normal(0, 0.02, len(clean))
+    item: dict[str, Any] = {"kind": "speech", "title": title, "file": f"{name}.png", "sounds": {}}
+    for sound, share in (("noisy", 1.0), ("enhanced", 10 ** (-gain / 20)), ("clean", 0.0)):
+        item["sounds"][sound] = f"{name}_{sound}.wav"
+        (folder / f"{name}_{sound}.wav").write_bytes(wave_bytes(clean + share * noise, 16000))
+    (folder / f"{name}.png").write_bytes(png(800, 484))
+    figures = {"si_sdr": {"noisy": 5.04, "enhanced": 5.04 + gain}, "estoi": {"noisy": 0.611, "enhanced": 0.834}}
+    return item | {"figures": figures}
+
+
+def write_speech(folder: Path, steps: tuple[int, ...] = (50, 100, 150), count: int = 2, **more: Any) -> Path:
+    """A run folder of speech enhancement: `count` utterances at each of some steps, the later the better."""
+    samples = folder / "samples"
+    samples.mkdir(parents=True, exist_ok=True)
+    for step in steps:
+        name = f"step_{step:06d}"
+        found = [speech_item(samples, f"{name}_{i}", f"made_test {i}, 5 dB", step / 20, **more) for i in range(count)]
+        record = {"time": 1.76e9, "step": step, "model": "ema 0.999", "items": found}
+        (samples / f"{name}.json").write_text(json.dumps(record))
+    rng = np.random.default_rng(0)
+    write_lines(folder / "metrics.jsonl", [train_row(step, rng, ("score",), steps[-1]) for step in range(steps[-1])])
+    status = {"state": "complete", "step": steps[-1], "steps": steps[-1], "config": "sgmse/quickstart", "world": 2}
+    (folder / "status.json").write_text(json.dumps(status))
+    (folder / "outcome.json").write_text(json.dumps({"state": "complete", "exit_code": 0}))
+    return folder
+
+
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
@@ -202,6 +235,7 @@ def fake() -> SimpleNamespace:
     return SimpleNamespace(
         write_run=write_run,
         write_images=write_images,
+        write_speech=write_speech,
         write_lines=write_lines,
         infill_item=infill_item,
         evaluation=evaluation,

@@ -50,6 +50,16 @@ DRIVER = """<script>
 </script></body>"""
 
 
+LISTENER = """<script>
+addEventListener("load", async () => {
+  const players = [...document.querySelectorAll("audio")];
+  const known = (player) => new Promise((done) => player.addEventListener("loadedmetadata", done));
+  await Promise.all(players.map((player) => player.readyState || known(player)));
+  document.body.dataset.seconds = JSON.stringify(players.map((player) => Math.round(player.duration * 1000) / 1000));
+});
+</script></body>"""
+
+
 class Body(HTMLParser):
     """Attributes of <body>."""
 
@@ -148,6 +158,26 @@ def test_a_picture_from_elsewhere_is_refused(tmp_path, fake, browse):
     body = browse(path)
     assert json.loads(body["data-pictures"])[-1] == 0
     assert "policy: img-src" in body["data-error-text"]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_sounds_are_played_under_the_policy(tmp_path, fake, browse, width):
+    path = write_report(fake.write_speech(tmp_path))
+    body = browse(path, width)
+    assert_sound(body)
+    assert json.loads(body["data-pictures"]) == [800, 800]
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", path.read_text(encoding="utf-8"))
+    path.write_text(page.replace("</body>", LISTENER), encoding="utf-8")
+    assert json.loads(browse(path, width)["data-seconds"]) == [0.3] * (2 * 3 + 2)
+
+
+def test_sounds_that_the_policy_or_the_browser_refuses_would_be_seen(tmp_path, fake, browse):
+    path = write_report(fake.write_speech(tmp_path, steps=(50,), count=1))
+    page = path.read_text(encoding="utf-8")
+    path.write_text(page.replace("; media-src data:", ""), encoding="utf-8")
+    assert "policy: media-src" in browse(path)["data-error-text"]
+    path.write_text(re.sub('(data:audio/wav;base64,)[^"]+', "\\1AAAA", page), encoding="utf-8")
+    assert int(browse(path)["data-errors"]) > 0
 
 
 def test_a_script_error_would_be_seen(tmp_path, fake, browse):

@@ -108,6 +108,20 @@ def test_lines_of_an_image_run(tmp_path: Path) -> None:
     }
 
 
+def test_of_a_speech_run_the_newest_enhanced_sound_is_named(tmp_path: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    item = {
+        "kind": "speech",
+        "title": "one",
+        "file": "step_000123_0.png",
+        "sounds": {"noisy": "n.wav", "enhanced": "e.wav"},
+    }
+    (tmp_path / "samples" / "step_000123.json").write_text(json.dumps({"items": [item]}))
+    assert list(result_lines(tmp_path, "runs/a")) == []
+    (tmp_path / "samples" / "e.wav").touch()
+    assert dict(result_lines(tmp_path, "runs/a")) == {"sample": "runs/a/samples/e.wav"}
+
+
 def test_pictures_that_are_not_there_give_no_line(tmp_path: Path) -> None:
     write_grid(tmp_path / "samples", 500, picture=False)
     (tmp_path / "samples" / "step_000900.json").write_text(

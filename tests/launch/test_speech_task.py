@@ -75,7 +75,8 @@ def test_a_run_leaves_sounds_figures_and_a_report(finished: Path) -> None:
     assert {"si_sdr", "si_sdr_gain"} <= monitor[0]["metrics"].keys()  # type: ignore[attr-defined]
     check_lines(finished)
     shown = dict(result_lines(finished, "RUN"))
-    assert shown["sample"].startswith("RUN/samples/step_000004_0_enhanced.wav (SI-SDR ")
+    assert shown["sample"] == "RUN/samples/step_000004_0_enhanced.wav"
+    assert "data:audio/wav;base64," in (finished / "report.html").read_text()
 
 
 def test_workers_measure_what_one_process_does(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
