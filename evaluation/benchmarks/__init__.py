@@ -19,6 +19,8 @@ BENCHMARKS = Registry(
         "masked_diffusion": "evaluation.benchmarks.masked_diffusion",
         "shakespeare": "evaluation.benchmarks.shakespeare",
         "mee_gan": "evaluation.benchmarks.mee_gan",
+        "sgmse": "evaluation.benchmarks.sgmse",
+        "sgmse_long": "evaluation.benchmarks.sgmse_long",
     },
 )
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from evaluation.benchmarks import mee_gan_cost
 from evaluation.benchmarks.figure import Figure, figure, say
-from evaluation.benchmarks.gan_runs import GanRun, draw, train
+from evaluation.benchmarks.trainings import Training, draw, train
 from evaluation.estimate import Estimate
 from evaluation.image import KeepSettings, compare, in_batches, score_part
 from evaluation.images.small import LabelledImages, SmallExtractor, small_extractor
@@ -62,18 +62,25 @@ ADAM = {"name": "adamw", "betas": [0.5, 0.999], "weight_decay": 0.0, "clip_norm"
 HALVED = {"name": "step", "warmup_steps": 0, "step_factor": 0.5, "step_fraction": 0.25}
 CONSTANT = {"name": "constant", "warmup_steps": 0}
 
-DIGITS = {"network": {"name": "mlp"}, "latent": 32, "code": 16, "ema": [0.998], "discriminator_updates": 1}
+DIGITS = {
+    "name": "mee_gan",
+    "network": {"name": "mlp"},
+    "latent": 32,
+    "code": 16,
+    "ema": [0.998],
+    "discriminator_updates": 1,
+}
 DIGITS_TRAIN = {"batch_size": 128, "optimizer": ADAM | {"lr": 1e-3}, "schedule": HALVED}
 RELEASED_TRAIN = DIGITS_TRAIN | {"optimizer": ADAM | {"lr": 2e-4, "betas": [0.0, 0.999]}}
 
 PLAIN = {"preset": "plugin", "r1": 0.0, "entropy": {"weight": 0.0}}
 STACKED = {
-    "gan": GanRun(DIGITS | PLAIN, DIGITS_TRAIN),
-    "r1": GanRun(DIGITS | {"preset": "plugin", "entropy": {"weight": 0.0}}, DIGITS_TRAIN),
-    "released": GanRun(
+    "gan": Training(DIGITS | PLAIN, DIGITS_TRAIN),
+    "r1": Training(DIGITS | {"preset": "plugin", "entropy": {"weight": 0.0}}, DIGITS_TRAIN),
+    "released": Training(
         DIGITS | {"preset": "released", "buffer_columns": 128, "entropy": {"warmup_batches": 0}}, RELEASED_TRAIN
     ),
-    "mee": GanRun(DIGITS | {"preset": "plugin"}, DIGITS_TRAIN),
+    "mee": Training(DIGITS | {"preset": "plugin"}, DIGITS_TRAIN),
 }
 NAMES = {
     "gan": "non-saturating GAN",
@@ -157,6 +164,7 @@ def median_estimate(values: list[float], protocol: str) -> Estimate:
 # ---------------------------------------------------------------------- ring and grid
 
 POINTS = {
+    "name": "mee_gan",
     "network": {
         "name": "mlp",
         "generator": [400] * 4,
@@ -183,7 +191,7 @@ def points(settings: Settings) -> dict[str, Figure]:
         for name in ("gan", "mee"):
             values: dict[str, list[float]] = {}
             for seed in settings.point_seeds:
-                gan = GanRun(POINTS | (PLAIN if name == "gan" else {"preset": "plugin"}), POINTS_TRAIN)
+                gan = Training(POINTS | (PLAIN if name == "gan" else {"preset": "plugin"}), POINTS_TRAIN)
                 trainer, seconds = train(gan, data, settings.point_updates, seed)
                 found = mixture_modes(draw(trainer, 2500), means(), std)
                 for what in ("modes", "high_quality", "reverse_kl"):
@@ -201,6 +209,7 @@ def points(settings: Settings) -> dict[str, Figure]:
 # ---------------------------------------------------------------------- CIFAR-10
 
 CIFAR = {
+    "name": "mee_gan",
     "network": {"name": "dcgan", "width": 32},
     "latent": 64,
     "code": 16,
@@ -239,7 +248,7 @@ def cifar(settings: Settings) -> dict[str, Figure]:
                 curve.append((step, compare(score_part(in_batches(drawn), extractor, keep), real, ["fid"])["fid"]))
 
         _, seconds = train(
-            GanRun({**CIFAR, **method}, CIFAR_TRAIN), data, settings.cifar_steps, 0, threads=2, watch=watch
+            Training({**CIFAR, **method}, CIFAR_TRAIN), data, settings.cifar_steps, 0, threads=2, watch=watch
         )
         told = ", ".join(f"{step}: {estimate.value:.1f}" for step, estimate in curve)
         say(f"CIFAR-10 {name}: FID by step {told} ({seconds:.0f} s)")

@@ -1,19 +1,19 @@
-"""GANs that benchmarks train for themselves, in this process and without a run folder."""
+"""Networks that benchmarks train for themselves, in this process and without a run folder."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from generative.data.images import ImageData
 from generative.data.loader import Loader
-from generative.methods.mee_gan.config import MeeGanConfig
-from generative.methods.mee_gan.method import MeeGan
+from generative.data.sources import Source
+from generative.method import DataFacts
+from generative.methods.catalogue import METHODS
 from generative.randomness import Streams
 from generative.training.backend import Backend
 from generative.training.config import TrainConfig
@@ -27,11 +27,11 @@ STREAMS = Streams(0).within("bench")
 
 
 @dataclass(frozen=True)
-class GanRun:
+class Training:
     """What is trained.
 
     Args:
-        method: the section `method`.
+        method: the section `method`, with its name.
         train: the section `train`, without steps and seed.
     """
 
@@ -47,8 +47,22 @@ class _Watcher(Hook):
         self.watch(trainer.step, trainer)
 
 
+class Opened(Protocol):
+    """Data that are ready to be trained on."""
+
+    @property
+    def train(self) -> Source:
+        """Samples."""
+        ...
+
+    @property
+    def facts(self) -> DataFacts:
+        """What builds the networks."""
+        ...
+
+
 def train(
-    run: GanRun, data: ImageData, steps: int, seed: int, threads: int = 1, watch: Watch = lambda step, trainer: None
+    run: Training, data: Opened, steps: int, seed: int, threads: int = 1, watch: Watch = lambda step, trainer: None
 ) -> tuple[Trainer, float]:
     """Train on this process's device; the trainer, and the seconds that it took.
 
@@ -60,15 +74,15 @@ def train(
         threads: of torch.
         watch: called after each step.
     """
-    config = MeeGanConfig.model_validate({"name": "mee_gan", **run.method})
+    entry = METHODS[run.method["name"]]
+    method = entry.build(entry.config().model_validate(run.method), data.facts)
     quiet = {"checkpoint": {"every_steps": None}, "log_every": 100}
     settings = TrainConfig.model_validate({"steps": steps, "seed": seed, **quiet, **run.train})
 
     def batches(state: Mapping[str, Any] | None) -> Loader:
         return Loader(data.train, batch_size=settings.batch_size, seed=seed, state=state)
 
-    method, backend = MeeGan(config, data.facts), Backend(threads=threads)
-    trainer = Trainer(method, settings, steps, batches, backend, hooks=[_Watcher(watch)])
+    trainer = Trainer(method, settings, steps, batches, Backend(threads=threads), hooks=[_Watcher(watch)])
     begun = time.perf_counter()
     trainer.train()
     return trainer, time.perf_counter() - begun
