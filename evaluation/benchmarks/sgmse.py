@@ -34,14 +34,16 @@ class Settings:
         seeds: trainings of each system.
         steps: of each training.
         items: test mixtures.
+        validation: mixtures that the parameters of classical baselines are chosen on.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 750
     items: int = 120
+    validation: int = 32
 
 
-QUICK = Settings((0,), 10, 4)
+QUICK = Settings((0,), 10, 4, 1)
 
 OF_BRIDGE: Samplers = {"sb": {"steps": 1}, "sb_n4": {"steps": 4}}
 OF_SCORE: Samplers = {
@@ -70,7 +72,7 @@ def run(quick: bool) -> dict[str, Figure]:
 def quality(settings: Settings) -> dict[str, Figure]:
     """SI-SDR, ESTOI and PESQ of all systems, and the bridge's gain over Wiener."""
     data = opened(settings.items)
-    systems, chosen = classical(data)
+    systems, chosen = classical(data, settings.validation)
     say(f"baselines chosen on the validation part: {chosen}")
     kinds = (("bridge", BRIDGE, OF_BRIDGE), ("score", SCORE, OF_SCORE))
     jobs = [

@@ -33,17 +33,19 @@ class Settings:
     Args:
         steps: of each training.
         items: test mixtures.
+        validation: mixtures that the parameters of classical baselines are chosen on.
         calls: of the network that samplers may take.
         reference: N of the predictor-corrector sampler, which takes twice as many calls.
     """
 
     steps: int = 6000
     items: int = 120
+    validation: int = 32
     calls: tuple[int, ...] = (5, 8, 10, 15, 20, 30)
     reference: int = 30
 
 
-QUICK = Settings(10, 3, (5,), 2)
+QUICK = Settings(10, 3, 1, (5,), 2)
 LEAST_GAIN = 2.0
 """dB of SI-SDR over the noisy input that the reference must have: samplers of a model that fails tell nothing."""
 TOLERANCES = {"si_sdr": 0.2, "estoi": 0.01, "pesq_nb": 0.05}
@@ -67,7 +69,7 @@ def run(quick: bool) -> dict[str, Figure]:
     """All figures."""
     settings = QUICK if quick else Settings()
     data = opened(settings.items)
-    systems, chosen = classical(data)
+    systems, chosen = classical(data, settings.validation)
     say(f"baselines chosen on the validation part: {chosen}")
     bridge = {f"bridge {n}": {"steps": n} for n in (1, 2, 4, 8)}
     jobs = [

@@ -151,10 +151,10 @@ def metrics(rate: int) -> list[str]:
     return [name for name in METRICS if name in available_metrics(rate)]
 
 
-def classical(data: SpeechData) -> tuple[dict[str, list[FileScore]], str]:
-    """Scores of noisy, spectral subtraction and Wiener, whose parameters are chosen on the validation part; which."""
+def classical(data: SpeechData, most: int) -> tuple[dict[str, list[FileScore]], str]:
+    """Scores of noisy, spectral subtraction and Wiener; which parameters were chosen, on `most` validation pairs."""
     rate = data.sample_rate
-    validation = [data.whole_pair("validation", number) for number in range(len(data.whole["validation"]))]
+    validation = [data.whole_pair("validation", number) for number in range(min(most, len(data.whole["validation"])))]
     pairs = list(test_pairs(data))
     found = {"noisy": score([SpeechItem(n, clean, noisy) for n, clean, noisy in pairs], data)}
     told = []

@@ -86,9 +86,11 @@ class Enhancer:
         frames = torch.tensor([s.shape[-1] for s in spectra])
         noise = StreamNoise(streams, torch.tensor(ids), y)
         drawn = sampled(self.config, self._windowed, y, noise, frames)
+        # Padding is cut off again: its frames reach into the last samples, where they would be heard.
+        estimates = [x[None, ..., :count].cpu() for x, count in zip(drawn.estimate, frames.tolist(), strict=True)]
         return [
-            EnhancedWave(self._spectrogram.inverse(estimate[None].cpu(), len(wave))[0] * level[0], int(calls))
-            for estimate, wave, level, calls in zip(drawn.estimate, waves, loud, drawn.calls, strict=True)
+            EnhancedWave(self._spectrogram.inverse(estimate, len(wave))[0] * level[0], int(calls))
+            for estimate, wave, level, calls in zip(estimates, waves, loud, drawn.calls, strict=True)
         ]
 
     @property
