@@ -27,10 +27,14 @@ def synchronize(device: torch.device | None) -> None:
 
 
 def interleave(
-    first: Callable[[], object], second: Callable[[], object], pairs: int, warmup: int = 3
+    first: Callable[[], object],
+    second: Callable[[], object],
+    pairs: int,
+    warmup: int = 3,
+    device: torch.device | None = None,
 ) -> tuple[list[float], list[float]]:
     """Seconds of both, measured in turns (A B A B ...), so that a drift of the machine is shared."""
-    taken = [(timed(first), timed(second)) for _ in range(warmup + pairs)][warmup:]
+    taken = [(timed(first, device), timed(second, device)) for _ in range(warmup + pairs)][warmup:]
     return [a for a, _ in taken], [b for _, b in taken]
 
 

@@ -137,14 +137,17 @@ class Block(nn.Module):
         """x[B, C, F, K], beside skip[B, C', F, K] if given, and time = silu(temb)[B, T] -> [B, outputs, F', K']."""
         if skip is not None:
             x = torch.cat((x, skip), dim=1)
-        h = F.silu(self.norm1(x))
+        # What no backward pass will ask for is overwritten, since fresh memory costs as much as the sums themselves.
+        reuse = not torch.is_grad_enabled()
+        h = F.silu(self.norm1(x), inplace=reuse)
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
-        h = self.conv1(h) + self.time(time)[:, :, None, None]
-        h = self.conv2(F.silu(self.norm2(h)))
+        h, shift = self.conv1(h), self.time(time)[:, :, None, None]
+        h = h.add_(shift) if reuse else h + shift
+        h = self.conv2(F.silu(self.norm2(h), inplace=reuse))
         if self.shortcut is not None:
             x = self.shortcut(x)
-        total: Tensor = (x + h) * HALF
+        total: Tensor = (h.add_(x) if reuse else x + h).mul_(HALF)
         return total if self.attention is None else self.attention(total)
 
     def multiply_adds(self, positions: int) -> int:

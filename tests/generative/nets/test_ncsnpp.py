@@ -150,6 +150,28 @@ def test_channels_last_is_the_same():
     close(net.to(memory_format=torch.channels_last)(*arguments), wanted, 1e-5)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_without_gradients_is_the_same(variant):
+    """Another memory layout, and sums in place: neither the answer nor the input may notice."""
+    net, arguments = filled(variant, attention_levels=(0, 2)), inputs()
+    before = [argument.clone() for argument in arguments]
+    wanted = net(*arguments)
+    for context in (torch.no_grad, torch.inference_mode):
+        with context():
+            close(net(*arguments), wanted, 1e-5)
+    torch.testing.assert_close(list(arguments), before, rtol=0, atol=0)
+
+
+def test_without_gradients_under_autocast():
+    net, arguments = filled(), inputs()
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = net(*arguments)
+        with torch.no_grad():
+            found = net(*arguments)
+    assert found.dtype == torch.complex64
+    close(found, wanted, 0.02)
+
+
 @pytest.mark.parametrize("way", ["autocast", "weights"])
 def test_bf16(way):
     """Outputs are complex64, and near those of fp32: time features, output layer and division stay in that."""
