@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from evaluation.benchmarks import sgmse_speed
 from evaluation.benchmarks.figure import Figure, figure, say
 from evaluation.benchmarks.speech_systems import (
     BRIDGE,
@@ -63,8 +64,6 @@ NAMES = {
 
 def run(quick: bool) -> dict[str, Figure]:
     """All figures."""
-    from evaluation.benchmarks import sgmse_speed
-
     settings = QUICK if quick else Settings()
     return {**quality(settings), **sgmse_speed.figures(3 if quick else 20)}
 
