@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from generative.training.runfolder import read_lines
@@ -74,74 +73,21 @@ def run(tmp_path: Path) -> Iterator[Train]:
         run.process.communicate()
 
 
-def gone(pids: list[int]) -> bool:
-    return not any(psutil.pid_exists(pid) for pid in pids)
-
-
-def test_a_killed_worker_is_replaced_and_the_run_goes_on(run: Train) -> None:
-    run.start()
+def test_a_killed_worker_is_replaced_and_a_mistake_is_told_once(run: Train) -> None:
+    """The first group loses a worker; the second goes on, until one of its workers meets a mistake of the user's."""
+    run.start(steps=2000, FAKE_MISTAKE_AT="40")
     run.until(lambda: run.step() >= 15 and len(run.workers()) == 2)
     os.kill(run.workers()[0], signal.SIGKILL)
     code, out, err = run.end()
-    assert code == 0, err
+    assert (code, err.splitlines()) == (2, ["shard 3 is damaged", "expected: a whole one", "to fix: prepare it again"])
+    assert {line["attempt"] for line in run.lines("pids")} == {1, 2}
     assert sorted(line["rank"] for line in run.lines("pids") if line["attempt"] == 2) == [0, 1]
     assert {line["world"] for line in run.lines("pids")} == {2}
     (restart,) = [line for line in run.lines("events") if line["kind"] == "restart"]
     assert restart["message"].startswith("1 of 3: worker ")
     assert "died" in restart["message"]
-    assert json.loads((run.folder / "status.json").read_text())["restarts"] == 1
-    shown = out.splitlines()
-    assert [line.split()[0] for line in shown if not line.startswith("train ")] == [
-        "plan",
-        "restart",
-        "resume",
-        "report",
-    ]
-    assert err == ""
+    shown = [line.split()[0] for line in out.splitlines() if not line.startswith("train ")]
+    assert shown[:3] == ["plan", "restart", "resume"]
     assert (run.folder / "logs" / "worker_1.log").exists()
     assert "died" in (run.folder / "logs" / "worker_errors.log").read_text()
-
-
-def test_ctrl_c_saves_leaves_with_75_and_nothing_stays_behind(run: Train) -> None:
-    run.start(steps=2000)
-    run.until(lambda: run.step() >= 5)
-    assert run.process is not None
-    family = psutil.Process(run.process.pid).children(recursive=True)
-    os.killpg(run.process.pid, signal.SIGINT)
-    code, out, err = run.end()
-    assert (code, err) == (75, "")
-    assert out.splitlines()[-1].startswith("stop    interrupted at step ")
-    status = json.loads((run.folder / "status.json").read_text())
-    assert status["state"] == "interrupted"
-    assert (run.folder / "checkpoints" / f"step_{status['step']:06d}").exists()
-    assert psutil.wait_procs(family, timeout=30)[1] == []
-
-
-def test_kill_9_of_the_driver_leaves_no_worker(run: Train) -> None:
-    run.start(steps=2000)
-    run.until(lambda: run.step() >= 5 and len(run.workers()) == 2)
-    assert run.process is not None
-    run.process.kill()
-    run.process.communicate()
-    deadline = time.monotonic() + 60
-    while not gone(run.workers()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert gone(run.workers())
-
-
-def test_a_crash_that_repeats_ends_with_its_cause(run: Train) -> None:
-    run.start("launch.max_restarts=0", FAKE_CRASH_AT="3")
-    code, _, err = run.end()
-    assert code == 1
-    assert "the workers failed 1 time(s); the last time worker 1 failed: the fake worker met its fate" in err
-    assert "Traceback" not in err
-    assert "RuntimeError" in (run.folder / "logs" / "worker_errors.log").read_text()
     assert json.loads((run.folder / "status.json").read_text())["state"] == "failed"
-
-
-def test_a_mistake_that_one_worker_meets_is_told_once_and_not_tried_again(run: Train) -> None:
-    run.start(FAKE_MISTAKE_AT="3")
-    code, out, err = run.end()
-    assert (code, err.splitlines()) == (2, ["shard 3 is damaged", "expected: a whole one", "to fix: prepare it again"])
-    assert {line["attempt"] for line in run.lines("pids")} == {1}
-    assert "restart" not in out
