@@ -17,11 +17,19 @@ from evaluation.estimate import Estimate, mean_estimate
 from generative.methods.f_distill.divergences import DIVERGENCES
 from generative.methods.f_distill.exact1d import TEACHER, Descent, descend, exact_loss, optimum
 from generative.methods.f_distill.learned1d import Learning, learned_loss
+from generative.methods.f_distill.ring2d import Plan, Ring, RingStudent, look
 
 SIGMA = 0.5
 EXACT = ("rkl", "sf", "js", "sh", "kl", "jf")
 LEARNED = ("js", "sh", "rkl", "sf")
 """Forward KL and Jeffreys weigh by the ratio itself, whose errors in the tails are too large to promise anything."""
+
+RING = ("rkl", "js", "kl")
+TOLD = {
+    "modes": "modes of 8 (weights 1 : 2 : ... : 8) with a quarter of their points or more",
+    "high_quality": "share of points within three standard deviations of the nearest mode",
+    "divergence": "D_f of the shares of modes, teacher against student, f as trained",
+}
 
 
 @dataclass(frozen=True)
@@ -33,22 +41,30 @@ class Settings:
         learned: descent with a learned one.
         learning: how the discriminator follows.
         seeds: descents of each divergence; the figures are of the worst.
+        ring: training of a student of the ring.
+        ring_seeds: such trainings of each divergence.
+        points: drawn from each.
     """
 
     exact: Descent
     learned: Descent
     learning: Learning
     seeds: Sequence[int]
+    ring: Plan
+    ring_seeds: Sequence[int]
+    points: int = 5000
 
 
-FULL = Settings(Descent(), Descent(1200), Learning(), (0, 1))
-QUICK = Settings(Descent(100, 256), Descent(30, 128), Learning(16, 1, 20, 128), (0,))
+FULL = Settings(Descent(), Descent(1200), Learning(), (0, 1), Plan(), (0, 1))
+QUICK = Settings(
+    Descent(100, 256), Descent(30, 128), Learning(16, 1, 20, 128), (0,), Plan(20, 1, 32, 16), (0,), points=200
+)
 
 
 def run(quick: bool) -> dict[str, Figure]:
     """All figures."""
     settings = QUICK if quick else FULL
-    return {**exact(settings), **learned(settings)}
+    return {**exact(settings), **learned(settings), **ring(settings)}
 
 
 def exact(settings: Settings) -> dict[str, Figure]:
@@ -74,6 +90,28 @@ def learned(settings: Settings) -> dict[str, Figure]:
     )
     note += f"for each of the student), {settings.learned.steps:,} steps of {settings.learned.batch:,} samples"
     return _errors("learned1d", LEARNED, find, settings.seeds, "<= 0.1", note)
+
+
+def ring(settings: Settings) -> dict[str, Figure]:
+    """Modes reached, points near a mode, and D_f of the shares of modes, for students of a ring of eight modes."""
+    figures: dict[str, Figure] = {}
+    teacher = Ring()
+    for name in RING:
+        values: dict[str, list[float]] = {}
+        for seed in settings.ring_seeds:
+            student = RingStudent(teacher, DIVERGENCES[name], settings.ring, seed)
+            student.train()
+            found = look(student.draw(settings.points), teacher, DIVERGENCES[name])
+            for what in ("modes", "high_quality", "divergence"):
+                values.setdefault(what, []).append(float(getattr(found, what)))
+            say(f"ring {name}, seed {seed}: {found}")
+        note = (
+            f"teacher in closed form, all else learned, {settings.ring.steps:,} steps of {settings.ring.batch} points, "
+        )
+        note += f"{settings.points:,} points; mean over seeds {', '.join(map(str, settings.ring_seeds))}"
+        for what, several in values.items():
+            figures[f"ring_{what}_{name}"] = figure(mean_estimate(several, "", f"{TOLD[what]}; {note}"), values=several)
+    return figures
 
 
 def _errors(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from generative.method import Alone
 from generative.methods.f_distill.config import RatioConfig
@@ -18,6 +18,7 @@ from generative.methods.f_distill.divergences import Divergence
 from generative.methods.f_distill.exact1d import Mixture, matching_loss, noised_student
 from generative.methods.f_distill.losses import gan_discriminator
 from generative.methods.f_distill.ratio import RatioWeights
+from generative.methods.f_distill.toy import perceptron
 
 
 @dataclass(frozen=True)
@@ -41,38 +42,23 @@ class Learning:
     ratio: RatioConfig = field(default_factory=partial(RatioConfig, lower=1e-3, upper=1e3, bins=1, decay=0.9))
 
 
-class Logit(nn.Module):
-    """l(x_t) of x_t float64[N] -> [N, 1]."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1)
-        )
-
-    def forward(self, x_t: Tensor) -> Tensor:
-        """Logits of real."""
-        found: Tensor = self.layers(x_t.float()[:, None])
-        return found
-
-
 def learned_loss(
     f: Divergence, teacher: Mixture, sigma: float, batch: int, generator: torch.Generator, plan: Learning
 ) -> Callable[[Tensor], Tensor]:
     """The student's loss from samples and the ratio of a discriminator, which is trained beside it."""
-    net = Logit(plan.width)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            bound = parameter.shape[-1] ** -0.5
-            parameter.copy_((torch.rand(parameter.shape, generator=generator) * 2 - 1) * bound)
+    net = perceptron(1, 1, plan.width, 2, generator)
     optimizer = torch.optim.Adam(net.parameters(), lr=plan.lr, betas=(0.5, 0.99))
     p, weights = teacher.diffused(sigma), RatioWeights(plan.ratio, f, torch.empty(0, dtype=torch.float64))
     state, started = weights.first(), False
 
+    def logit(x_t: Tensor) -> Tensor:
+        found: Tensor = net(x_t.float()[:, None])
+        return found
+
     def follow(theta: Tensor) -> None:
         for _ in range(plan.updates if started else plan.warmup):
             _, fake = noised_student(theta.detach(), plan.batch, sigma, generator)
-            both = net(torch.cat([p.sample(plan.batch, generator), fake]))
+            both = logit(torch.cat([p.sample(plan.batch, generator), fake]))
             optimizer.zero_grad()
             gan_discriminator(both[: plan.batch], both[plan.batch :]).mean().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -83,7 +69,7 @@ def learned_loss(
         started = True
         x, x_t = noised_student(theta, batch, sigma, generator)
         one_time, valid = torch.full_like(x_t, sigma).detach(), torch.ones(batch, dtype=torch.bool)
-        found = weights(net(x_t.detach()), one_time, valid, state, Alone())
+        found = weights(logit(x_t.detach()), one_time, valid, state, Alone())
         state = found.state
         return matching_loss(x, x_t, found.h, teacher, theta, sigma)
 

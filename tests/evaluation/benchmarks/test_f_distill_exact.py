@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from evaluation.benchmarks import BENCHMARKS, f_distill_exact
-from evaluation.benchmarks.f_distill_exact import EXACT, LEARNED, QUICK
+from evaluation.benchmarks.f_distill_exact import EXACT, LEARNED, QUICK, RING
 
 
 def test_figures() -> None:
@@ -17,6 +17,14 @@ def test_figures() -> None:
         assert all(math.isfinite(error) for error in errors)
         assert figures[f"{key}_max_error"]["value"] == max(errors)  # one seed
         assert "minimum by quadrature" in figures[f"{key}_max_error"]["protocol"]
+
+
+def test_figures_of_the_ring() -> None:
+    figures = f_distill_exact.ring(QUICK)
+    for name in RING:
+        assert 0 <= figures[f"ring_modes_{name}"]["value"] <= 8
+        assert 0 <= figures[f"ring_high_quality_{name}"]["value"] <= 1
+        assert figures[f"ring_divergence_{name}"]["value"] >= 0
 
 
 def test_registered() -> None:
