@@ -68,11 +68,14 @@ class RatioWeights:
     edges: Tensor
 
     def first(self) -> dict[str, Tensor]:
-        """The memory at the start: `ratio_means` float64[n], all 1, and what waits to renew them."""
+        """The memory at the start: `ratio_means` float64[n], all 1, what waits to renew them, and whether the last
+        update fell back, so that a person is told once.
+        """
+        told = {"ratio_fallback": torch.zeros((), dtype=torch.float64)}
         if not self.config.normalise:
-            return {}
+            return told
         empty = torch.zeros(len(self.edges) + 1, dtype=torch.float64)
-        return {"ratio_means": torch.ones_like(empty), "ratio_sums": empty, "ratio_counts": empty.clone()}
+        return {"ratio_means": torch.ones_like(empty), "ratio_sums": empty, "ratio_counts": empty.clone()} | told
 
     @torch.no_grad()
     def __call__(
@@ -105,13 +108,17 @@ class RatioWeights:
         )
         number = counts.sum()
         ess = effective(spread[0].sum(), spread[1].sum(), number)
-        fallen_back = self._worthless(float(ess), float(broken))
+        problem = self._problem(float(ess), float(broken))
+        fallen_back = problem is not None
         if fallen_back:
+            if collectives.rank == 0 and not bool(state["ratio_fallback"]):
+                _LOG.warning("all weights h are 1 until the density ratio tells something: %s", problem)
             # What a broken discriminator says of other samples is not remembered either.
             after = dict(state) if float(broken) else after
             h = torch.ones_like(h)
         else:
             h = h / (spread[0].sum() / number + SMALLEST)
+        after["ratio_fallback"] = torch.full_like(ess, fallen_back)
         metrics = {
             "ratio": Mean((ratios * counted).sum(), counted.sum()),
             "ratio_by_time": Mean(_by_bin(ratios * counted, bins, n), _by_bin(counted, bins, n)),
@@ -133,13 +140,13 @@ class RatioWeights:
             "ratio_counts": counts.masked_fill(full, 0.0),
         }
 
-    def _worthless(self, ess: float, broken: float) -> bool:
-        """Whether to go on without weights; the same on all ranks."""
-        if not broken and ess >= self.config.minimum_ess:
-            return False
-        reason = f"{broken:.0f} logits are not finite" if broken else f"effective sample size {ess:.3g} of the batch"
-        _LOG.warning("all weights h are 1 in this update: the density ratio tells nothing (%s)", reason)
-        return True
+    def _problem(self, ess: float, broken: float) -> str | None:
+        """Why to go on without weights; the same on all ranks."""
+        if broken:
+            return f"{broken:.0f} samples have logits that are not finite"
+        if ess >= self.config.minimum_ess:
+            return None
+        return f"the effective sample size is {ess:.3g} of the batch, less than minimum_ess={self.config.minimum_ess}"
 
 
 def density_ratio(logits: Tensor, config: RatioConfig) -> Tensor:

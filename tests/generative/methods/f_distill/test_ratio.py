@@ -60,7 +60,7 @@ def test_sequence_of_the_released_code(number: int) -> None:
             wanted = golden[f"cfg{number}_bins"][step].double()
             torch.testing.assert_close(state["ratio_means"], wanted, rtol=1e-5, atol=0)
         else:
-            assert state == {}
+            assert state.keys() == {"ratio_fallback"}
 
 
 @pytest.mark.parametrize(("name", "decay"), [("js", 0.0), ("kl", 0.5)])
@@ -179,7 +179,11 @@ def test_falls_back_where_one_sample_has_all_the_weight(caplog: pytest.LogCaptur
         found = call(simple("kl", **settings), logits, t)
     assert found.fallen_back
     assert found.h.tolist() == [1.0] * 400
-    assert "effective sample size 0.0025" in caplog.text
+    assert "effective sample size is 0.0025 of the batch" in caplog.text
+    caplog.clear()
+    again = call(simple("kl", **settings), logits, t, found.state)
+    assert (again.fallen_back, caplog.text) == (True, "")  # told once
+    assert float(call(simple("kl", **settings), torch.zeros(4, 1), t[:4], again.state).state["ratio_fallback"]) == 0
     assert float(found.metrics["weight_fallback"].total) == 1
     assert not call(simple("kl", minimum_ess=0.0, **settings), logits, t).fallen_back
     assert not call(simple("js"), torch.zeros(4, 1), t[:4]).fallen_back
@@ -191,8 +195,9 @@ def test_logits_that_are_not_numbers(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         found = call(weights, logits, torch.ones(3, dtype=torch.float64))
     assert found.h.tolist() == [1, 1, 1]
-    assert "1 logits are not finite" in caplog.text
-    assert all(torch.equal(found.state[key], value) for key, value in weights.first().items())
+    assert "1 samples have logits that are not finite" in caplog.text
+    assert float(found.state.pop("ratio_fallback")) == 1
+    assert all(torch.equal(value, weights.first()[key]) for key, value in found.state.items())
 
 
 def test_effective_sample_size_of_bins() -> None:
