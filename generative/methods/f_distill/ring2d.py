@@ -14,7 +14,7 @@ from torch import Tensor
 
 from generative.method import Alone
 from generative.methods.f_distill.config import RatioConfig
-from generative.methods.f_distill.divergences import Divergence
+from generative.methods.f_distill.divergences import DIVERGENCES, Divergence
 from generative.methods.f_distill.losses import (
     denoising,
     distribution_matching,
@@ -200,11 +200,13 @@ class RingFound:
         modes: that have at least a quarter of the points that they should have.
         high_quality: share of points within three standard deviations of the nearest mode.
         divergence: D_f of the shares of modes, teacher against student, for the f that was asked for.
+        forward_kl: KL of the same, which compares students of different f.
     """
 
     modes: int
     high_quality: float
     divergence: float
+    forward_kl: float
 
 
 def look(points: Tensor, ring: Ring, f: Divergence) -> RingFound:
@@ -217,5 +219,6 @@ def look(points: Tensor, ring: Ring, f: Divergence) -> RingFound:
     # A mode without a point would be infinitely far in some divergences: half a point stands for it.
     smoothed = shares.clamp(min=0.5 / len(points))
     smoothed = smoothed / smoothed.sum()
-    found = (smoothed * f.f(ring.weights / smoothed)).sum()
-    return RingFound(int(reached.sum()), float(good.double().mean()), float(found))
+    ratio = ring.weights / smoothed
+    both = [float((smoothed * each.f(ratio)).sum()) for each in (f, DIVERGENCES["kl"])]
+    return RingFound(int(reached.sum()), float(good.double().mean()), *both)

@@ -25,6 +25,7 @@ def test_figures_of_the_ring() -> None:
         assert 0 <= figures[f"ring_modes_{name}"]["value"] <= 8
         assert 0 <= figures[f"ring_high_quality_{name}"]["value"] <= 1
         assert figures[f"ring_divergence_{name}"]["value"] >= 0
+        assert figures[f"ring_forward_kl_{name}"]["value"] >= 0
 
 
 def test_registered() -> None:

@@ -14,7 +14,8 @@ from generative.methods.f_distill.presets import PRESETS, PresetName
 def test_every_preset_is_one() -> None:
     assert list(get_args(PresetName)) == list(PRESETS)
     for name in PRESETS:
-        assert FDistillConfig(preset=name).preset == name
+        found = FDistillConfig(preset=name)
+        assert FDistillConfig.model_validate(found.model_dump()) == found
 
 
 @pytest.mark.parametrize(
