@@ -93,6 +93,15 @@ class Layers:
         return None
 
 
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` on `below`, mapping by mapping; neither is changed."""
+    result = dict(below) | dict(above)
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], Mapping) and isinstance(above[key], Mapping):
+            result[key] = merged(below[key], above[key])
+    return result
+
+
 def config_folder() -> Path:
     """The folder of named configurations: inside the package (wheel) or beside it (clone)."""
     package = Path(__file__).resolve().parent

@@ -19,6 +19,7 @@ BENCHMARKS = Registry(
         "masked_diffusion": "evaluation.benchmarks.masked_diffusion",
         "shakespeare": "evaluation.benchmarks.shakespeare",
         "mee_gan": "evaluation.benchmarks.mee_gan",
+        "f_distill_exact": "evaluation.benchmarks.f_distill_exact",
         "sgmse": "evaluation.benchmarks.sgmse",
         "sgmse_long": "evaluation.benchmarks.sgmse_long",
     },

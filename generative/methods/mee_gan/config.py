@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from generative.config import Config
+from generative.config import Config, merged
 from generative.config_messages import combination
 
 
@@ -183,7 +183,7 @@ class MeeGanConfig(Config):
         """Put the preset beneath what is given."""
         if not isinstance(values, Mapping) or values.get("preset") not in PRESETS:
             return values
-        return _merged(PRESETS[values["preset"]], values)
+        return merged(PRESETS[values["preset"]], values)
 
     @model_validator(mode="after")
     def _consistent(self) -> MeeGanConfig:
@@ -214,12 +214,3 @@ class MeeGanConfig(Config):
                 "set method.unused_head=false",
             )
         return self
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` on `below`, mapping by mapping."""
-    result = dict(below) | dict(above)
-    for key in below.keys() & above.keys():
-        if isinstance(below[key], Mapping) and isinstance(above[key], Mapping):
-            result[key] = _merged(below[key], above[key])
-    return result

@@ -1,0 +1,203 @@
+"""Density ratios of teacher and student from the discriminator's logits, and the weights h of samples.
+
+Source: Xu et al. 2025 (arXiv 2502.15681), two-stage normalisation. A discriminator that is trained on real = 1 and
+fake = 0 has the logit l = log(p/q), so r = exp(l). First stage: E_q[r] = 1 at every time, so r is divided by its mean
+in the bin of its time. Second stage: h(r) is divided by its mean over the global batch, so that f does not change the
+size of a step.
+
+The means of bins are memory between steps; a bin is renewed when `minimum_count` samples have come to it. All sums are
+over the valid samples of all ranks and in float64. Each stage needs one exchange, since the second depends on the
+outcome of the first. Shapes: B samples of this rank, K heads, n bins.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from generative.method import Collectives, Mean
+from generative.methods.f_distill.config import RatioConfig
+from generative.methods.f_distill.divergences import Divergence
+from generative.nets.precision import wide
+
+LARGEST_LOGIT = 10.0
+SMALLEST = 1e-6
+"""Added to every divisor, as released."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What becomes of the logits of one batch.
+
+    Args:
+        h: float32[B], weight of each sample, of mean 1 over the global batch; without gradient.
+        state: the memory after the batch.
+        metrics: see `RatioWeights`.
+        fallen_back: whether all weights are 1 because the ratio told nothing.
+    """
+
+    h: Tensor
+    state: dict[str, Tensor]
+    metrics: dict[str, Mean]
+    fallen_back: bool
+
+
+@dataclass(frozen=True)
+class RatioWeights:
+    """From logits to weights.
+
+    Metrics, to be added up over ranks: `ratio`, the mean of r as it comes from the discriminator, near 1 where it is
+    calibrated; `ratio_by_time` the same in each bin; `ess` and `ess_by_time`, effective sample size
+    (sum h)^2 / (n sum h^2) of the global batch and of each bin; `weight_fallback`, part of the updates without weights.
+
+    Args:
+        config: bounds, bins, and when to give up.
+        divergence: whose h is wanted.
+        edges: float64[n - 1], inner borders of the bins of times, ascending.
+    """
+
+    config: RatioConfig
+    divergence: Divergence
+    edges: Tensor
+
+    def first(self) -> dict[str, Tensor]:
+        """The memory at the start: `ratio_means` float64[n], all 1, what waits to renew them, and whether the last
+        update fell back, so that a person is told once.
+        """
+        told = {"ratio_fallback": torch.zeros((), dtype=torch.float64)}
+        if not self.config.normalise:
+            return told
+        empty = torch.zeros(len(self.edges) + 1, dtype=torch.float64)
+        return {"ratio_means": torch.ones_like(empty), "ratio_sums": empty, "ratio_counts": empty.clone()} | told
+
+    @torch.no_grad()
+    def __call__(
+        self, logits: Tensor, t: Tensor, valid: Tensor, state: Mapping[str, Tensor], collectives: Collectives
+    ) -> Weights:
+        """Weights of the noised samples of the student that the logits [B, K] are of.
+
+        Args:
+            logits: of the discriminator, real = 1.
+            t: float64[B], their times.
+            valid: bool[B], False for rows that weigh nothing.
+            state: the memory, as `first` and every call return it.
+            collectives: of all ranks, which must all call.
+        """
+        n, counted = len(self.edges) + 1, valid.double()
+        bins = torch.bucketize(t.double(), self.edges.to(t.device), right=True)
+        finite = logits.isfinite().all(1)
+        # A logit that is not a number must not reach the memory; the weights fall back to 1 on all ranks.
+        ratios = torch.where(finite, density_ratio(logits, self.config), 1.0)
+        broken = (~finite & valid).sum().double()
+        sums = collectives.sum(
+            torch.cat([_by_bin(counted, bins, n), _by_bin(ratios * counted, bins, n), broken.view(1)])
+        )
+        counts, totals, broken = sums[:n], sums[n : 2 * n], sums[-1]
+        after = self._renewed(state, counts, totals) if self.config.normalise else {}
+        normal = ratios / (after["ratio_means"][bins] + SMALLEST) if self.config.normalise else ratios
+        h = self.divergence.h(normal)
+        spread = collectives.sum(
+            torch.cat([_by_bin(h * counted, bins, n), _by_bin(h.square() * counted, bins, n)]).view(2, n)
+        )
+        number = counts.sum()
+        ess = effective(spread[0].sum(), spread[1].sum(), number)
+        problem = self._problem(float(ess), float(broken))
+        fallen_back = problem is not None
+        if fallen_back:
+            if collectives.rank == 0 and not bool(state["ratio_fallback"]):
+                _LOG.warning("all weights h are 1 until the density ratio tells something: %s", problem)
+            # What a broken discriminator says of other samples is not remembered either.
+            after = dict(state) if float(broken) else after
+            h = torch.ones_like(h)
+        else:
+            h = h / (spread[0].sum() / number + SMALLEST)
+        after["ratio_fallback"] = torch.full_like(ess, fallen_back)
+        metrics = {
+            "ratio": Mean((ratios * counted).sum(), counted.sum()),
+            "ratio_by_time": Mean(_by_bin(ratios * counted, bins, n), _by_bin(counted, bins, n)),
+            **_of_global("ess", ess, collectives),
+            **_of_global("ess_by_time", effective(spread[0], spread[1], counts), collectives, counts > 0),
+            **_of_global("weight_fallback", torch.full_like(ess, fallen_back), collectives),
+        }
+        return Weights(h.to(wide(logits).dtype), after, metrics, fallen_back)
+
+    def _renewed(self, state: Mapping[str, Tensor], counts: Tensor, totals: Tensor) -> dict[str, Tensor]:
+        """Bins that enough samples have come to: beta old + (1 - beta) mean ratio of those samples."""
+        counts, totals = state["ratio_counts"] + counts, state["ratio_sums"] + totals
+        full = counts >= self.config.minimum_count
+        beta = self.config.decay
+        renewed = beta * state["ratio_means"] + (1 - beta) * totals / (counts + SMALLEST)
+        return {
+            "ratio_means": torch.where(full, renewed, state["ratio_means"]),
+            "ratio_sums": totals.masked_fill(full, 0.0),
+            "ratio_counts": counts.masked_fill(full, 0.0),
+        }
+
+    def _problem(self, ess: float, broken: float) -> str | None:
+        """Why to go on without weights; the same on all ranks."""
+        if broken:
+            return f"{broken:.0f} samples have logits that are not finite"
+        if ess >= self.config.minimum_ess:
+            return None
+        return f"the effective sample size is {ess:.3g} of the batch, less than minimum_ess={self.config.minimum_ess}"
+
+
+def density_ratio(logits: Tensor, config: RatioConfig) -> Tensor:
+    """r = exp(l) within the bounds, float64[B], of logits [B, K]: geometric or arithmetic mean over heads."""
+    wide_logits = logits.detach().double()
+    if config.heads == "geometric":
+        logit = wide_logits.mean(1)
+    else:
+        logit = wide_logits.logsumexp(1) - math.log(logits.shape[1])
+    return logit.clamp(-LARGEST_LOGIT, LARGEST_LOGIT).exp().clamp(config.lower, config.upper)
+
+
+def effective(total: Tensor, squares: Tensor, count: Tensor) -> Tensor:
+    """(sum h)^2 / (n sum h^2), from 1/n (one sample has all the weight) to 1 (all the same); 1 where there are none."""
+    return torch.where(squares > 0, total.square() / (count * squares).clamp(min=1e-300), torch.ones_like(total))
+
+
+@torch.no_grad()
+def auc_by_time(
+    real_logits: Tensor, fake_logits: Tensor, real_t: Tensor, fake_t: Tensor, edges: Tensor, valid: Tensor
+) -> Mean:
+    """How well the discriminator orders real above fake samples in each bin of times: float64[n] as a mean over pairs.
+
+    1/2: it sees no difference; 1: it never errs (then ratios are at their bounds and the weights tell little). Pairs
+    are those within this rank's batch.
+
+    Args:
+        real_logits: [B, K] of noised real samples.
+        fake_logits: [B, K] of noised samples of the student.
+        real_t: float64[B], times of the real ones.
+        fake_t: float64[B], times of the student's.
+        edges: float64[n - 1], inner borders of the bins.
+        valid: bool[B], of both.
+    """
+    n, edges = len(edges) + 1, edges.to(real_t.device)
+    bins = [torch.bucketize(t.double(), edges, right=True) for t in (real_t, fake_t)]
+    difference = real_logits.detach().double().mean(1)[:, None] - fake_logits.detach().double().mean(1)
+    paired = (bins[0][:, None] == bins[1]) & valid[:, None] & valid
+    wins = (difference.sign() + 1) / 2 * paired
+    return Mean(_by_bin(wins.sum(1), bins[0], n), _by_bin(paired.double().sum(1), bins[0], n))
+
+
+def _by_bin(values: Tensor, bins: Tensor, n: int) -> Tensor:
+    """Sums of float64[B] over the samples of each bin, float64[n]."""
+    return torch.zeros(n, dtype=torch.float64, device=values.device).index_add_(0, bins, values.double())
+
+
+def _of_global(name: str, value: Tensor, collectives: Collectives, there: Tensor | None = None) -> dict[str, Mean]:
+    """A figure of the global batch as a metric: rank 0 alone reports it, since metrics are added up over ranks.
+
+    `there`: where there is a figure; None: everywhere.
+    """
+    count = torch.full_like(value, float(collectives.rank == 0)) * (1.0 if there is None else there)
+    return {name: Mean(value * count, count)}

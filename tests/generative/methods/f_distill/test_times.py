@@ -1,0 +1,65 @@
+"""The grid of times, how it is drawn from, and its bins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from generative.errors import ConfigError
+from generative.methods.f_distill.times import TimeGrid, noised
+from generative.randomness import Streams
+from tests.generative.methods.f_distill.golden import arrays
+
+
+def test_grid_of_the_released_codes() -> None:
+    golden, grid = arrays("edm_schedule"), TimeGrid()
+    torch.testing.assert_close(grid.sigmas, golden["karras1000_f64"], rtol=1e-9, atol=0)
+    torch.testing.assert_close(grid.sigmas.float(), golden["karras1000_dmd2_f32"], rtol=1e-5, atol=0)
+    assert [grid.first, grid.last] == golden["poly_index_range"].tolist()
+
+
+def test_forward_process_of_the_released_code() -> None:
+    golden = arrays("edm_schedule")
+    found = noised(golden["fp_x"], golden["fp_eps"], golden["fp_t"])
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, golden["fp_out"], rtol=1e-6, atol=1e-7)
+    halved = noised(golden["fp_x"], golden["fp_eps"], golden["fp_t"], torch.full((4,), 0.5))
+    torch.testing.assert_close(found - halved, golden["fp_x"] / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_draws_are_uniform_over_the_indices() -> None:
+    grid = TimeGrid(size=8, first=2, last=5)
+    ids = torch.arange(4000)
+    found = grid.draw(Streams(0), ids)
+    assert found.dtype == torch.float64
+    values, counts = found.unique(return_counts=True)
+    assert values.tolist() == grid.sigmas[2:6].tolist()
+    assert counts.min() > 900
+    assert found[7:9].equal(grid.draw(Streams(0), ids[7:9]))
+
+
+@pytest.mark.parametrize("bins", [1, 4, 7, 10])
+def test_quantile_bins_hold_equal_shares(bins: int) -> None:
+    grid = TimeGrid()
+    found = torch.bucketize(grid.sigmas, grid.quantile_edges(bins), right=True)
+    assert found.tolist() == [index * bins // 1000 for index in range(1000)]
+    # float32's rounding of a time changes nothing.
+    assert torch.bucketize(grid.sigmas.float().double(), grid.quantile_edges(bins), right=True).equal(found)
+
+
+def test_linear_bins_are_those_of_the_released_code() -> None:
+    grid = TimeGrid()
+    t = torch.from_numpy(np.random.default_rng(0).uniform(0.002, 80, 1000))
+    width = (80 - 0.002) / 10
+    wanted = ((t - 0.002) / width).floor().clamp(0, 9).long()
+    assert torch.bucketize(t, grid.linear_edges(10), right=True).equal(wanted)
+    shares = torch.bucketize(grid.sigmas, grid.linear_edges(10), right=True).bincount() / 1000
+    assert shares[0] == pytest.approx(0.64, abs=0.01)  # why quantiles are the default
+
+
+def test_ranges_that_cannot_be() -> None:
+    with pytest.raises(ConfigError, match="sigma_min=1"):
+        TimeGrid(sigma_min=1.0, sigma_max=0.5)
+    with pytest.raises(ConfigError, match="indices 2 to 998 of a grid of 10"):
+        TimeGrid(size=10)
