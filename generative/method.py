@@ -161,11 +161,19 @@ class Context:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a method must know of its data in order to build its networks."""
+    """What a method must know of its data in order to build its networks.
+
+    Args:
+        vocab_size: of tokens.
+        sequence_length: tokens of a window.
+        sample_shape: of an image [C, H, W], a point or a wave.
+        classes: labels are 0 .. classes - 1; None: there are none, or they are not known yet.
+    """
 
     vocab_size: int | None = None
     sequence_length: int | None = None
     sample_shape: tuple[int, ...] | None = None
+    classes: int | None = None
 
 
 class Sampler(Protocol):
