@@ -66,5 +66,6 @@ class DhariwalUNet(UNet):
         read: Tensor = self.out_conv(F.silu(self.out_norm(x)))
         return read
 
-    def multiply_adds(self) -> int:
-        return super().multiply_adds() + self.size.side**2 * self.out_conv.weight.numel()
+    def multiply_adds(self, encoder_only: bool = False) -> int:
+        last = 0 if encoder_only else self.size.side**2 * self.out_conv.weight.numel()
+        return super().multiply_adds(encoder_only) + last

@@ -102,8 +102,8 @@ class UNetBlock(nn.Module):
         else:
             h = F.silu(self.norm1(h + told))
         h = self.conv1(self.dropout(h, seeds))
-        h = (h + (x if self.skip is None else self.skip(x))) * self.style.skip_scale
-        return (h + self._attention(h)) * self.style.skip_scale if self.heads else h
+        total: Tensor = (h + (x if self.skip is None else self.skip(x))) * self.style.skip_scale
+        return (total + self._attention(total)) * self.style.skip_scale if self.heads else total
 
     def _attention(self, x: Tensor) -> Tensor:
         """proj(attention(norm2 x)). Queries, keys and values lie beside each other: q0, k0, v0, q1, ..."""

@@ -133,9 +133,9 @@ class EdmNetwork(nn.Module):
                 "give the network the data that it was made for",
             )
 
-    def multiply_adds(self) -> int:
+    def multiply_adds(self, encoder_only: bool = False) -> int:
         """Multiplications and additions of one sample, in pairs: convolutions, linear layers and attention."""
-        return self.model.multiply_adds()
+        return self.model.multiply_adds(encoder_only)
 
 
 def class_labels(classes: Tensor, count: int) -> Tensor:

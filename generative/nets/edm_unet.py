@@ -192,10 +192,10 @@ class UNet(nn.Module):
         assert out is not None
         return out
 
-    def multiply_adds(self) -> int:
+    def multiply_adds(self, encoder_only: bool = False) -> int:
         """Multiplications and additions of one sample, in pairs: convolutions, linear layers and attention."""
         total = sum(part.weight.numel() for part in self.children() if isinstance(part, nn.Linear))
-        for parts in (self.enc, self.dec):
+        for parts in (self.enc,) if encoder_only else (self.enc, self.dec):
             for name, part in parts.items():
                 total += _multiply_adds(part, int(name.partition("x")[0]) ** 2, self.size.channels)
         return total

@@ -28,8 +28,8 @@ SYM6 = (
     0.0017677118642428036,
     -0.007800708325034148,
 )
-"""Low-pass filter of Daubechies' symlets with 6 vanishing moments. Being orthonormal, it takes twice as many samples and
-halves them again without a loss."""
+"""Low-pass filter of Daubechies' symlets with 6 vanishing moments. Being orthonormal, it doubles the samples and halves
+them again without a loss."""
 EDGE = len(SYM6) // 4
 """Coarse samples beyond the border that the filter's way back needs."""
 SCALE = 0.2

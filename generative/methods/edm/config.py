@@ -17,7 +17,7 @@ AUGMENT_LABELS = 9
 
 
 class AugmentationConfig(Config):
-    """Geometric augmentation of which the network is told, so that samples show none of it (Karras et al. 2022, F.2)."""
+    """Geometric augmentation of which the network is told, so that samples show none of it (appendix F.2)."""
 
     probability: float = Field(default=0.0, ge=0, le=1)
     """Of each transform but the mirror, which has one half; 0: images stay as they are."""
@@ -83,6 +83,9 @@ class EdmConfig(Config):
     sampling: EdmSamplingConfig = EdmSamplingConfig()
     ema: list[float] = [0.999]
     """Decay rates of the averages of the network, each in (0, 1)."""
+    ema_power: list[float] = []
+    """Relative widths of power-function averages that are kept too, each in (0, 0.28]; with [0.05, 0.1] and checkpoints
+    that stay (train.checkpoint.keep_every), averages of other widths can be made afterwards."""
     ema_ramp: float | None = Field(default=0.05, gt=0)
     """An average's half-life is at most this part of the steps so far; null: the same from the start."""
     init_from: str | None = None
@@ -98,6 +101,10 @@ class EdmConfig(Config):
     def _consistent(self) -> EdmConfig:
         if not all(0.0 < decay < 1.0 for decay in self.ema):
             raise combination(f"ema={self.ema}", "decay rates above 0 and below 1", "correct method.ema")
+        if not all(0.0 < width <= 0.28 for width in self.ema_power) or len(set(self.ema_power)) < len(self.ema_power):
+            raise combination(
+                f"ema_power={self.ema_power}", "different widths above 0 and at most 0.28", "correct method.ema_power"
+            )
         if self.sampling.guidance != 1 and not self.label_dropout:
             raise combination(
                 f"sampling.guidance={self.sampling.guidance} with label_dropout=0, so that the network knows no image "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from generative.errors import ConfigError
-from generative.method import Batch, Context, DataFacts, Loss, Networks, NetworkSpec, Update
+from generative.method import Average, Batch, Context, DataFacts, Loss, Networks, NetworkSpec, PowerProfile, Update
 from generative.methods.edm.augmentation import augmented, draw_transforms
 from generative.methods.edm.config import EdmConfig
 from generative.methods.edm.loss import denoising_loss, loss_by_noise, noise_levels
@@ -44,8 +44,9 @@ class Edm:
     def networks(self) -> Mapping[str, NetworkSpec]:
         """The denoiser, which averages are kept of."""
         config = self.config
+        averages: tuple[Average, ...] = (*config.ema, *map(PowerProfile, config.ema_power))
         build = partial(build_network, config, self.facts)
-        return {NET: NetworkSpec(build, ema=tuple(config.ema), ema_ramp=config.ema_ramp, init_from=config.init_from)}
+        return {NET: NetworkSpec(build, ema=averages, ema_ramp=config.ema_ramp, init_from=config.init_from)}
 
     def updates(self) -> Sequence[Update]:
         """One."""
