@@ -30,13 +30,40 @@ Networks = Mapping[str, Callable[..., Any]]
 
 
 @dataclass(frozen=True)
+class PowerProfile:
+    """An average over all weights so far, with weights that grow as a power of the step (Karras et al. 2024, eq. 1).
+
+    Its width is in proportion to the steps taken, and averages of other widths can be made of several afterwards
+    (`generative.training.post_hoc`).
+
+    Args:
+        width: standard deviation of the profile over the steps so far, in (0, 0.28].
+    """
+
+    width: float
+
+    def __str__(self) -> str:
+        """Its name in checkpoints and on the command line."""
+        return f"power-{self.width:g}"
+
+
+Average = float | PowerProfile
+"""What is kept of a network beside its weights: an exponential average by its decay rate, or a profile."""
+
+
+def average_name(average: Average) -> str:
+    """ "0.999" or "power-0.1"."""
+    return str(average) if isinstance(average, PowerProfile) else f"{average:g}"
+
+
+@dataclass(frozen=True)
 class NetworkSpec:
     """One network of a method.
 
     Args:
         build: makes the module with its initial weights on the current default device; called under a fixed seed.
         trainable: whether some update trains it; others are frozen and held in eval mode.
-        ema: decay rates of the averages kept of it (several are possible), each in (0, 1).
+        ema: the averages kept of it (several are possible): decay rates in (0, 1), or profiles, which need no ramp.
         ema_ramp: the half-life of an average is at most this part of the steps so far, so that the first weights are
             soon forgotten; None for the same half-life from the start.
         ema_warmup: after n steps the rate is at most (1 + n) / (10 + n), which does the same.
@@ -46,7 +73,7 @@ class NetworkSpec:
 
     build: Callable[[], nn.Module]
     trainable: bool = True
-    ema: tuple[float, ...] = ()
+    ema: tuple[Average, ...] = ()
     ema_ramp: float | None = None
     ema_warmup: bool = False
     init_from: str | None = None
@@ -161,11 +188,19 @@ class Context:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a method must know of its data in order to build its networks."""
+    """What a method must know of its data in order to build its networks.
+
+    Args:
+        vocab_size: of tokens.
+        sequence_length: tokens of a window.
+        sample_shape: of an image [C, H, W], a point or a wave.
+        classes: labels are 0 .. classes - 1; None: there are none, or they are not known yet.
+    """
 
     vocab_size: int | None = None
     sequence_length: int | None = None
     sample_shape: tuple[int, ...] | None = None
+    classes: int | None = None
 
 
 class Sampler(Protocol):

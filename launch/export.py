@@ -22,7 +22,7 @@ from generative.hub.files import parse_size, total_bytes
 from generative.hub.folder import check_target
 from generative.hub.released import RELEASED, write_released
 from generative.hub.tensors import DTYPES, whole_tensors
-from generative.method import DataFacts, Method
+from generative.method import Average, DataFacts, Method
 from generative.training.checkpoint import Checkpoint, open_checkpoint
 from generative.training.exported import MODEL_TYPE
 from generative.training.networks import compare_weights, weight_names
@@ -61,7 +61,7 @@ class Subject:
     method: Method
     facts: DataFacts
     network: str
-    average: float | None
+    average: Average | None
     module: nn.Module
     """On the meta device."""
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TITLES = {
     "autoregressive": "autoregressive language model",
     "masked_diffusion": "masked diffusion language model",
+    "edm": "diffusion model (EDM)",
     "mee_gan": "GAN with manifold entropy estimation",
 }
 

@@ -22,6 +22,17 @@ def check_figures(config: RunConfig, data: ImageData) -> None:
         )
 
 
+def check_classes(config: RunConfig, data: ImageData) -> None:
+    """Refuse a model of classes (method.classes) on data that have none. Raises ConfigError."""
+    wanted = getattr(config.method, "classes", None)
+    if wanted and data.classes is None:
+        raise ConfigError(
+            f"method.classes={wanted}, but {data.description} has no classes",
+            expected="data with labels, or a model that is told none",
+            remedy="set method.classes=0, or data.classes=true (folder) or data.label_column (hub)",
+        )
+
+
 def check_reference(config: RunConfig, data: ImageData) -> None:
     """Refuse to compare with held-out images where nothing is held out. Raises ConfigError."""
     source, _ = reference_of(config.evaluate, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from generative.training.hooks import Hook, Record
 from generative.training.runfolder import write_json
 from generative.training.trainer import Trainer
 from launch.console import Console, bar_progress
-from launch.image_checks import check_figures, check_reference
+from launch.image_checks import check_classes, check_figures, check_reference
 from launch.image_evaluation import (
     STREAMS,
     Part,
@@ -79,8 +80,9 @@ def prepare(config: RunConfig, workers: int | None, verify: bool, console: Conso
 
 
 def known_facts(config: RunConfig) -> DataFacts:
-    """The shape of a sample."""
-    return known_image_facts(config.data)
+    """The shape of a sample, and classes, which the method may name before the data are there."""
+    facts = known_image_facts(config.data)
+    return facts if facts.classes else replace(facts, classes=getattr(config.method, "classes", None) or None)
 
 
 def describe(config: RunConfig) -> str:
@@ -93,6 +95,7 @@ def check(config: RunConfig, data: ImageData) -> None:
     """Refuse batches larger than the data, unknown metrics, and extractors whose weights are missing."""
     check_batch(data, config.train.batch_size)
     check_figures(config, data)
+    check_classes(config, data)
     coupled = all(update.coupled for update in build_method(config, data.facts).updates())
     if config.train.validation.every_steps and coupled:
         raise ConfigError(
@@ -129,7 +132,8 @@ def fake_batch(facts: DataFacts, size: int, global_batch: int) -> dict[str, Tens
     ids = torch.arange(size)
     shape = facts.sample_shape or ()
     sample = torch.zeros(1, *([1] * len(shape))).expand(size, *shape)
-    return {"sample": sample, "sample_id": ids, "position": ids, "valid": torch.ones(size, dtype=torch.bool)}
+    labels = {} if facts.classes is None else {"label": torch.zeros_like(ids)}
+    return {"sample": sample, **labels, "sample_id": ids, "position": ids, "valid": torch.ones(size, dtype=torch.bool)}
 
 
 # ---------------------------------------------------------------------- samples

@@ -82,7 +82,7 @@ def sample(
     overrides: RunOverrides = None,
     prompt: Annotated[str | None, typer.Option(help="Text that samples begin with.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Number of samples.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Network calls (masked diffusion).")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of a diffusion model's sampler.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="0 takes the most likely token.")] = None,
     order: Annotated[str | None, typer.Option(help="ancestral or confidence (masked diffusion).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the samples.")] = None,

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from generative.config import Config
 from generative.training.checkpoint import open_checkpoint
 from generative.training.runfolder import write_json
 from launch.asked import as_changes, asked_launch, split_overrides
 from launch.modality import AskedSamples, Progress, modality
 from launch.opened import Changes, OpenRun, open_run, read_config, run_folder_of
+from launch.schema import RunConfig
 
 __all__ = ["OpenRun", "evaluate_run", "open_run", "read_config", "sample_run", "samples_shown"]
 
@@ -93,17 +93,17 @@ def evaluate_run(
         path: run folder or checkpoint folder.
         windows, draws, weights: as in the section `evaluate`.
         workers: share the windows out over so many Ray workers; None evaluates in this process.
-        overrides: further `a.b=c` of the sections evaluate and launch.
+        overrides: further `a.b=c` of the sections evaluate, method.sampling and launch.
         progress: told the windows that are done, and all.
         on_written: told the file.
     """
-    launch_overrides, others = split_overrides(overrides, ("evaluate",))
+    launch_overrides, others = split_overrides(overrides, ("evaluate", "method.sampling"))
     options = {"evaluate.windows": windows, "evaluate.draws": draws, "evaluate.weights": weights}
     changes = _given(options) | as_changes(others)
     run = open_run(path, changes)
     launch = asked_launch(run.config.launch, launch_overrides, workers)
     figures = modality(run.config).measure(run, launch, changes, progress)
-    place = run.folder / _record_name(run, read_config(run.folder).evaluate)
+    place = run.folder / _record_name(run, read_config(run.folder))
     write_json(place, figures)
     on_written(place)
     if place.name == RECORD:
@@ -113,11 +113,18 @@ def evaluate_run(
     return figures
 
 
-def _record_name(run: OpenRun, own: Config) -> str:
+def _record_name(run: OpenRun, own: RunConfig) -> str:
     """Where an evaluation goes: `RECORD`, or evaluations/step_000040_windows_4.json for another step or settings."""
-    asked = run.config.evaluate
-    keys = [key for key in modality(run.config).RECORD_KEYS if getattr(asked, key) != getattr(own, key)]
-    differing = [f"{key}_{_in_a_name(getattr(asked, key))}" for key in keys]
+    sampling = getattr(run.config.method, "sampling", None)
+    sections = [(run.config.evaluate, own.evaluate, modality(run.config).RECORD_KEYS)]
+    if sampling is not None:
+        sections.append((sampling, own.method.sampling, tuple(type(sampling).model_fields)))
+    differing = [
+        f"{key}_{_in_a_name(getattr(asked, key))}"
+        for asked, before, keys in sections
+        for key in keys
+        if getattr(asked, key) != getattr(before, key)
+    ]
     newest = open_checkpoint(run.folder, verify=False).step
     if not differing and run.checkpoint.step == newest:
         return RECORD

@@ -13,6 +13,7 @@ from generative.data.config import TextDataConfig
 from generative.data.image_config import ImageDataConfig
 from generative.data.speech_config import SpeechDataConfig
 from generative.methods.autoregressive.config import AutoregressiveConfig
+from generative.methods.edm.config import EdmConfig
 from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
 from generative.methods.mee_gan.config import MeeGanConfig
 from generative.methods.sgmse.config import SgmseConfig
@@ -75,7 +76,7 @@ class ImageRunConfig(RunConfig):
     """A model of images, or of points in the plane."""
 
     kind = "image"
-    method: MeeGanConfig
+    method: Annotated[MeeGanConfig | EdmConfig, Field(discriminator="name")]
     data: ImageDataConfig
     evaluate: ImageEvaluation = ImageEvaluation()
     sample: ImageSampling = ImageSampling()
@@ -83,6 +84,8 @@ class ImageRunConfig(RunConfig):
     @model_validator(mode="after")
     def _buffer_fits_batch(self) -> ImageRunConfig:
         method, size = self.method, self.train.batch_size
+        if not isinstance(method, MeeGanConfig):
+            return self
         if method.buffer == "released" and method.entropy.weight and method.buffer_columns != size:
             raise combination(
                 f"buffer=released with method.buffer_columns={method.buffer_columns} and train.batch_size={size}",
@@ -106,6 +109,7 @@ SCHEMAS: dict[str, type[RunConfig]] = {
     "masked_diffusion": TextRunConfig,
     "autoregressive": TextRunConfig,
     "mee_gan": ImageRunConfig,
+    "edm": ImageRunConfig,
     "sgmse": SpeechRunConfig,
 }
 """The configuration that belongs to a method."""
@@ -117,7 +121,8 @@ class AnyRunConfig(RunConfig):
     """Of a method that is not known: says which there are."""
 
     method: Annotated[
-        MaskedDiffusionConfig | AutoregressiveConfig | MeeGanConfig | SgmseConfig, Field(discriminator="name")
+        MaskedDiffusionConfig | AutoregressiveConfig | MeeGanConfig | EdmConfig | SgmseConfig,
+        Field(discriminator="name"),
     ]
 
 

@@ -66,7 +66,7 @@ def open_digits(config: DigitsConfig) -> ImageData:
     return ImageData(
         train=StoredImages(pixels, labels, HALF),
         validation=StoredImages(held_out.pixels, held_out.labels, HALF),
-        facts=DataFacts(sample_shape=(1, 8, 8)),
+        facts=DataFacts(sample_shape=(1, 8, 8), classes=10),
         description=f"digits of scikit-learn, 8x8, {len(labels)} to train on, {len(held_out.labels)} held out",
         fingerprint=array_hash(pixels, labels, held_out.pixels, held_out.labels),
         classes=10,
@@ -108,7 +108,7 @@ def open_stacked_digits(config: StackedDigitsConfig) -> ImageData:
     return ImageData(
         train=StackedDigits(train, config.size, "stacked_digits/train"),
         validation=StackedDigits(held_out, config.validation_size, "stacked_digits/validation"),
-        facts=DataFacts(sample_shape=(3, 8, 8)),
+        facts=DataFacts(sample_shape=(3, 8, 8), classes=1000),
         description=f"stacked digits (1000 modes), 8x8x3, {config.size} to train on, {config.validation_size} held out",
         fingerprint=array_hash(sizes, train.pixels, train.labels, held_out.pixels, held_out.labels),
         classes=1000,

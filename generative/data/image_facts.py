@@ -19,12 +19,13 @@ from generative.data.image_hub import encoded, image_column
 from generative.data.image_pack import ImageManifest
 from generative.data.image_pool import open_folder
 from generative.data.image_prepare import prepared_images
+from generative.data.points import mixture
 from generative.errors import DataError, GenerativeError
 from generative.method import DataFacts
 
 
 def known_image_facts(config: ImageDataConfig) -> DataFacts:
-    """The shape of a sample, (C, H, W) or (2,), of a source that may not be prepared yet.
+    """The shape of a sample, (C, H, W) or (2,), and the classes of a source that may not be prepared yet.
 
     From the configuration where it says all, else from prepared data or the header of the first image.
 
@@ -32,9 +33,10 @@ def known_image_facts(config: ImageDataConfig) -> DataFacts:
         DataError: the shape is known only from images that are not on this machine, or the first is unsuitable.
     """
     if isinstance(config, PointsConfig):
-        return DataFacts(sample_shape=(2,))
+        return DataFacts(sample_shape=(2,), classes=len(mixture(config.kind).centres))
     if isinstance(config, DigitsConfig | StackedDigitsConfig):
-        return DataFacts(sample_shape=(1 if isinstance(config, DigitsConfig) else 3, 8, 8))
+        single = isinstance(config, DigitsConfig)
+        return DataFacts(sample_shape=(1 if single else 3, 8, 8), classes=10 if single else 1000)
     if config.size and config.channels:
         return DataFacts(sample_shape=(config.channels, config.size, config.size))
     try:

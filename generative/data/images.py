@@ -49,13 +49,14 @@ def open_packed_images(folder: Path, mirror: bool = False) -> ImageData:
     manifest.check(folder)
     train, held_out = manifest.source_of(folder, "train", mirror), manifest.source_of(folder, "validation")
     channels, height, width = manifest.shape
+    classes = None if manifest.classes is None else len(manifest.classes)
     counts = f"{train.count}{' (and mirrored)' if mirror else ''} to train on, {len(held_out)} held out"
     return ImageData(
         train=train,
         validation=held_out,
-        facts=DataFacts(sample_shape=manifest.shape),
+        facts=DataFacts(sample_shape=manifest.shape, classes=classes),
         description=f"{manifest.description}, {width}x{height}x{channels}, {counts}",
         fingerprint=digest([manifest.fingerprint, mirror]),
-        classes=None if manifest.classes is None else len(manifest.classes),
+        classes=classes,
         kind="image",
     )

@@ -79,7 +79,7 @@ def open_points(config: PointsConfig) -> ImageData:
     return ImageData(
         train=Points(chosen, config.size, f"points/{config.kind}/train"),
         validation=Points(chosen, config.validation_size, f"points/{config.kind}/validation"),
-        facts=DataFacts(sample_shape=(2,)),
+        facts=DataFacts(sample_shape=(2,), classes=modes),
         description=f"{config.kind} of {modes} Gaussians, {config.size} points to train on, "
         f"{config.validation_size} held out",
         fingerprint=array_hash(sizes, chosen.centres, np.array(chosen.std)),

@@ -14,6 +14,7 @@ from generative.hub.card import Card, render
 from generative.hub.files import split_files, total_bytes, write_files
 from generative.hub.folder import appearing, check_space
 from generative.hub.tensors import SavedTensor, Source
+from generative.method import Average, average_name
 from generative.training.exported import CONFIG
 
 CARD, GENERATION = "README.md", "generation_config.json"
@@ -104,14 +105,14 @@ def choose_network(trained: Sequence[str], wanted: str | None) -> str:
     )
 
 
-def choose_average(kept: Sequence[float], wanted: str) -> float | None:
-    """The rate of the average that "ema" (the first) or "ema=0.999" stands for; None for "trained".
+def choose_average(kept: Sequence[Average], wanted: str) -> Average | None:
+    """The average that "ema" (the first), "ema=0.999" or "ema=power-0.1" stands for; None for "trained".
 
     Raises:
         ConfigError: it is not one of these, or no such average is kept.
     """
     kind, _, rate = wanted.partition("=")
-    rates = {f"{value:g}": value for value in kept}
+    rates = {average_name(value): value for value in kept}
     if wanted == "trained":
         return None
     if wanted == "ema" and kept:

@@ -9,6 +9,7 @@ into that table for the names in the file, so that nothing else can be called fo
 from __future__ import annotations
 
 import contextlib
+import io
 import pickle
 import re
 import zipfile
@@ -32,10 +33,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: no such file, cut short, another format, code in it, or something else than a state dict.
     """
-    _check_there(path)
+    check_there(path)
     if path.suffix == SAFETENSORS:
         return _read_safetensors(path)
-    with _told(path):
+    with told(path):
         found = torch.load(path, map_location="cpu", weights_only=True)
     return _checked(path, found)
 
@@ -65,8 +66,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: no such file, cut short, another format, or no dict; a dict or list of a class that is named,
             which cannot be filled; a name from a module of the system (sys, os), for which no checkpoint has a use.
     """
-    _check_there(path)
-    with _told(path):
+    check_there(path)
+    with told(path):
         zipped = zipfile.is_zipfile(path)
         names = get_unsafe_globals_in_checkpoint(path) if zipped else []
         with safe_globals([(type("Named", (Named,), {"name": name}), name) for name in names]):
@@ -76,19 +77,37 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return found
 
 
-def _check_there(path: Path) -> None:
+def read_storage(data: bytes) -> Any:
+    """A storage that torch.save wrote within a pickle of another program; UnpicklingError for anything else."""
+    found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    if not isinstance(found, torch.storage.TypedStorage | torch.UntypedStorage):
+        raise pickle.UnpicklingError(f"error: a {type(found).__name__} where the numbers of a tensor should be")
+    return found
+
+
+def check_there(path: Path) -> None:
+    """Raises CheckpointError: there is no such file."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file", "a file of weights", "correct the path")
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def told(path: Path) -> Iterator[None]:
     """What goes wrong in reading a file, as a CheckpointError."""
     try:
         yield
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from error
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        ArithmeticError,
+    ) as error:
         raise _damaged(path, error) from error
 
 

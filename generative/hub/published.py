@@ -132,6 +132,24 @@ def _sgmse(paths: Sequence[Path]) -> Published:
     return Published(config, facts, {"net": found.averaged}, build, "audio-to-audio", trained)
 
 
+def _edm(paths: Sequence[Path]) -> Published:
+    from generative.hub.described import Described, read_described
+    from generative.methods.edm.convert import from_released
+    from generative.methods.edm.network import build_network
+
+    network = read_described(paths[0]).get("ema")
+    if not isinstance(network, Described):
+        raise CheckpointError(
+            f"{paths[0]} holds no averaged network", "a network under the name ema", "give a file edm-*.pkl"
+        )
+    arguments = network.fields.get("_init_kwargs")
+    found = from_released(
+        network.kind, arguments if isinstance(arguments, Mapping) else {}, dict(network.named_tensors())
+    )
+    build = {"net": lambda: build_network(found.config, found.facts)}
+    return Published(found.config, found.facts, {"net": found.state}, build, "unconditional-image-generation")
+
+
 READERS: Registry[Reader] = Registry(
     "method with published checkpoints",
     {
@@ -139,6 +157,7 @@ READERS: Registry[Reader] = Registry(
         "autoregressive": Reader(r"ar-\d+M-", _autoregressive),
         "mee_gan": Reader(r"\d*(gen|cls)\.", _mee_gan, _mee_gan_companion),
         "sgmse": Reader(r".+\.ckpt$", _sgmse),
+        "edm": Reader(r".+\.pkl$", _edm),
     },
 )
 

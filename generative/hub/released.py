@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from generative.config import Config
 from generative.hub.folder import appearing, check_space
 from generative.hub.legacy import write_state_dict
+from generative.method import Average
 from generative.registry import Registry
 from generative.training.checkpoint import Checkpoint
 from generative.training.networks import checkpoint_weights
@@ -20,7 +21,7 @@ Files = Mapping[str, Mapping[str, Any]]
 """What torch.save makes a file of, by file name: state dicts, or whole checkpoints."""
 
 
-def _mee_gan(method: Config, checkpoint: Checkpoint, average: float | None) -> Files:
+def _mee_gan(method: Config, checkpoint: Checkpoint, average: Average | None) -> Files:
     from generative.methods.mee_gan.convert import to_released
 
     generator = checkpoint_weights(checkpoint, "generator", average)
@@ -29,7 +30,7 @@ def _mee_gan(method: Config, checkpoint: Checkpoint, average: float | None) -> F
     return {f"{step}gen.pth": to_released(generator), f"{step}cls.pth": to_released(discriminator)}
 
 
-def _sgmse(method: Config, checkpoint: Checkpoint, average: float | None) -> Files:
+def _sgmse(method: Config, checkpoint: Checkpoint, average: Average | None) -> Files:
     from generative.methods.sgmse.config import SgmseConfig
     from generative.methods.sgmse.convert import to_lightning
 
@@ -39,7 +40,7 @@ def _sgmse(method: Config, checkpoint: Checkpoint, average: float | None) -> Fil
     return {f"step={checkpoint.step}.ckpt": to_lightning(method, trained, averaged, checkpoint.step)}
 
 
-RELEASED: Registry[Callable[[Any, Checkpoint, float | None], Files]] = Registry(
+RELEASED: Registry[Callable[[Any, Checkpoint, Average | None], Files]] = Registry(
     "method with released files", {"mee_gan": _mee_gan, "sgmse": _sgmse}
 )
 """(the method's section, checkpoint, rate of an average or None) -> files; raises CheckpointError."""

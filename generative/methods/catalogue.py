@@ -74,6 +74,18 @@ def _sgmse(config: Any, facts: DataFacts) -> Method:
     return Sgmse(config, facts)
 
 
+def _edm_config() -> type[Config]:
+    from generative.methods.edm.config import EdmConfig
+
+    return EdmConfig
+
+
+def _edm(config: Any, facts: DataFacts) -> Method:
+    from generative.methods.edm.method import Edm
+
+    return Edm(config, facts)
+
+
 METHODS: Registry[MethodEntry] = Registry(
     "method",
     {
@@ -81,5 +93,6 @@ METHODS: Registry[MethodEntry] = Registry(
         "autoregressive": MethodEntry(_autoregressive_config, _autoregressive),
         "mee_gan": MethodEntry(_mee_gan_config, _mee_gan),
         "sgmse": MethodEntry(_sgmse_config, _sgmse),
+        "edm": MethodEntry(_edm_config, _edm),
     },
 )

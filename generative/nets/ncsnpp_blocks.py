@@ -42,7 +42,7 @@ def _draw(layer: nn.Conv2d | nn.Linear, scale: float) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int, eps: float = 1e-6) -> nn.GroupNorm:
     """Of groups of four channels, or 32 groups where that would be more.
 
     Raises:
@@ -55,7 +55,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
             "widths that are multiples of 4, of 32 from 128 channels on",
             "set method.network.width to a power of two, or change method.network.multipliers",
         )
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+    return nn.GroupNorm(groups, channels, eps=eps)
 
 
 class TimeEmbedding(WideBuffers):

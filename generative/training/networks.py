@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from generative.errors import CheckpointError, ConfigError, suggestion
-from generative.method import Method, NetworkSpec, Update
+from generative.method import Average, Method, NetworkSpec, Update
 from generative.training.backend import Backend
 from generative.training.checkpoint import Checkpoint
 from generative.training.config import TrainConfig
@@ -223,8 +223,8 @@ def initialize(module: nn.Module, source: str, name: str, modules: Mapping[str, 
     return f"{checkpoint.path.absolute()}#{other or name}"
 
 
-def checkpoint_weights(checkpoint: Stored, network: str, ema: float | None = None) -> dict[str, torch.Tensor]:
-    """State dict of a network in a checkpoint, with averaged parameters where an EMA rate is given.
+def checkpoint_weights(checkpoint: Stored, network: str, ema: Average | None = None) -> dict[str, torch.Tensor]:
+    """State dict of a network in a checkpoint, with averaged parameters where an EMA rate or profile is given.
 
     Raises:
         CheckpointError: there is no such network or average; the message lists what there is.
@@ -232,7 +232,7 @@ def checkpoint_weights(checkpoint: Stored, network: str, ema: float | None = Non
     return {ours: checkpoint.tensor(full) for ours, full in weight_names(checkpoint, network, ema).items()}
 
 
-def weight_names(checkpoint: Stored, network: str, ema: float | None = None) -> dict[str, str]:
+def weight_names(checkpoint: Stored, network: str, ema: Average | None = None) -> dict[str, str]:
     """Names in a network's state dict, and in the checkpoint; errors as `checkpoint_weights`."""
     prefixes = [f"net/{network}/buffer/", f"net/{network}/param/"]
     if ema is not None:

@@ -1,0 +1,104 @@
+"""Samples of a trained denoiser.
+
+Shapes: B samples [C, R, R], K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from generative.diffusion.denoising_samplers import (
+    Churn,
+    Denoiser,
+    Noise,
+    ddim,
+    dpm_solver_2m,
+    dpm_solver_2s,
+    euler,
+    heun,
+    start,
+)
+from generative.diffusion.noise_levels import karras_grid, with_zero
+from generative.method import Batch
+from generative.methods.edm.config import EdmSamplingConfig
+from generative.nets.edm_precond import class_labels
+from generative.nets.edm_unet import UNetSize
+from generative.randomness import Streams
+
+
+@dataclass(frozen=True)
+class EdmSampler:
+    """One sample a row: from noise of its sample id, along the grid of `sampling`.
+
+    Args:
+        net: the denoiser, in eval mode, so that a sample does not depend on its batch.
+        sampling: how.
+        size: of samples.
+    """
+
+    net: nn.Module
+    sampling: EdmSamplingConfig
+    size: UNetSize
+
+    @torch.no_grad()
+    def __call__(self, condition: Batch, streams: Streams) -> Tensor:
+        """float32[B, C, R, R].
+
+        Args:
+            condition: sample_id int64[B]; label int64[B], without which classes are drawn uniformly.
+            streams: of the noise.
+        """
+        ids = condition["sample_id"]
+        shape = (self.size.channels, self.size.side, self.size.side)
+        device = next(self.net.parameters()).device
+        s = self.sampling
+        grid = with_zero(karras_grid(s.steps, s.sigma_min, s.sigma_max, s.rho))
+        labels = self._labels(condition, streams)
+        denoise = guided(self.net, None if labels is None else labels.to(device), s.guidance)
+
+        def noise(step: int) -> Tensor:
+            return streams.at(step).normal("churn", ids, shape).to(device)
+
+        x = start(streams.normal("z", ids, shape).to(device), grid)
+        return _run(s, denoise, x, grid, noise).float()
+
+    def _labels(self, condition: Batch, streams: Streams) -> Tensor | None:
+        """One-hot, float32[B, K]; None: the network knows no classes."""
+        if not self.size.classes:
+            return None
+        given = condition.get("label")
+        drawn = streams.integers("label", condition["sample_id"], self.size.classes) if given is None else given
+        return class_labels(drawn, self.size.classes)
+
+
+def guided(net: Callable[..., Tensor], labels: Tensor | None, weight: float) -> Denoiser:
+    """D(x, s) of one class a row, or D(x, s) + weight (D(x, s, class) - D(x, s)) where the weight is not 1.
+
+    Source: Ho and Salimans 2021 (their 1 + w is the weight here). The network sees x in fp32.
+    """
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        x, sigma = x.float(), sigma.float()
+        if labels is None or weight == 1:
+            return net(x, sigma, labels)
+        both = net(torch.cat((x, x)), torch.cat((sigma, sigma)), torch.cat((labels, torch.zeros_like(labels))))
+        with_class, without = both.double().chunk(2)
+        return without + weight * (with_class - without)
+
+    return denoise
+
+
+def _run(s: EdmSamplingConfig, denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Tensor:
+    if s.sampler == "ddim":
+        return ddim(denoise, x, grid, s.eta, noise)
+    if s.sampler == "dpm_solver_2s":
+        return dpm_solver_2s(denoise, x, grid)
+    if s.sampler == "dpm_solver_2m":
+        return dpm_solver_2m(denoise, x, grid)
+    churn = Churn(s.churn, s.churn_min, math.inf if s.churn_max is None else s.churn_max, s.churn_noise)
+    return (heun if s.sampler == "heun" else euler)(denoise, x, grid, churn, noise)

@@ -1,0 +1,112 @@
+"""EDM through the launcher: training with validation, pictures, evaluation, other samplers, and mistakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from generative.errors import ConfigError
+from generative.methods.edm.config import EdmConfig
+from generative.training.checkpoint import open_checkpoint
+from generative.training.networks import checkpoint_weights
+from launch import runs
+from launch.image_checks import check_classes
+from launch.image_task import fake_batch, known_facts
+from launch.run import train
+from launch.schema import load_run_config
+from tests.support.schema import check_lines
+
+TINY = (
+    "train.steps=4",
+    "train.batch_size=16",
+    "train.sample_every=2",
+    "train.log_every=2",
+    "train.checkpoint.every_steps=2",
+    "train.validation.every_steps=2",
+    "train.validation.samples=32",
+    "evaluate.samples=40",
+    "evaluate.reference_samples=100",
+    "evaluate.batch_size=25",
+    "evaluate.extractor=pixels",
+    "sample.count=9",
+    "sample.monitor=20",
+    "sample.neighbours=4",
+    "launch.backend=local",
+    "launch.workers=1",
+    "method.network.width=8",
+    "method.network.dropout=0.1",
+    "method.augmentation.probability=0.2",
+    "method.ema_power=[0.1]",
+    "method.sampling.steps=3",
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "run"
+    assert train("edm/quickstart", [*TINY, f"run.dir={folder}"]) == 0
+    return folder
+
+
+def test_a_run_leaves_pictures_figures_and_held_out_losses(finished: Path) -> None:
+    check_lines(finished)
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    held_out = [line for line in lines if line["kind"] == "validation"]
+    assert [line["step"] for line in held_out] == [2, 4]
+    assert all(0 < line["loss"]["denoise"]["value"] < 10 for line in held_out)
+    assert len(held_out[0]["metrics"]["denoise"]["loss_by_noise"]) == 10
+    figures = json.loads((finished / "evaluation.json").read_text())["figures"]
+    assert {"fid", "kid", "coverage"} <= figures.keys()
+    assert (finished / "samples" / "step_000004.png").stat().st_size > 100
+    assert "data:image/png;base64," in (finished / "report.html").read_text()
+
+
+def test_checkpoints_hold_both_kinds_of_averages(finished: Path) -> None:
+    names = {name.split("/")[2] for name in open_checkpoint(finished).names() if name.startswith("ema/")}
+    assert names == {"0.998", "power-0.1"}
+
+
+def test_another_sampler_is_asked_for(finished: Path) -> None:
+    written: list[Path] = []
+    before = (finished / "evaluation.json").read_bytes()
+    words = ["method.sampling.sampler=dpm_solver_2m", "method.sampling.steps=2"]
+    runs.evaluate_run(finished, overrides=words, on_written=written.append)
+    assert written[0].name == "step_000004_sampler_dpm_solver_2m_steps_2.json"
+    assert (finished / "evaluation.json").read_bytes() == before
+    drawn = runs.sample_run(finished, count=4, steps=2)
+    path = Path(drawn["folder"]) / drawn["items"][0]["file"]
+    first = path.read_bytes()
+    runs.sample_run(finished, count=4, overrides=["method.sampling.sampler=euler"])
+    assert path.read_bytes() != first
+
+
+def test_a_run_of_one_step_without_a_learning_rate_keeps_what_it_started_from(finished: Path, tmp_path: Path) -> None:
+    words = ["train.steps=1", "train.schedule.warmup_steps=1", f"method.init_from={finished}", "method.ema_power=[]"]
+    quiet = ["evaluate.at_end=false", "sample.at_end=false", "train.validation.every_steps=null"]
+    assert train("edm/quickstart", [*TINY, *words, *quiet, f"run.dir={tmp_path / 'run'}"]) == 0
+    before, after = (checkpoint_weights(open_checkpoint(path), "net") for path in (finished, tmp_path / "run"))
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    average = checkpoint_weights(open_checkpoint(tmp_path / "run"), "net", 0.998)
+    torch.testing.assert_close(average, before, rtol=0, atol=0)
+
+
+def test_points_are_no_images(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="samples of shape"):
+        train("edm/quickstart", [*TINY, "data.name=points", f"run.dir={tmp_path / 'run'}"])
+
+
+def test_data_without_the_classes_that_are_asked_for() -> None:
+    config, data = SimpleNamespace(method=EdmConfig(classes=10)), SimpleNamespace(classes=None, description="photos")
+    with pytest.raises(ConfigError, match="photos has no classes"):
+        check_classes(config, data)  # type: ignore[arg-type]
+
+
+def test_a_plan_knows_classes_before_the_data_are_there() -> None:
+    config = load_run_config("edm/cifar10", ["data.id=nobody/nothing"])
+    facts = known_facts(config)
+    assert facts.classes == 10
+    assert fake_batch(facts, 3, 3)["label"].shape == (3,)
