@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.figure_names import IMAGE_FIGURES, chief_figures, out_of
+from evaluation.figure_names import KNOWN_FIGURES, chief_figures, out_of
 from evaluation.reporting.pictures import MAX_BYTES, MAX_SIDE, png_size
 from tests.support.page import HOSTILE, page_of
 
@@ -202,7 +202,7 @@ ITEM = st.fixed_dictionaries(
     items=st.lists(ITEM, max_size=3),
     step=JSON,
     rows=st.lists(st.fixed_dictionaries({"step": JSON | st.integers(0, 3), "metrics": JSON}), max_size=3),
-    figures=st.dictionaries(st.sampled_from(list(IMAGE_FIGURES)), JSON | st.fixed_dictionaries({"value": JSON})),
+    figures=st.dictionaries(st.sampled_from(list(KNOWN_FIGURES)), JSON | st.fixed_dictionaries({"value": JSON})),
     data=JSON,
 )
 def test_wrong_types_anywhere_never_stop_the_report(tmp_path_factory, fake, items, step, rows, figures, data):
@@ -284,10 +284,10 @@ def test_a_protocol_that_holds_for_the_row_above_too_is_said_once(whole):
 
 
 def test_lower_is_better_for_distances_and_higher_for_shares():
-    assert {key for key, name in IMAGE_FIGURES.items() if name.better == "lower"} == {"fid", "kid", "mode_kl"}
-    assert IMAGE_FIGURES["fid"].inline == "FID"
-    assert IMAGE_FIGURES["inception_score"].inline == "inception score"
-    assert IMAGE_FIGURES["f8"].inline == "PRD F8 (recall)"
+    assert {key for key, name in KNOWN_FIGURES.items() if name.better == "lower"} == {"fid", "kid", "mode_kl"}
+    assert KNOWN_FIGURES["fid"].inline == "FID"
+    assert KNOWN_FIGURES["inception_score"].inline == "inception score"
+    assert KNOWN_FIGURES["f8"].inline == "PRD F8 (recall)"
 
 
 def test_chief_figures_and_totals():

@@ -78,7 +78,8 @@ def test_enhanced_waves_with_the_same_noise(config):
     found = Enhancer(config, net).enhance(waves, range(4), Streams(3))
     for number, (one, wave) in enumerate(zip(found, waves, strict=True)):
         wanted = enhance(plain_copy(net), config, wave, partial(StreamNoise, Streams(3), torch.tensor([number])))
-        close(one.wave, wanted, 1e-3)
+        heard = len(wave) - config.spectrogram.n_fft  # after it the published form hears its padding
+        close(one.wave[:heard], wanted[:heard], 1e-3)
     fresh = enhance(plain_copy(net), config, waves[0])
     assert torch.equal(fresh, enhance(plain_copy(net), config, waves[0])) == (config is BRIDGE)
 

@@ -67,7 +67,7 @@ def test_flips_move_pixels():
         ({"stretch": 1.0, "direction": math.pi / 2}, lambda x, y: (x * 2**0.2, y / 2**0.2)),
         ({"scale": 1.0, "shift_x": 0.25}, lambda x, y: ((x - 1) / 2**0.2, y / 2**0.2)),
     ],
-    ids=str,
+    ids=["right", "up", "larger", "turned", "stretched", "stretched upright", "larger and right"],
 )
 def test_single_transforms(values, source):
     """A smooth image at the place where each pixel comes from, but for the border and the lopsided filter."""
