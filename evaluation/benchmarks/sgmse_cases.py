@@ -99,7 +99,7 @@ def check_losses(ours: OurTraining, plain: PlainTraining, batch: Mapping[str, Te
 
 
 def check_waves(enhancer: Enhancer, plain: PlainNcsnpp, waves: Sequence[Tensor]) -> None:
-    """Both make the same waves with the same noise, but for the last window, where the published form hears its padding.
+    """Both make the same waves of the same noise, but for the last window, where the published form hears padding.
 
     Args:
         enhancer: ours.
