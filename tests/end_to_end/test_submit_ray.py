@@ -100,14 +100,24 @@ def test_job_is_followed_stopped_and_goes_on(cluster, tmp_path):
     assert (run.folder / f"checkpoints/step_{stopped_at:06d}").is_dir()
     assert generative(environment, "jobs", "logs", job, "--follow", *words).returncode == 75
 
-    # Given again, with an end in sight: a job of its own, followed to the run's end.
-    end = stopped_at + 3
-    second = generative(environment, *submit, *words, f"train.steps={end}")
-    assert second.returncode == 0, second.stdout + second.stderr
-    assert f"{job}.2" in second.stdout
-    assert "report.html" in second.stdout
-    assert run.step() == end
+    second = generative(environment, *long, "--no-wait")
+    assert second.stdout.split()[2] == f"{job}.2", second.stdout + second.stderr
+    while run.step() <= stopped_at:
+        assert time.monotonic() < deadline + 60, generative(environment, "jobs", "logs", job, *words).stdout
+        time.sleep(0.1)
+    generative(environment, "jobs", "stop", str(run.folder), *words)
     assert [event["step"] for event in run.lines("events.jsonl") if event["kind"] == "resume"] == [stopped_at]
+
+
+def test_followed_job_ends_as_the_run_does(cluster, tmp_path):
+    words, environment = cluster
+    write_text(tmp_path)
+    run = Run(tmp_path, tmp_path / "run")
+    data = (f"data.path={tmp_path}", f"data.cache={tmp_path}/cache", f"run.dir={run.folder}", "train.steps=4")
+    whole = generative(environment, "submit", str(CONFIG), *data, *words)
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    assert "report.html" in whole.stdout
+    assert run.step() == 4
 
 
 def test_wrong_token_is_told_apart_from_a_dead_cluster(cluster):
