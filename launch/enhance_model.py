@@ -68,8 +68,7 @@ def open_model(path: str | Path, changes: Changes, weights: str = "ema") -> Enha
         config, state, about = _exported(path)
     else:
         return _of_run(path, changes, weights)
-    config = _changed(config, str(path), changes)
-    return _model(config, state, about, "fp32")
+    return _model(_validated(config.model_dump(mode="json"), str(path), changes), state, about, "fp32")
 
 
 def _of_run(path: Path, changes: Changes, weights: str) -> EnhanceModel:
@@ -110,20 +109,15 @@ def _other(path: Path, name: str) -> ConfigError:
     )
 
 
-def _changed(config: SgmseConfig, place: str, changes: Changes) -> SgmseConfig:
+def _validated(values: Mapping[str, Any], place: str, changes: Changes | None = None) -> SgmseConfig:
+    """The section `method`, with changes (dotted keys under `method.`) on top; mistakes are told with their place."""
     layers = Layers()
-    layers.merge(config.model_dump(mode="json"), place, {})
-    for key, value in changes.items():
+    layers.merge(dict(values), place, {})
+    for key, value in (changes or {}).items():
         nested = value
         for part in reversed(key.removeprefix("method.").split(".")):
             nested = {part: nested}
         layers.merge(nested, "command line", {})
-    return validate(layers, SgmseConfig)
-
-
-def _validated(values: Mapping[str, Any], place: str) -> SgmseConfig:
-    layers = Layers()
-    layers.merge(dict(values), place, {})
     return validate(layers, SgmseConfig)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from generative.errors import ConfigError
 from launch.image_checks import check_figures, check_reference
 from launch.image_evaluation import (
     STREAMS,
@@ -22,7 +21,7 @@ from launch.image_evaluation import (
     summary,
 )
 from launch.image_samples import look, sample_streams
-from launch.modality import AskedSamples, Progress
+from launch.modality import AskedSamples, Progress, refuse_text
 from launch.opened import Changes, OpenRun
 from launch.sections import LaunchConfig
 
@@ -31,13 +30,7 @@ def draw(
     run: OpenRun, asked: AskedSamples, launch: LaunchConfig | None, changes: Changes, progress: Progress | None
 ) -> dict[str, Any]:
     """A grid of samples in <run>/samples/asked, beside their nearest training images."""
-    for option, given in (("--prompt", asked.prompt), ("--infill", asked.infill)):
-        if given is not None:
-            raise ConfigError(
-                f"{option} with a run that makes images",
-                expected="no text",
-                remedy=f"leave out {option}; --count and --seed choose the samples",
-            )
+    refuse_text(asked, "makes images", "--count and --seed choose the samples")
     settings, worn = run.config.sample, run.worn(run.config.sample.weights)
     if launch is None:
         nets, _ = run.networks(settings.weights)

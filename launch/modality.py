@@ -41,6 +41,22 @@ class AskedSamples:
     infill: str | None = None
 
 
+def refuse_text(asked: AskedSamples, makes: str, instead: str) -> None:
+    """For runs that take no text: refuse --prompt and --infill.
+
+    Args:
+        asked: what the command line asks for.
+        makes: what such a run does, as "makes images".
+        instead: how samples are chosen there.
+
+    Raises:
+        ConfigError: one of them is given.
+    """
+    for option, given in (("--prompt", asked.prompt), ("--infill", asked.infill)):
+        if given is not None:
+            raise ConfigError(f"{option} with a run that {makes}", "no text", f"leave out {option}; {instead}")
+
+
 class Modality(Protocol):
     """A module `launch.<kind>_task`."""
 

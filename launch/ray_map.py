@@ -66,6 +66,7 @@ class _Actor:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One item, pickled, to one pickled result."""
+        # Pickled by `_results` below, in the command that started this actor: both ends are one program and one user.
         results = [pickle.dumps(self._result(pickle.loads(item))) for item in batch["item"]]
         return {"index": batch["index"], "result": results}
 
@@ -231,7 +232,7 @@ class _Job:
             max_task_retries=TRIES - 1,
         )
         for row in found.iter_rows():
-            yield int(row["index"]), pickle.loads(row["result"])
+            yield int(row["index"]), pickle.loads(row["result"])  # from an actor of this command, see `_Actor`
 
     def _explained(self, error: BaseException, log: Path) -> BaseException:
         """What is told of an error in the thread."""

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from generative.errors import ConfigError
 from generative.methods.sgmse.sampling import sampler_text
-from launch.modality import AskedSamples, Progress
+from launch.modality import AskedSamples, Progress, refuse_text
 from launch.opened import Changes, OpenRun
 from launch.sections import LaunchConfig
 from launch.speech_evaluation import Subject, check_figures, enhancer_of, measured, numbers_of, record
@@ -19,13 +18,7 @@ def draw(
     run: OpenRun, asked: AskedSamples, launch: LaunchConfig | None, changes: Changes, progress: Progress | None
 ) -> dict[str, Any]:
     """Held-out utterances, enhanced, in <run>/samples/asked. A few: they are enhanced here, whatever `launch` says."""
-    for option, given in (("--prompt", asked.prompt), ("--infill", asked.infill)):
-        if given is not None:
-            raise ConfigError(
-                f"{option} with a run that enhances speech",
-                expected="no text",
-                remedy=f"leave out {option}; `generative enhance` takes files of sound",
-            )
+    refuse_text(asked, "enhances speech", "`generative enhance` takes files of sound")
     settings = run.config.sample
     nets, worn = run.networks(settings.weights)
     found = listen(settings, "test", run.data, enhancer_of(run.method, nets), worn, run.checkpoint.step)
