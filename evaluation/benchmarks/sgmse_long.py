@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from evaluation.benchmarks import sgmse_speed
 from evaluation.benchmarks.figure import Figure, figure, say
 from evaluation.benchmarks.speech_systems import (
     BRIDGE,
@@ -21,8 +22,9 @@ from evaluation.benchmarks.speech_systems import (
     metrics,
     opened,
     run_jobs,
+    settings_of,
 )
-from evaluation.estimate import Estimate
+from evaluation.estimate import Estimate, Ratio
 from evaluation.speech import FileScore, paired_gain, summary
 
 
@@ -36,6 +38,7 @@ class Settings:
         validation: mixtures that the parameters of classical baselines are chosen on.
         calls: of the network that samplers may take.
         reference: N of the predictor-corrector sampler, which takes twice as many calls.
+        pairs: timings of it and of the sampler that is as good.
     """
 
     steps: int = 6000
@@ -43,9 +46,10 @@ class Settings:
     validation: int = 32
     calls: tuple[int, ...] = (5, 8, 10, 15, 20, 30)
     reference: int = 30
+    pairs: int = 5
 
 
-QUICK = Settings(10, 3, 1, (5,), 2)
+QUICK = Settings(10, 3, 1, (5,), 2, 2)
 LEAST_GAIN = 2.0
 """dB of SI-SDR over the noisy input that the reference must have: samplers of a model that fails tell nothing."""
 TOLERANCES = {"si_sdr": 0.2, "estoi": 0.01, "pesq_nb": 0.05}
@@ -86,26 +90,42 @@ def run(quick: bool) -> dict[str, Figure]:
                 figures[f"{metric}_{name.replace(' ', '_').replace('-', '_')}"] = figure(found[metric], None, note)
         gain = paired_gain(outcomes["bridge", 0].scores["bridge 1"], systems["wiener"], metric)
         figures[f"bridge_gain_over_wiener_{metric}"] = figure(gain, ">= 0", f"one call; {note}")
-    return figures | _calls(score.scores, score.calls, systems["noisy"], note)
+    return figures | _calls(score.scores, score.calls, systems["noisy"], settings, note)
 
 
 def _calls(
-    scores: Mapping[str, Sequence[FileScore]], calls: Mapping[str, float], noisy: Sequence[FileScore], note: str
+    scores: Mapping[str, Sequence[FileScore]],
+    calls: Mapping[str, float],
+    noisy: Sequence[FileScore],
+    settings: Settings,
+    note: str,
 ) -> dict[str, Figure]:
-    """The fewest calls that give the reference's quality, over the reference's; NaN where it tells nothing."""
+    """The fewest calls that give the reference's quality, over the reference's, and the ratio of times that follows.
+
+    Both are NaN where the reference gains too little to tell anything, or where nothing is as good.
+    """
     gain = paired_gain(scores[REFERENCE], noisy, "si_sdr")
     text = f"{REFERENCE} with {calls[REFERENCE]:g} calls gains {gain} over the noisy input"
     good = [name for name in scores if name != REFERENCE and as_good(scores[name], scores[REFERENCE])]
     fewest = min(good, key=lambda name: calls[name], default=None)
-    ratio = calls[fewest] / calls[REFERENCE] if fewest is not None else math.nan
     told = f"{fewest}: {calls[fewest]:g} calls" if fewest is not None else "no sampler is as good"
     tells = gain.value >= LEAST_GAIN
     if not tells:
-        ratio, told = math.nan, f"less than {LEAST_GAIN:g} dB, so that nothing is compared ({told})"
-    estimate = Estimate(ratio, None, 1, "", f"{text}; {told}; {note}")
+        told = f"less than {LEAST_GAIN:g} dB, so that nothing is compared ({told})"
+    unknown = Estimate(math.nan, None, 1, "", f"{text}; {told}; {note}")
+    ratio: Estimate = unknown
+    faster: Estimate | Ratio = unknown
+    if tells and fewest is not None:
+        ratio = replace(unknown, value=calls[fewest] / calls[REFERENCE])
+        of = samplers(settings)
+        faster = sgmse_speed.equal_quality(
+            settings_of(SCORE, of[REFERENCE]), settings_of(SCORE, of[fewest]), settings.pairs
+        )
+    speed_note = f"published form, {REFERENCE}, one file after the other, over ours, {told}; one thread; {note}"
     return {
         "pc_gain_db": figure(gain, f">= {LEAST_GAIN:g}", f"{text}; {note}"),
-        "calls_ratio": figure(estimate, "<= 0.25" if tells else None),
+        "calls_ratio": figure(ratio, "<= 0.25" if tells else None),
+        "enhance_speedup_equal_quality": figure(faster, ">= 3" if tells else None, speed_note),
     }
 
 

@@ -1,8 +1,8 @@
 """What a training step of SGMSE and the enhancement of files cost: time of the published form over that of ours.
 
 On a CPU the FIR filters take much of the published form's time, so each ratio is also told over the same plain code
-with depthwise convolutions in their place. Enhancement is compared at equal network calls; fewer calls are another
-question.
+with depthwise convolutions in their place. Enhancement is compared at equal network calls; `equal_quality` is for
+`sgmse_long`, which finds out how few calls are as good as the published sampler's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from evaluation.benchmarks.plain_ncsnpp import PlainNcsnpp, plain_copy
 from evaluation.benchmarks.plain_sgmse import PlainTraining, enhance
 from evaluation.benchmarks.sgmse_cases import OurTraining, check_losses, check_waves, crops, network, recordings
 from evaluation.benchmarks.timing import interleave, one_thread
-from evaluation.estimate import ratio_of_medians
+from evaluation.estimate import Ratio, ratio_of_medians
 from generative.methods.sgmse.config import SgmseConfig
 from generative.methods.sgmse.enhancer import Enhancer
 from generative.randomness import Streams
@@ -118,6 +118,38 @@ def enhancement(case: Case, device: torch.device) -> Iterator[Pair]:
             partial(_one_by_one, plain, case.config, waves),
             partial(ours.enhance, waves, range(case.files), Streams(0)),
         )
+
+
+def equal_quality(
+    reference: SgmseConfig, chosen: SgmseConfig, pairs: int, case: Case = Case(files=4), device: torch.device = CPU
+) -> Ratio:
+    """Time of the published form with the sampler of `reference` over that of ours with the sampler of `chosen`.
+
+    The network is untrained, as time does not depend on weights.
+
+    Args:
+        reference: predictor and corrector of a score model.
+        chosen: the same model with another sampler.
+        pairs: timings of each, taken in turns.
+        case: which files; its configuration is not used.
+        device: of the network.
+
+    Raises:
+        RuntimeError: the published form does not compute what ours does with the sampler of `reference`.
+    """
+    net, waves = network(reference, device).eval(), recordings(reference, case.files, case.seconds)
+    plain, ours = plain_copy(net).eval(), Enhancer(chosen, net, device)
+    few = reference.sampling.model_copy(update={"steps": 2})  # an untrained network blows rounding up over many
+    check_waves(Enhancer(reference.model_copy(update={"sampling": few}), net, device), plain, waves)
+    with one_thread():
+        times = interleave(
+            partial(_one_by_one, plain, reference, waves),
+            partial(ours.enhance, waves, range(case.files), Streams(0)),
+            pairs,
+            warmup=1,
+            device=device,
+        )
+    return ratio_of_medians(*times)
 
 
 def _one_by_one(plain: PlainNcsnpp, config: SgmseConfig, waves: Sequence[Tensor]) -> None:

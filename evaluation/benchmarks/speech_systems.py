@@ -25,6 +25,7 @@ from evaluation.speech_pool import in_pool
 from generative.config import load_layers
 from generative.data.speech import SpeechData, open_speech
 from generative.data.speech_config import SpeechDataConfig
+from generative.methods.sgmse.config import SgmseConfig
 from generative.methods.sgmse.enhancer import Enhancer
 from generative.methods.sgmse.method import Sgmse
 from generative.randomness import Streams
@@ -60,6 +61,11 @@ def training(of: Mapping[str, Any]) -> Training:
     sections = load_layers(CONFIG).values
     kept = {key: sections["train"][key] for key in ("batch_size", "optimizer", "schedule")}
     return Training({**sections["method"], "sampling": {}, **of}, kept)
+
+
+def settings_of(of: Mapping[str, Any], sampling: Mapping[str, Any]) -> SgmseConfig:
+    """The method's section of a training, with a sampler of its own."""
+    return SgmseConfig.model_validate({**training(of).method, "sampling": dict(sampling)})
 
 
 @dataclass(frozen=True)
@@ -115,11 +121,7 @@ def run_job(job: Job) -> Outcome:
     with trainer.evaluating("ema") as nets:
         for name, section in job.samplers.items():
             begun = time.perf_counter()
-            config = method.config.model_copy(
-                update={"sampling": type(method.config.sampling).model_validate(dict(section))}
-            )
-            net = nets["net"]
-            items, calls[name] = enhanced(Enhancer(config, net), data)
+            items, calls[name] = enhanced(Enhancer(settings_of(job.of, section), nets["net"]), data)
             scores[name] = score(items, data)
             say(f"  {job.name}, seed {job.seed}: {name} in {time.perf_counter() - begun:.0f} s")
     return Outcome(scores, calls, seconds)

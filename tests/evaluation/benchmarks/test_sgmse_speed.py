@@ -137,3 +137,12 @@ def test_figures():
     }
     assert all(entry["value"] > 0 and entry["n"] == 2 for entry in figures.values())
     assert "3 files, 2 network calls each" in figures["enhance_speedup_equal_calls"]["protocol"]
+
+
+def test_time_at_equal_quality_is_of_one_model_with_two_samplers():
+    reference, chosen = (
+        SCORE.model_copy(update={"sampling": type(SCORE.sampling).model_validate(sampling)})
+        for sampling in ({"sampler": "predictor_corrector", "steps": 12}, {"sampler": "exponential", "steps": 1})
+    )
+    found = sgmse_speed.equal_quality(reference, chosen, 3, Case(files=2, seconds=(0.3, 0.5)))
+    assert 0 < found.low <= found.estimate.value <= found.high
