@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, Self, TypeVar
 
 import torch
@@ -13,7 +13,7 @@ from generative.errors import ConfigError
 from generative.methods.rece.closed_form import derive, edit_directions
 from generative.methods.rece.config import REFERENCE_SQUARE, EraseConfig, StepConfig
 from generative.methods.rece.preserve import Kept
-from generative.methods.rece.tokens import Pairs, Prompt, joined, pair, used
+from generative.methods.rece.tokens import Pairs, Prompt, joined, pair
 from generative.methods.rece.transform import Transform
 
 
@@ -62,26 +62,44 @@ StateT = TypeVar("StateT", bound=State)
 
 @dataclass(frozen=True)
 class SharedTransform:
-    """W_i = W_i^orig T for all matrices, so that G = sum W_i^orig^T W_i^orig is all that is needed of them.
+    """W_i = W_i^orig T_before T for all matrices, so that G = sum W_i^orig^T W_i^orig is all that is needed of them.
 
     Args:
         gram: G, float64[d, d].
-        transform: T.
+        transform: T of this erasure.
+        before: of earlier ones, the identity where there were none.
+        fixed: the same sum over matrices that no edit changes, but that count in derivations; None: there are none.
     """
 
     gram: Tensor
     transform: Transform
+    before: Transform
+    fixed: Tensor | None = None
+
+    @staticmethod
+    def of(gram: Tensor, before: Transform | None = None, fixed: Tensor | None = None) -> SharedTransform:
+        """Before an erasure, perhaps after others."""
+        nothing = Transform.identity(len(gram))
+        return SharedTransform(gram, nothing, before or nothing, fixed)
+
+    @property
+    def total(self) -> Transform:
+        """T of all erasures: W_i = W_i^orig T."""
+        return self.before.then(self.transform)
 
     def normal(self) -> tuple[Tensor, Tensor]:
-        """T^T G T and T^T G."""
-        p, q = self.transform.p, self.transform.q
+        """T^T G T and T^T G, with what is fixed added to both."""
+        total = self.total
+        p, q = total.p, total.q
         mixed = torch.addmm(self.gram, q, (self.gram @ p).T)
         current = torch.addmm(mixed, mixed @ p, q.T)
-        return (current + current.T) / 2, mixed
+        current = (current + current.T) / 2
+        return (current, mixed) if self.fixed is None else (current + self.fixed, mixed + self.fixed)
 
     def mean_diagonal(self) -> float:
         """See State."""
-        return float(self.gram.diagonal().mean())
+        gram = self.gram if self.fixed is None else self.gram + self.fixed
+        return float(gram.diagonal().mean())
 
     def edited(self, pairs: Sequence[Pairs], kept: Tensor, step: StepConfig) -> SharedTransform:
         """T A, with A = I + (G_new - C)^T Q^T from the embeddings alone."""
@@ -93,7 +111,8 @@ class SharedTransform:
             )
         every = joined(pairs).merged()
         directions = edit_directions(every, kept, step.lamb, step.erase_scale)
-        return SharedTransform(self.gram, self.transform.then(Transform((every.new - every.old).T, directions)))
+        edit = Transform((every.new - every.old).T, directions)
+        return replace(self, transform=self.transform.then(edit))
 
 
 @dataclass(frozen=True)
@@ -186,31 +205,3 @@ def _target(task: Task, number: int, concept: Prompt) -> Tensor:
 
 def _scaled(step: StepConfig, factor: float) -> StepConfig:
     return step.model_copy(update={"lamb": step.lamb * factor})
-
-
-def residuals(state: SharedTransform, task: Task) -> dict[str, float]:
-    """How far outputs are from what they should be, as |error| / |what there was to do|, over all matrices.
-
-    erased: |W c - W^orig g| / |W^orig c - W^orig g|; kept: |W c_j - W^orig c_j| / |W^orig c_j|, of the texts that
-    RECE's edits keep.
-    """
-    gram, transform = state.gram, state.transform
-    pairs = joined([pair("whole", c, g) for c, g in zip(task.concepts, task.guides, strict=True)])
-    moved = transform.on_states(pairs.old)
-    change = transform.p @ transform.q.T
-    drift = torch.trace(gram @ change @ task.kept.gram @ change.T)
-    return {
-        "erased": _size(gram, moved - pairs.new) / max(_size(gram, pairs.old - pairs.new), 1e-300),
-        "kept": float((drift.clamp_min(0) / torch.trace(gram @ task.kept.gram).clamp_min(1e-300)).sqrt()),
-    }
-
-
-def _size(gram: Tensor, rows: Tensor) -> float:
-    """|W x| over all rows and matrices."""
-    return float(((rows @ gram) * rows).sum().clamp_min(0).sqrt())
-
-
-def norms(derived: Prompt, concept: Prompt) -> tuple[float, float]:
-    """|c'|_F and |c'|_F / |c|_F over the rows that count."""
-    sizes = [torch.cat([used(s) for s in prompt.segments]).norm() for prompt in (derived, concept)]
-    return float(sizes[0]), float(sizes[0] / sizes[1])

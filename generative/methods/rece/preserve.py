@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -17,9 +16,6 @@ from generative.data.files import write_aside
 from generative.errors import DataError
 from generative.methods.rece.config import StepConfig
 from generative.methods.rece.tokens import Prompt, Variant, preserved
-
-BATCH = 64
-"""Texts that are encoded at once."""
 
 
 @dataclass(frozen=True)
@@ -61,42 +57,21 @@ class Kept:
         return self.gram * step.preserve(self.texts)
 
 
-def accumulate(
-    texts: Iterable[str],
-    encode: Callable[[Sequence[str]], Sequence[Prompt]],
-    variant: Variant,
-    width: int,
-    on_texts: Callable[[int], None] = lambda count: None,
-) -> Kept:
-    """The sum over texts that are encoded batch by batch; nothing but the sum is held.
-
-    Args:
-        texts: any number, read as they come.
-        encode: embeddings of a batch.
-        variant: which of their tokens.
-        width: d.
-        on_texts: told how many are done.
-    """
-    found = Kept.nothing(width)
-    for batch in _batches(texts):
-        found = found.plus(Kept.of(variant, encode(batch), width))
-        on_texts(found.texts)
-    return found
-
-
-def content_hash(texts: Iterable[str], encoder: str, variant: Variant) -> str:
-    """Names a sum: the texts in any order, what encodes them, and which tokens count."""
+def content_hash(texts: Iterable[str], encoder: str, variants: Sequence[Variant]) -> str:
+    """Names sums: the texts in any order, what encodes them, and which tokens count."""
     total = 0
     count = 0
     for text in texts:  # a sum of hashes, so that neither order nor the number of texts in memory matters
         total += int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
         count += 1
-    told = json.dumps({"texts": f"{total % 2**256:064x}", "count": count, "encoder": encoder, "variant": variant})
+    told = json.dumps(
+        {"texts": f"{total % 2**256:064x}", "count": count, "encoder": encoder, "variants": sorted(variants)}
+    )
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def cached(folder: Path, key: str, make: Callable[[], Kept]) -> Kept:
-    """The sum of that name from the disk, or made and put there.
+def cached(folder: Path, key: str, make: Callable[[], Mapping[str, Kept]]) -> dict[str, Kept]:
+    """Sums of that name from the disk, or made and put there.
 
     Raises:
         DataError: the cache cannot be written, and whatever `make` raises.
@@ -104,28 +79,31 @@ def cached(folder: Path, key: str, make: Callable[[], Kept]) -> Kept:
     path = folder / f"kept-{key[:32]}.safetensors"
     if path.is_file() and (found := _read(path, key)) is not None:
         return found
-    made = make()
+    made = dict(make())
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_aside(path, _bytes(made, key))
     return made
 
 
-def _bytes(kept: Kept, key: str) -> bytes:
+def _bytes(sums: Mapping[str, Kept], key: str) -> bytes:
     from safetensors.torch import save
 
-    data: bytes = save({"gram": kept.gram.contiguous()}, metadata={"key": key, "texts": str(kept.texts)})
+    told = {"key": key, "texts": json.dumps({name: kept.texts for name, kept in sums.items()})}
+    data: bytes = save({name: kept.gram.contiguous() for name, kept in sums.items()}, metadata=told)
     return data
 
 
-def _read(path: Path, key: str) -> Kept | None:
+def _read(path: Path, key: str) -> dict[str, Kept] | None:
     """None: damaged, or of another name; it is then made again."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             told = file.metadata() or {}
-            return Kept(file.get_tensor("gram"), int(told["texts"])) if told.get("key") == key else None
+            if told.get("key") != key:
+                return None
+            return {name: Kept(file.get_tensor(name), int(n)) for name, n in json.loads(told["texts"]).items()}
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
 
@@ -148,9 +126,3 @@ def read_texts(path: Path) -> Iterator[str]:
             expected="a file of UTF-8 text, one prompt a line",
             remedy="correct --preserve",
         ) from error
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    rest = iter(texts)
-    while batch := list(islice(rest, BATCH)):
-        yield batch

@@ -47,11 +47,13 @@ class Prompt:
         text: as given.
         segments: one or more, of one width d.
         content: tokens without start, end and padding.
+        room: most tokens that the encoder reads; the rest of a longer text is cut off.
     """
 
     text: str
     segments: tuple[Segment, ...]
     content: int = 1
+    room: int = 75
 
     @property
     def rows(self) -> Tensor:

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generative.errors import ConfigError
-from generative.methods.rece.closed_form import derive
+from generative.methods.rece.closed_form import derive, gram
 from generative.methods.rece.config import PRESETS, EraseConfig, StepConfig
-from generative.methods.rece.erase import SharedTransform, Task, erase, norms, residuals
+from generative.methods.rece.erase import SharedTransform, Task, erase
 from generative.methods.rece.layers import Layers
+from generative.methods.rece.measures import norms, residuals
 from generative.methods.rece.preserve import Kept
 from tests.generative.methods.rece.texts import prompt, shared, task, weights
 
@@ -109,10 +110,10 @@ def test_a_second_erasure_builds_on_the_first() -> None:
     other = Task([prompt("dog", 30)], [prompt("", 30, content=0)], work.kept, work.kept)
     config = EraseConfig(epochs=1, step=STEP)
     first = erase(shared(matrices), work, config).state
-    second = erase(first, other, config).state
+    second = erase(SharedTransform.of(first.gram, first.transform), other, config).state
     slow = erase(erase(Layers.of(matrices), work, config).state, other, config).state
     for name, weight in matrices.items():
-        torch.testing.assert_close(second.transform.on_weight(weight), slow.current[name], rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(second.total.on_weight(weight), slow.current[name], rtol=1e-8, atol=1e-8)
     assert residuals(second, other)["erased"] < 0.8 * residuals(first, other)["erased"]
     assert residuals(second, work)["erased"] < 1
 
@@ -135,6 +136,10 @@ def test_layers_that_are_left_out_stay_and_count() -> None:
     everywhere = erase(Layers.of(matrices), work, EraseConfig(epochs=1, step=STEP))
     for name, weight in matrices.items():
         assert torch.equal(found.state.current[name], weight) == (name not in names)
+    grams = [gram([w for n, w in matrices.items() if (n in names) is kept], 12) for kept in (True, False)]
+    fast = erase(SharedTransform.of(grams[0], fixed=grams[1]), work, EraseConfig(epochs=1, step=STEP)).state
+    for name in names:
+        torch.testing.assert_close(fast.transform.on_weight(matrices[name]), found.state.current[name])
     derived, other = found.epochs[0].derived[0], everywhere.epochs[0].derived[0]
     assert float((derived.rows - other.rows).norm()) > 1e-3
 

@@ -9,7 +9,6 @@ from generative.methods.rece.closed_form import gram
 from generative.methods.rece.config import EraseConfig, StepConfig
 from generative.methods.rece.erase import Erasure, SharedTransform, erase
 from generative.methods.rece.layers import Layers
-from generative.methods.rece.transform import Transform
 from tests.generative.methods.rece import golden
 
 CASES = [golden.load(name) for name in golden.names()]
@@ -26,7 +25,7 @@ def weights(case: golden.Case, state: Layers | SharedTransform) -> dict[str, Ten
 
 def run(case: golden.Case, way: str, config: EraseConfig) -> Erasure:
     original = case.weights("w0")
-    shared = SharedTransform(gram(original.values(), case.width), Transform.identity(case.width))
+    shared = SharedTransform.of(gram(original.values(), case.width))
     return erase(Layers.of(original) if way == "layers" else shared, case.task, config)
 
 

@@ -9,7 +9,6 @@ from generative.methods.rece.closed_form import gram
 from generative.methods.rece.erase import SharedTransform, Task
 from generative.methods.rece.preserve import Kept
 from generative.methods.rece.tokens import Prompt, Segment
-from generative.methods.rece.transform import Transform
 
 
 def prompt(text: str, width: int = 12, length: int = 7, content: int = 2, seed: int = 0, scale: float = 1.0) -> Prompt:
@@ -39,4 +38,4 @@ def task(width: int = 12, scale: float = 1.0, keep: tuple[str, ...] = ("", "tree
 
 def shared(matrices: dict[str, Tensor]) -> SharedTransform:
     width = next(iter(matrices.values())).shape[1]
-    return SharedTransform(gram(matrices.values(), width), Transform.identity(width))
+    return SharedTransform.of(gram(matrices.values(), width))
