@@ -35,7 +35,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - level)
 
 
 def run(quick: bool) -> dict[str, Figure]:
-    """speedup_released, speedup_plain, error_ratio, peak_memory_gb at SD 1.4 shapes; speedup_plain and memory at SDXL."""
+    """speedup_released, speedup_plain, error_ratio, peak_memory_gb at SD 1.4 shapes; of SDXL two of them."""
     small, large = (QUICK14, QUICKXL) if quick else (SD14, SDXL)
     with one_thread():
         found = of_model(small, "", pairs=3 if quick else 9, slow_pairs=3)
@@ -78,7 +78,7 @@ def of_model(shapes: Shapes, ending: str, pairs: int, slow_pairs: int) -> dict[s
         found[f"error_ratio{ending}"] = figure(
             Estimate(errors[0] / errors[1], None, 1),
             ">= 1e4" if goals else None,
-            f"{note}: deviation from float64 relative to |dW|, plain {errors[0]:.2g}, ours after the cast {errors[1]:.2g}",
+            f"{note}: deviation from float64 over |dW|, plain {errors[0]:.2g}, ours as float32 {errors[1]:.2g}",
         )
     found[f"peak_memory_gb{ending}"] = figure(
         Estimate(peak_bytes(shapes) / 1e9, None, 1, "GB"),

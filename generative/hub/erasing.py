@@ -73,6 +73,7 @@ class Asked:
         exclude: of those that are not.
         text_folder: a pipeline with text encoders, for a file alone.
         cache: of sums over texts and weights.
+        strength: part of this erasure that is applied.
     """
 
     request: Request
@@ -82,6 +83,7 @@ class Asked:
     exclude: str | None = None
     text_folder: Path | None = None
     cache: Path | None = None
+    strength: float = 1.0
 
 
 def erase_model(model: TextToImage, asked: Asked) -> Outcome:
@@ -112,10 +114,10 @@ def erase_model(model: TextToImage, asked: Asked) -> Outcome:
         whole = next(one for one in everything if one.name == stream.name)
         state = _state(model, stream, whole, base_hash, cache, before)
         found[stream.name] = erase(state, work[stream.name], asked.request.config)
-    made = Erased({name: one.state.transform for name, one in found.items()}, told(asked, work))
+    made = Erased({name: one.state.transform for name, one in found.items()}, told(asked, work), asked.strength)
     earlier = asked.earlier or Edits(model.name, base_hash, (), model.revision)
     extra = {"include": asked.include, "exclude": asked.exclude}
-    edits = Edits(earlier.base, base_hash, (*earlier.erased, made), earlier.revision, earlier.strength, extra)
+    edits = Edits(earlier.base, base_hash, (*earlier.erased, made), earlier.revision, extra)
     edited = edited_weights(weights, streams, edits.total())
     return Outcome(model, streams, edits, weights, edited, work, found)
 
@@ -147,10 +149,10 @@ def _by_layers(
     model: TextToImage, streams: Sequence[Stream], weights: Mapping[str, Tensor], work: Mapping[str, Task], asked: Asked
 ) -> Outcome:
     """Layer by layer, from the base model."""
-    if asked.earlier is not None:
+    if asked.earlier is not None or asked.strength != 1:
         raise ConfigError(
-            "the technique `tensor` cannot build on transforms",
-            expected="replace, or a base model",
+            "the technique `tensor` has no transform: it cannot build on one, nor be applied in part",
+            expected="replace; or a base model, and the whole edit",
             remedy="use technique=replace, or write the earlier edit as a full model and start from that",
         )
     edited = dict(weights)

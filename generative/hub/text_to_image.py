@@ -83,6 +83,11 @@ class TextToImage:
                 found |= {ours: checked(path, theirs, file.get_tensor(theirs)) for ours, theirs in stored.items()}
         return {name: found[name] for name in wanted}
 
+    def nbytes(self) -> int:
+        """Of its files: the whole pipeline, or the file."""
+        files = [path for path, _ in self.places.values()] if self.folder is None else self.folder.rglob("*")
+        return sum(path.stat().st_size for path in set(files) if path.is_file())
+
     def fingerprint(self, streams: Iterable[Stream]) -> str:
         """Hash of all matrices that read text: names, formats and values."""
         digest = hashlib.sha256()

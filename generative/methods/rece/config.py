@@ -107,9 +107,3 @@ PRESETS: Registry[Preset] = Registry(
     },
 )
 """nudity ... easy_object: RECE's README and scripts; uce, uce_last: UCE's code, old and new."""
-
-TEMPLATES = {
-    "art": ("painting by {}", "art by {}", "artwork by {}", "picture by {}", "style of {}"),
-    "object": ("image of {}", "photo of {}", "portrait of {}", "picture of {}", "painting of {}"),
-}
-"""Further prompts for a concept (`add_prompts` of UCE's code); off by default."""

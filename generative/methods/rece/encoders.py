@@ -60,6 +60,30 @@ class Encoder:
     def _content(self, text: str) -> int:
         return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
+    def near_words(self, text: str, count: int) -> list[str]:
+        """Whole words of the vocabulary whose input embeddings are nearest to those of a text, its own left out."""
+        table = self.model.get_input_embeddings().weight.detach().float()
+        own = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if not own:
+            return []
+        score = F.normalize(table, dim=1) @ F.normalize(table[own].mean(0), dim=0)
+        pieces = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
+        said = set(text.lower().split())
+        found: dict[str, None] = {}
+        for i in score.argsort(descending=True).tolist():
+            word = _whole_word(pieces[i]) if i < len(pieces) else ""
+            if word and word not in said:
+                found[word] = None
+            if len(found) == count:
+                break
+        return list(found)
+
+
+def _whole_word(piece: str) -> str:
+    """CLIP ends words with </w>, T5 begins them with a bar; "" for parts of words, signs and short words."""
+    word = piece.removesuffix("</w>") if piece.endswith("</w>") else piece.removeprefix("▁")
+    return word.lower() if (word != piece) and word.isalpha() and len(word) > 2 else ""
+
 
 @dataclass(frozen=True)
 class Encoded:

@@ -35,10 +35,12 @@ class Erased:
     Args:
         transforms: by stream.
         about: concepts, guides, constants: plain values.
+        strength: part of it that is applied, I + strength (T - I).
     """
 
     transforms: Mapping[str, Transform]
     about: Mapping[str, Any]
+    strength: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -50,23 +52,38 @@ class Edits:
         revision: of it on the hub.
         base_hash: of its matrices that read text.
         erased: in order; each built on those before.
-        strength: 1, or a part of the edits.
+        extra: further plain values: `include` and `exclude`, where only some matrices are edited.
     """
 
     base: str
     base_hash: str
     erased: Sequence[Erased] = ()
     revision: str | None = None
-    strength: float = 1.0
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def total(self) -> dict[str, Transform]:
-        """T by stream: the product of all erasures, at the strength that is set."""
+        """T by stream: the product of all erasures, each at its strength."""
         found: dict[str, Transform] = {}
         for one in self.erased:
-            for name, transform in one.transforms.items():
+            for name, whole in one.transforms.items():
+                transform = whole.scaled(one.strength)
                 found[name] = found[name].then(transform) if name in found else transform
-        return {name: transform.scaled(self.strength) for name, transform in found.items()}
+        return found
+
+    def at_run_time(self) -> dict[str, Transform]:
+        """T by stream, to be put before the whole denoiser.
+
+        Raises:
+            CheckpointError: only some of the matrices are edited: the others would read the changed text too.
+        """
+        chosen = {key: self.extra[key] for key in ("include", "exclude") if self.extra.get(key)}
+        if chosen:
+            raise CheckpointError(
+                f"the edit is of the matrices {chosen} alone, and at run time all of them read the same text",
+                expected="an edit of all matrices",
+                remedy="load its partial weights or LoRA instead",
+            )
+        return self.total()
 
     def check_base(self, base_hash: str) -> None:
         """Raises CheckpointError: they are of another model."""
@@ -83,9 +100,8 @@ class Edits:
             "base": self.base,
             "revision": self.revision,
             "base_hash": self.base_hash,
-            "strength": self.strength,
             "version": __version__,
-            "edits": [dict(one.about) for one in self.erased],
+            "edits": [{**one.about, "strength": one.strength} for one in self.erased],
             **self.extra,
         }
 
@@ -113,21 +129,20 @@ def read_transform(path: Path) -> Edits:
                 raise CheckpointError(f"{path} is no transform", f"a file {TRANSFORM}", "give one that erase wrote")
             told = json.loads(metadata["edits"])
             tensors = {name: file.get_tensor(name).double() for name in file.keys()}  # noqa: SIM118
-            erased = [Erased(_transforms(tensors, i), about) for i, about in enumerate(told["edits"])]
-            known = ("base", "revision", "base_hash", "strength", "version", "edits")
+            erased = [_erased(tensors, i, about) for i, about in enumerate(told["edits"])]
+            known = ("base", "revision", "base_hash", "version", "edits")
             extra = {key: value for key, value in told.items() if key not in known}
-            return Edits(
-                told["base"], told["base_hash"], erased, told.get("revision"), float(told.get("strength", 1)), extra
-            )
+            return Edits(told["base"], told["base_hash"], erased, told.get("revision"), extra)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(
             f"{path} cannot be read as a transform: {error}", f"a whole file {TRANSFORM}", "copy it again"
         ) from error
 
 
-def _transforms(tensors: Mapping[str, Tensor], number: int) -> dict[str, Transform]:
-    names = {name.split("/")[1] for name in tensors if name.startswith(f"{number}/")}
-    return {name: Transform(tensors[f"{number}/{name}/p"], tensors[f"{number}/{name}/q"]) for name in sorted(names)}
+def _erased(tensors: Mapping[str, Tensor], number: int, about: Mapping[str, Any]) -> Erased:
+    names = sorted({name.split("/")[1] for name in tensors if name.startswith(f"{number}/")})
+    made = {name: Transform(tensors[f"{number}/{name}/p"], tensors[f"{number}/{name}/q"]) for name in names}
+    return Erased(made, {key: value for key, value in about.items() if key != "strength"}, float(about["strength"]))
 
 
 def edited_weights(

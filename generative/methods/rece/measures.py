@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from generative.methods.rece.erase import SharedTransform, Task
-from generative.methods.rece.tokens import Prompt, joined, pair, used
+from generative.methods.rece.tokens import Prompt, joined, pair, preserved, used
 
 
 def residuals(state: SharedTransform, task: Task) -> dict[str, float]:
@@ -35,3 +38,40 @@ def norms(derived: Prompt, concept: Prompt) -> tuple[float, float]:
     """|c'|_F and |c'|_F / |c|_F over the rows that count."""
     sizes = [torch.cat([used(s) for s in prompt.segments]).norm() for prompt in (derived, concept)]
     return float(sizes[0]), float(sizes[0] / sizes[1])
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A text beside the concepts.
+
+    Args:
+        text: of it.
+        near: the concept that it is nearest to.
+        similarity: cosine of their last content tokens.
+        change: |W T c - W c| / |W c| of its last content token, over all matrices: 0 where the edit leaves it.
+    """
+
+    text: str
+    near: str
+    similarity: float
+    change: float
+
+
+def neighbours(
+    state: SharedTransform, concepts: Sequence[Prompt], others: Sequence[Prompt], count: int
+) -> list[Neighbour]:
+    """Those of `others` that are nearest to a concept, nearest first, and what the edit does to them."""
+    if not others:
+        return []
+    rows, targets = (torch.cat([preserved("last", prompt) for prompt in group]) for group in (others, concepts))
+    pieces = len(others[0].segments)
+    rows, targets = rows[::pieces], targets[::pieces]  # of several segments, the first
+    cosine = torch.nn.functional.normalize(rows, dim=1) @ torch.nn.functional.normalize(targets, dim=1).T
+    best = cosine.max(1)
+    found = []
+    for i in best.values.argsort(descending=True)[:count].tolist():
+        row = rows[i : i + 1]
+        moved = state.total.on_states(row) - row
+        change = _size(state.gram, moved) / max(_size(state.gram, row), 1e-300)
+        found.append(Neighbour(others[i].text, concepts[int(best.indices[i])].text, float(best.values[i]), change))
+    return found

@@ -87,6 +87,17 @@ def test_stack_and_undo_bitwise(folder: Path, tmp_path: Path) -> None:
     assert all(torch.equal(nothing[name], first.weights[name]) for name in names)
 
 
+def test_strength_is_each_erasures_own(folder: Path, tmp_path: Path) -> None:
+    first = erased(folder, tmp_path, strength=0.5)
+    assert first.edits is not None
+    (tmp_path / TRANSFORM).write_bytes(transform_bytes(first.edits))
+    second = erased(folder, tmp_path, read_transform(tmp_path / TRANSFORM), "golf")
+    assert second.edits is not None
+    half, whole = (one.transforms["text"] for one in second.edits.erased)
+    wanted = (torch.eye(32, dtype=torch.float64) + half.matrix) / 2 @ whole.matrix
+    torch.testing.assert_close(second.edits.total()["text"].matrix, wanted)
+
+
 def test_a_transform_comes_back_as_it_was(folder: Path, tmp_path: Path) -> None:
     found = erased(folder, tmp_path).edits
     assert found is not None
@@ -171,6 +182,8 @@ def test_values_only(folder: Path, tmp_path: Path) -> None:
     assert len(found.edited) == 4
     with pytest.raises(ConfigError, match="matches 'to_q"):
         erased(folder, tmp_path, include="to_q$")
+    with pytest.raises(CheckpointError, match="all of them read the same text"):
+        found.edits.at_run_time()
     with pytest.raises(ConfigError, match="is of the matrices include='to_v'"):
         erased(folder, tmp_path, found.edits, "golf")
 
