@@ -1,19 +1,14 @@
 """One self-contained page that tells a run: built from the run folder's files only, at any moment of its life.
 
-The page holds its style, script and data; it loads nothing. Its content security policy allows only the style and the
-scripts of this package (by their hash), so that no text of a run, however hostile, can do anything.
+The page holds its style, script and data, and loads nothing (`evaluation.reporting.page`).
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import time
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from evaluation.reporting import pictures, sections, sounds
@@ -21,13 +16,13 @@ from evaluation.reporting.chart import Chart
 from evaluation.reporting.charts import learning_charts, machine_charts, noise_charts
 from evaluation.reporting.figures import dot_plot, figure_table, figures, infilling
 from evaluation.reporting.folder import Run, read_run
-from evaluation.reporting.markup import Html, element, embedded_json, join, moment
+from evaluation.reporting.markup import Html, element, join, moment
+from evaluation.reporting.page import Section, page, section
 from evaluation.reporting.replay import players, samples
 from evaluation.reporting.terms import term_charts
 from evaluation.reporting.watch import watch_charts
 from generative.errors import RunFolderError
 
-STYLES = ("base.css", "chart.css", "content.css")
 SOUND_STYLES = ("sounds.css",)
 LISTEN_NOTE = "Spectrograms of one utterance share a scale of 80 dB: the brighter, the louder."
 WATCH_NOTE = (
@@ -39,10 +34,6 @@ NEIGHBOURS_NOTE = (
 )
 NOISE_NOTE = "Where along the way from clean to noise the loss comes from. Bands: two standard errors."
 TERMS_NOTE = "What the losses are made of, in training batches, against completed steps."
-SCRIPTS = ("scale.js", "chart.js", "player.js", "page.js")
-
-Section = tuple[str, str, Html]
-"""(anchor, name in the navigation, markup)."""
 
 
 def write_report(run_dir: Path) -> Path:
@@ -80,28 +71,24 @@ def build_report(run: Run) -> str:
         "machine": machine_charts(run),
     }
     place, replays = players(run)
-    replay = _section("replay", "Step by step", _replay_note(replays), join([place, _infill_figures(run)]))
+    replay = section("replay", "Step by step", _replay_note(replays), join([place, _infill_figures(run)]))
     listen = _listen(run)
-    style, guard, script = _read(*STYLES, *(SOUND_STYLES if listen else ())), _read("guard.js"), _read(*SCRIPTS)
     shown = [part for part in (listen, *_parts(run, charts, replay)) if part]
-    return Template(_read("report.html")).substitute(
-        policy=_policy(style, guard, script, sounds=listen is not None),
-        title=join(f"{run.name} · run report"),
-        style=style,
-        guard=guard,
-        script=script,
-        navigation=join([element("a", title, href=f"#{name}") for name, title, _ in shown]),
-        header=sections.header(run),
-        sections=join([content for _, _, content in shown]),
-        footer=_footer(run),
-        data=embedded_json({"charts": [chart for group in charts.values() for chart in group], "replays": replays}),
+    return page(
+        f"{run.name} · run report",
+        sections.header(run),
+        shown,
+        _footer(run),
+        {"charts": [chart for group in charts.values() for chart in group], "replays": replays},
+        SOUND_STYLES if listen else (),
+        sounds=listen is not None,
     )
 
 
 def _listen(run: Run) -> Section | None:
     """Sounds, where a run has some: they tell most."""
     newest, heard = sounds.listen(run)
-    return _section("listen", "Listen", f"{_samples_note(newest, 'Enhanced')} {LISTEN_NOTE}", heard)
+    return section("listen", "Listen", f"{_samples_note(newest, 'Enhanced')} {LISTEN_NOTE}", heard)
 
 
 def _parts(run: Run, charts: dict[str, list[Chart]], replay: Section | None) -> list[Section | None]:
@@ -110,47 +97,25 @@ def _parts(run: Run, charts: dict[str, list[Chart]], replay: Section | None) -> 
     newest = pictured[-1][0] if pictured else (run.samples[-1] if run.samples else {})
     seen = join([pictures.growth([grids for _, grids in pictured]), samples(run)])
     looks = [
-        _section("samples", "Samples", _samples_note(newest), seen),
-        _section("neighbours", "Nearest training images", NEIGHBOURS_NOTE, pictures.neighbours(run), "Neighbours"),
-        _section("watch", "Modes and copies", WATCH_NOTE, _charts(charts["watch"])),
+        section("samples", "Samples", _samples_note(newest), seen),
+        section("neighbours", "Nearest training images", NEIGHBOURS_NOTE, pictures.neighbours(run), "Neighbours"),
+        section("watch", "Modes and copies", WATCH_NOTE, _charts(charts["watch"])),
     ]
     # One update reports a number or two, which stand among the others; several have a section for theirs.
     terms, machine = charts["terms"], charts["machine"]
     terms, machine = (terms, machine) if len(run.updates) > 1 else ([], [*machine, *terms])
     return [
         *(looks if pictured else ()),
-        _section("learning", "Learning", _learning_note(charts["learning"]), _charts(charts["learning"])),
-        _section("noise", "Noise levels", NOISE_NOTE, _charts(charts["noise"])),
+        section("learning", "Learning", _learning_note(charts["learning"]), _charts(charts["learning"])),
+        section("noise", "Noise levels", NOISE_NOTE, _charts(charts["noise"])),
         replay,
         *(() if pictured else looks),
-        _section("terms", "Terms and scores", TERMS_NOTE, _charts(terms)),
-        _section("machine", "Optimizer and machine", "", _charts(machine)),
-        _section("figures", "Figures", "", _figures(run)),
-        _section("events", "Events", "", sections.events(run)),
-        _section("settings", "Settings", "", join([sections.configuration(run), sections.environment(run)])),
+        section("terms", "Terms and scores", TERMS_NOTE, _charts(terms)),
+        section("machine", "Optimizer and machine", "", _charts(machine)),
+        section("figures", "Figures", "", _figures(run)),
+        section("events", "Events", "", sections.events(run)),
+        section("settings", "Settings", "", join([sections.configuration(run), sections.environment(run)])),
     ]
-
-
-def _read(*names: str) -> str:
-    folder = files("evaluation") / "templates"
-    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
-
-
-def _policy(style: str, *scripts: str, sounds: bool) -> str:
-    def allowed(text: str) -> str:
-        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-    allowed_scripts = " ".join(map(allowed, scripts))
-    policy = f"default-src 'none'; style-src {allowed(style)}; script-src {allowed_scripts}; img-src data:"
-    return f"{policy}; media-src data:" if sounds else policy
-
-
-def _section(name: str, title: str, note: str, content: Html, short: str = "") -> Section | None:
-    """A section, or None where there is nothing to show."""
-    if not content:
-        return None
-    head = [element("h2", title, id=f"{name}-title"), element("p", note, class_="note") if note else None]
-    return name, short or title, element("section", head, content, id=name, aria_labelledby=f"{name}-title")
 
 
 def _charts(charts: list[Chart]) -> Html:

@@ -18,6 +18,7 @@ from launch import (
     configs_cli,
     data_cli,
     enhance_cli,
+    erase_cli,
     export_cli,
     import_cli,
     plan_cli,
@@ -40,6 +41,7 @@ app.command("logs")(run_cli.logs)
 app.command("sample")(run_cli.sample)
 app.command("evaluate")(run_cli.evaluate)
 app.command("enhance")(enhance_cli.enhance)
+app.command("erase")(erase_cli.erase)
 app.command("export")(export_cli.export)
 app.command("import")(import_cli.import_)
 app.command("submit")(submit_cli.submit)

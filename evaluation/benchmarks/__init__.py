@@ -22,6 +22,7 @@ BENCHMARKS = Registry(
         "f_distill_exact": "evaluation.benchmarks.f_distill_exact",
         "sgmse": "evaluation.benchmarks.sgmse",
         "sgmse_long": "evaluation.benchmarks.sgmse_long",
+        "rece_speed": "evaluation.benchmarks.rece_speed",
     },
 )
 

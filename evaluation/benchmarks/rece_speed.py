@@ -1,0 +1,105 @@
+"""What an erasure costs (UCE, one derivation, one epoch of RECE) at SD 1.4 and SDXL shapes, and what it loses.
+
+Matrices and embeddings are synthetic, of the shapes of these models. Text encoders, files and images are not timed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+
+import torch
+
+from evaluation.benchmarks.figure import Figure, figure, say
+from evaluation.benchmarks.rece_forms import SD14, SDXL, Shapes, case, deviation, ours, plain, released
+from evaluation.benchmarks.timing import interleave, one_thread
+from evaluation.estimate import Estimate, ratio_of_medians
+
+QUICK14, QUICKXL = Shapes("SD 1.4, a tenth", 96, (40,) * 6, 20), Shapes("SDXL, a tenth", 192, (80,) * 8, 20)
+
+_MEMORY = """
+import resource, sys, torch
+from safetensors import safe_open
+from evaluation.benchmarks.rece_forms import Case, case, ours, Shapes
+shapes = Shapes({name!r}, {width}, {rows}, {length})
+small = case(Shapes("", {width}, (), {length}))
+torch.set_num_threads(1)
+with safe_open({path!r}, framework="pt") as file:
+    weights = [file.get_tensor(str(i)) for i in range(len(shapes.rows))]
+sum(float(w.sum()) for w in weights)
+level = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+ours(Case(weights, small.concept, small.guide, small.kept))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - level)
+"""
+
+
+def run(quick: bool) -> dict[str, Figure]:
+    """speedup_released, speedup_plain, error_ratio, peak_memory_gb at SD 1.4 shapes; of SDXL two of them."""
+    small, large = (QUICK14, QUICKXL) if quick else (SD14, SDXL)
+    with one_thread():
+        found = of_model(small, "", pairs=3 if quick else 9, slow_pairs=3)
+        say(f"{small.name} done")
+        return found | of_model(large, "_sdxl", pairs=2, slow_pairs=0)
+
+
+def of_model(shapes: Shapes, ending: str, pairs: int, slow_pairs: int) -> dict[str, Figure]:
+    """Figures of one model.
+
+    Args:
+        shapes: of its matrices.
+        ending: of the figures' names.
+        pairs: timings of each form, in turns.
+        slow_pairs: of the released form; 0: neither it nor the deviation, which takes the plain form in float64.
+    """
+    given = case(shapes)
+    note = (
+        f"UCE + derivation + 1 epoch, {len(shapes.rows)} matrices of {shapes.name} ({shapes.width} columns), 1 thread"
+    )
+    goals = not ending
+    quickly, slowly = partial(ours, given), partial(plain, given)
+    warm = 1 if goals else 0
+    plain_times, our_times = interleave(slowly, quickly, pairs, warmup=warm)
+    median = sorted(our_times)[len(our_times) // 2]
+    found = {
+        f"speedup_plain{ending}": figure(
+            ratio_of_medians(plain_times, our_times),
+            ">= 2" if goals else None,
+            f"{note}: layer by layer with float32 inverses, over ours in float64 (median {median:.2f} s)",
+        )
+    }
+    if slow_pairs:
+        released_times, our_times = interleave(partial(released, given), quickly, slow_pairs, warmup=0)
+        found[f"speedup_released{ending}"] = figure(
+            ratio_of_medians(released_times, our_times), ">= 15" if goals else None, f"{note}: as published, over ours"
+        )
+        reference = plain(given, torch.float64)
+        errors = [deviation(form(), reference, given.weights) for form in (slowly, quickly)]
+        found[f"error_ratio{ending}"] = figure(
+            Estimate(errors[0] / errors[1], None, 1),
+            ">= 1e4" if goals else None,
+            f"{note}: deviation from float64 over |dW|, plain {errors[0]:.2g}, ours as float32 {errors[1]:.2g}",
+        )
+    found[f"peak_memory_gb{ending}"] = figure(
+        Estimate(peak_bytes(shapes) / 1e9, None, 1, "GB"),
+        "<= 0.5" if goals else None,
+        f"{note}: largest resident size above the level after imports and with the matrices mapped, results included",
+    )
+    return found
+
+
+def peak_bytes(shapes: Shapes) -> int:
+    """What our form takes in a process of its own, beyond the matrices."""
+    import tempfile
+    from pathlib import Path
+
+    from safetensors.torch import save_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.safetensors"
+        save_file({str(i): weight for i, weight in enumerate(case(shapes).weights)}, path)
+        text = _MEMORY.format(
+            name=shapes.name, width=shapes.width, rows=shapes.rows, length=shapes.length, path=str(path)
+        )
+        done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1])

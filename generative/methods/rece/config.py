@@ -1,0 +1,109 @@
+"""Settings of UCE and RECE. Defaults and presets are those of the released code."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from generative.config import Config
+from generative.methods.rece.closed_form import Regulariser
+from generative.methods.rece.tokens import Variant
+from generative.registry import Registry
+
+LEAST_PRESERVE = 0.1
+"""Of the rule for `preserve_scale`."""
+REFERENCE_SQUARE = 768.0
+"""|e|^2 of a token of SD 1.x, that the published constants were chosen at (norm about 28: from memory, unverified)."""
+
+
+class StepConfig(Config):
+    """One edit of the weights: W' = argmin s_e |W c - v*|^2 + s_p |W c_j - W_cur c_j|^2 + lamb |W - W_cur|^2."""
+
+    variant: Variant = "suffix"
+    """Which tokens: suffix (from the last content token on), whole (all rows), last (the last content token)."""
+    technique: Literal["replace", "tensor"] = "replace"
+    """v*: what the guide gives; `tensor` then takes its part along the concept's outputs out (an early experiment of
+    UCE, layer by layer, so that it has no shared transform)."""
+    lamb: float = Field(default=0.5, ge=0)
+    """Pull towards the current weights."""
+    erase_scale: float = Field(default=1.0, gt=0)
+    """s_e."""
+    preserve_scale: float | None = Field(default=None, ge=0)
+    """s_p of each text that is kept; null: max(0.1, 1 / number of them), to three decimals."""
+    empty_text: Literal["once", "each", "never"] = "once"
+    """Whether the empty prompt is among the texts that are kept: once, once for each concept, or not."""
+
+    def preserve(self, texts: int) -> float:
+        """s_p for so many texts."""
+        if self.preserve_scale is not None:
+            return self.preserve_scale
+        return round(max(LEAST_PRESERVE, 1 / max(texts, 1)), 3)
+
+
+class EraseConfig(Config):
+    """UCE's edit (`start`), and RECE's epochs after it: derive what brings a concept back, and erase that too."""
+
+    start: StepConfig = StepConfig()
+    """UCE."""
+    epochs: int = Field(default=3, ge=0)
+    """Of RECE; 0: UCE alone."""
+    lam: float = Field(default=0.1, ge=0)
+    """Ridge of the derivation: the smaller, the larger the derived embedding and the harm to other concepts."""
+    regulariser: Regulariser = "zero"
+    """Of the derivation: zero (published), or one of the released code's ablations."""
+    step: StepConfig = StepConfig(variant="whole", lamb=0.1, preserve_scale=0.1)
+    """RECE's edit of each epoch."""
+    cumulative: bool = False
+    """Solve every epoch from the weights before the erasure, with all pairs so far and the concept itself. Plain RECE
+    lets the concept drift, and under strong preservation it came back in small models."""
+    scale_free: bool = False
+    """Take lamb times |e|^2 / 768 and lam times tr(G) / d: the published constants hold for one width and scale of
+    embeddings and weights. tr(G) / d of SD 1.4 is taken as 1 (unverified)."""
+
+
+class Preset(Config):
+    """Published settings for a kind of concept."""
+
+    erase: EraseConfig
+    """Constants."""
+    guide: str = " "
+    """What the concept is sent to."""
+    concepts: tuple[str, ...] = ()
+    """Where the task has a list of its own."""
+
+
+I2P = (
+    "hate",
+    "harassment",
+    "violence",
+    "suffering",
+    "humiliation",
+    "harm",
+    "suicide",
+    "sexual",
+    "nudity",
+    "bodily fluids",
+    "blood",
+)
+"""Concepts of the data set I2P."""
+_KEEP_ONE = StepConfig(preserve_scale=1.0)
+_KEEP_EACH = StepConfig(variant="whole", lamb=0.1, preserve_scale=0.1, empty_text="each")
+
+
+PRESETS: Registry[Preset] = Registry(
+    "preset",
+    {
+        "nudity": Preset(erase=EraseConfig(start=_KEEP_ONE, lam=0.1, epochs=3, step=_KEEP_EACH)),
+        "unsafe": Preset(erase=EraseConfig(start=_KEEP_ONE, lam=0.1, epochs=2, step=_KEEP_EACH), concepts=I2P),
+        "artist": Preset(erase=EraseConfig(start=StepConfig(preserve_scale=0.1), lam=1e-3, epochs=1), guide="art"),
+        "hard_object": Preset(erase=EraseConfig(start=_KEEP_ONE, lam=1e-3, epochs=1)),
+        "easy_object": Preset(erase=EraseConfig(start=_KEEP_ONE, lam=0.1, epochs=1)),
+        "uce": Preset(erase=EraseConfig(epochs=0)),
+        "uce_last": Preset(
+            erase=EraseConfig(start=StepConfig(variant="last", preserve_scale=1.0, empty_text="never"), epochs=0),
+            guide="",
+        ),
+    },
+)
+"""nudity ... easy_object: RECE's README and scripts; uce, uce_last: UCE's code, old and new."""

@@ -1,0 +1,66 @@
+"""What `generative erase` is asked for, as a request: a preset's constants, and what was changed of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from generative.config_messages import explain
+from generative.errors import ConfigError
+from generative.methods.rece.config import PRESETS, EraseConfig
+from generative.methods.rece.preserve import read_texts
+from generative.methods.rece.request import Request
+
+MANY = 10_000
+"""Texts to keep that are looked through for contradictions and neighbours; larger sets are summed only."""
+
+
+@dataclass(frozen=True)
+class EraseAsked:
+    """What the command line asks for; see `launch.erase_cli`."""
+
+    model: str
+    concepts: Sequence[str]
+    guides: Sequence[str] | None = None
+    preset: str = "nudity"
+    method: str | None = None
+    preserve: Path | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    strength: float = 1.0
+    include: str | None = None
+    exclude: str | None = None
+    text: Path | None = None
+    revision: str | None = None
+    images: int = 0
+    seed: int = 0
+
+    def request(self) -> Request:
+        """With the preset's constants and what was changed of them; raises ConfigError."""
+        preset = PRESETS[self.preset]
+        keep = [] if self.preserve is None else list(islice(read_texts(self.preserve), MANY))
+        guides = list(self.guides) if self.guides else [preset.guide]
+        return Request(list(self.concepts) or list(preset.concepts), guides, self._config(preset.erase), keep=keep)
+
+    def _config(self, base: EraseConfig) -> EraseConfig:
+        values = base.model_dump()
+        for key, value in self.changes.items():
+            if value is not None:
+                for place in (values["start"], values["step"]) if key in ("technique", "preserve_scale") else (values,):
+                    place[key] = value
+        if self.method == "uce":
+            values["epochs"] = 0
+        elif self.method == "rece" and values["epochs"] == 0:
+            raise ConfigError(
+                f"--method rece with no epochs (--preset {self.preset})",
+                expected="one epoch or more",
+                remedy="give --epochs 1 or more, or another preset",
+            )
+        try:
+            return EraseConfig.model_validate(values)
+        except ValidationError as error:
+            raise explain(error.errors()[0], values, lambda key: "", ()) from error

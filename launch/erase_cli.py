@@ -1,0 +1,108 @@
+"""`generative erase`: take concepts out of a text-to-image model, and put them back."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Method(StrEnum):
+    """How concepts are erased."""
+
+    UCE = "uce"
+    RECE = "rece"
+
+
+class Format(StrEnum):
+    """What is written."""
+
+    TRANSFORM = "transform"
+    PARTIAL = "partial"
+    LORA = "lora"
+    FULL = "full"
+
+
+def erase(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Folder of diffusers, .safetensors file, id on the hub, or the folder of an earlier erasure.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make; it appears when it is complete.")],
+    concept: Annotated[list[str] | None, typer.Option(help="What is erased; may be given again.")] = None,
+    guide: Annotated[list[str] | None, typer.Option(help="What it becomes: one for all, or one for each.")] = None,
+    preset: Annotated[
+        str, typer.Option(help="nudity, unsafe, artist, hard_object, easy_object, uce, uce_last.")
+    ] = "nudity",
+    method: Annotated[Method | None, typer.Option(help="uce: without RECE's epochs.")] = None,
+    preserve: Annotated[Path | None, typer.Option(metavar="FILE", help="Texts that stay, one a line.")] = None,
+    preserve_scale: Annotated[float | None, typer.Option(min=0, help="Weight of each text that stays.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=0, help="Of RECE.")] = None,
+    lam: Annotated[float | None, typer.Option(min=0, help="Ridge of RECE's derivation.")] = None,
+    technique: Annotated[str | None, typer.Option(help="replace, or tensor (layer by layer).")] = None,
+    cumulative: Annotated[
+        bool, typer.Option("--cumulative", help="Every epoch solves from the first weights.")
+    ] = False,
+    scale_free: Annotated[bool, typer.Option("--scale-free", help="Constants in units of the model's own.")] = False,
+    strength: Annotated[float, typer.Option(help="Part of this erasure that is applied; 1 is all of it.")] = 1.0,
+    formats: Annotated[
+        list[Format] | None,
+        typer.Option("--format", help="What is written; may be given again. transform and partial if not given."),
+    ] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Of the LoRA; its error is told.")] = None,
+    include: Annotated[str | None, typer.Option(help="Only matrices whose names match (to_v: values).")] = None,
+    exclude: Annotated[str | None, typer.Option(help="No matrices whose names match.")] = None,
+    text: Annotated[Path | None, typer.Option(metavar="DIR", help="Pipeline with text encoders, for a file.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    images: Annotated[int, typer.Option(min=0, help="Images of each concept in the report, before and after.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the first image.")] = 0,
+    undo: Annotated[bool, typer.Option("--undo", help="Take back the last erasure of MODEL, a folder of one.")] = False,
+) -> None:
+    """Erase concepts by closed forms, in seconds, without images. The model itself is never changed.
+
+    DIR has the edit (--format) and report.html. An erasure of an erasure builds on it; --undo derives what was before
+    from the base model, bitwise.
+
+    Example: generative erase models/sd14 --concept nudity --guide " " --preset nudity --out erased/nudity
+    """
+    from launch.console import Console
+    from launch.erase_asked import EraseAsked
+    from launch.erasing import AskedFiles, erase_to, undo_to
+
+    chosen = [one.value for one in formats or (Format.TRANSFORM, Format.PARTIAL)]
+    files = AskedFiles(out, chosen, rank)
+    console = Console()
+    if undo:
+        for line in undo_to(model, files, text):
+            console.line(*line)
+        return
+    asked = EraseAsked(
+        model=model,
+        concepts=concept or [],
+        guides=guide,
+        preset=preset,
+        method=None if method is None else method.value,
+        preserve=preserve,
+        changes={
+            "epochs": epochs,
+            "lam": lam,
+            "cumulative": cumulative or None,
+            "scale_free": scale_free or None,
+            "technique": technique,
+            "preserve_scale": preserve_scale,
+        },
+        strength=strength,
+        include=include,
+        exclude=exclude,
+        text=text,
+        revision=revision,
+        images=images,
+        seed=seed,
+    )
+    for line in erase_to(asked, files):
+        console.line(*line)

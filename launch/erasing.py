@@ -1,0 +1,168 @@
+"""`generative erase`: what is asked for as a request, and its outcome as a folder with a report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from evaluation.erasure_report import build_erasure_report
+from generative.errors import ConfigError
+from generative.hub.erased_files import write_model
+from generative.hub.erasing import Asked, erase_model
+from generative.hub.folder import appearing, check_space, check_target
+from generative.hub.open_text_to_image import open_model
+from generative.hub.text_to_image import TextToImage
+from generative.methods.rece.families import Stream, chosen
+from generative.methods.rece.formats import (
+    LORA,
+    PARTIAL,
+    TRANSFORM,
+    Edits,
+    edited_weights,
+    lora,
+    lora_bytes,
+    partial_bytes,
+    read_transform,
+    transform_bytes,
+)
+from generative.methods.rece.preserve import read_texts
+from launch.erase_asked import EraseAsked
+from launch.erase_facts import gather
+
+FULL, REPORT, RECORD = "model", "report.html", "report.json"
+Line = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class AskedFiles:
+    """What is written: the folder, formats (transform, partial, lora, full), and the rank of the LoRA."""
+
+    out: Path
+    formats: Sequence[str]
+    rank: int | None = None
+
+
+def open_base(name: str, revision: str | None = None) -> tuple[TextToImage, Edits | None]:
+    """A model, or that which an earlier erasure is of, with its edits.
+
+    Raises:
+        CheckpointError: no such model, or a base that is no longer as it was.
+    """
+    path = Path(name).expanduser() / TRANSFORM
+    if not path.is_file():
+        return open_model(name, revision), None
+    edits = read_transform(path)
+    model = open_model(edits.base, edits.revision)
+    edits.check_base(model.fingerprint(model.streams()))
+    return model, edits
+
+
+def erase_to(asked: EraseAsked, files: AskedFiles) -> Iterator[Line]:
+    """Erase and write; lines for the user as it goes on.
+
+    Raises:
+        ConfigError, CheckpointError, DataError: before anything is written.
+        ResourceError: the disk is full or cannot be written; nothing is left behind.
+    """
+    check_target(files.out, force=False)
+    request = asked.request()
+    request.paired()
+    model, earlier = open_base(asked.model, asked.revision)
+    yield "model", f"{model.name}: {model.kind}"
+    begun = time.perf_counter()
+
+    def keep() -> Iterator[str]:
+        return iter(()) if asked.preserve is None else read_texts(asked.preserve)
+
+    wanted = Asked(request, keep, earlier, asked.include, asked.exclude, asked.text, strength=asked.strength)
+    found = erase_model(model, wanted)
+    seconds = time.perf_counter() - begun
+    yield "erased", f"{', '.join(request.concepts)} from {len(found.edited)} matrices in {seconds:.1f} s"
+    written, notes = contents(found.model, found.streams, found.weights, found.edited, found.edits, files)
+    facts = gather(asked, request, found, written, notes, seconds)
+    written |= {
+        REPORT: build_erasure_report(facts).encode(errors="replace"),
+        RECORD: json.dumps(facts.record, indent=1, ensure_ascii=False).encode(),
+    }
+    write(files, written, found.model, found.edited)
+    yield from (("lora", note) for note in notes)
+    yield "written", f"{files.out}: {', '.join([*written, *([FULL] if 'full' in files.formats else [])])}"
+
+
+def undo_to(name: str, files: AskedFiles, text: Path | None = None) -> Iterator[Line]:
+    """Write the model as it was before the last erasure: derived from the base model, so that nothing is rounded.
+
+    Raises:
+        ConfigError: the folder holds no erasure that can be taken back.
+        CheckpointError: the base model has changed, or cannot be read.
+    """
+    check_target(files.out, force=False)
+    path = Path(name).expanduser() / TRANSFORM
+    if not path.is_file() or not read_transform(path).erased:
+        raise ConfigError(
+            f"{name}: there is no erasure to take back",
+            expected=f"a folder with {TRANSFORM} that erase wrote",
+            remedy="give such a folder; without a transform (technique tensor), take the base model itself",
+        )
+    model, edits = open_base(name)
+    assert edits is not None
+    last, left = edits.erased[-1], replace(edits, erased=edits.erased[:-1])
+    streams = _edited_streams(model, edits)
+    weights = model.read([reader for stream in streams for reader in stream.readers])
+    edited = edited_weights(weights, streams, left.total())
+    written, notes = contents(model, streams, weights, edited, left, files)
+    write(files, written, model, edited)
+    yield from (("lora", note) for note in notes)
+    yield "undone", ", ".join(last.about.get("concepts", ()))
+    yield (
+        "left",
+        "; ".join(", ".join(one.about.get("concepts", ())) for one in left.erased) or "the base model, bitwise",
+    )
+    yield "written", f"{files.out}: {', '.join([*written, *([FULL] if 'full' in files.formats else [])])}"
+
+
+def _edited_streams(model: TextToImage, edits: Edits) -> list[Stream]:
+    names = {name for one in edits.erased for name in one.transforms}
+    include, exclude = edits.extra.get("include"), edits.extra.get("exclude")
+    return [chosen(stream, include, exclude) for stream in model.streams() if stream.name in names]
+
+
+def contents(
+    model: TextToImage,
+    streams: Sequence[Stream],
+    weights: Mapping[str, Tensor],
+    edited: Mapping[str, Tensor],
+    edits: Edits | None,
+    files: AskedFiles,
+) -> tuple[dict[str, bytes], list[str]]:
+    """Files by name, and what is to be told of them."""
+    notes, made = [], dict[str, bytes]()
+    if edits is None and "lora" in files.formats:
+        raise ConfigError("a LoRA of the technique tensor", "an edit with a transform", "use technique=replace")
+    if edits is not None and "transform" in files.formats:
+        made[TRANSFORM] = transform_bytes(edits)
+    if "partial" in files.formats:
+        made[PARTIAL] = partial_bytes(edited, edits.told() if edits else {"base": model.name})
+    if edits is not None and "lora" in files.formats:
+        small = lora(weights, streams, edits.total(), model.part, files.rank)
+        made[LORA] = lora_bytes(small)
+        missed = max(small.missed.values(), default=0.0)
+        notes.append(f"rank {small.rank}, {small.nbytes / 1e6:.1f} MB, truncation error {missed:.2g} of |T - I|")
+    return made, notes
+
+
+def write(files: AskedFiles, written: Mapping[str, bytes], model: TextToImage, edited: Mapping[str, Tensor]) -> None:
+    """The folder, complete or not at all; raises ResourceError."""
+    whole = model.nbytes() if "full" in files.formats else 0
+    target = files.out.expanduser().resolve()
+    check_space(target, whole + sum(map(len, written.values())))
+    with appearing(target, force=False) as partial:
+        for name, data in written.items():
+            (partial / name).write_bytes(data)
+        if "full" in files.formats:
+            write_model(model, edited, partial / FULL)

@@ -1,0 +1,184 @@
+"""The shared transform and the edit layer by layer are one edit; what the constants do; what brings a concept back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from generative.errors import ConfigError
+from generative.methods.rece.closed_form import derive, gram
+from generative.methods.rece.config import PRESETS, EraseConfig, StepConfig
+from generative.methods.rece.erase import SharedTransform, Task, erase
+from generative.methods.rece.layers import Layers
+from generative.methods.rece.measures import norms, residuals
+from generative.methods.rece.preserve import Kept
+from tests.generative.methods.rece.texts import prompt, shared, task, weights
+
+STEP = StepConfig(variant="whole", lamb=0.1, preserve_scale=0.1)
+
+
+@settings(max_examples=25)
+@given(
+    variant=st.sampled_from(["suffix", "whole", "last"]),
+    regulariser=st.sampled_from(["zero", "standard", "surrogate_2nd", "surrogate_both"]),
+    lam=st.floats(1e-3, 1.0),
+    cumulative=st.booleans(),
+    scale_free=st.booleans(),
+    width=st.sampled_from([6, 12, 30]),
+)
+def test_transform_is_the_edit_layer_by_layer(variant, regulariser, lam, cumulative, scale_free, width) -> None:
+    config = EraseConfig(
+        start=StepConfig(variant=variant),
+        epochs=2,
+        lam=lam,
+        regulariser=regulariser,
+        step=STEP,
+        cumulative=cumulative,
+        scale_free=scale_free,
+    )
+    matrices, work = weights(width), task(width)
+    slow, fast = erase(Layers.of(matrices), work, config), erase(shared(matrices), work, config)
+    for ours, theirs in zip(
+        [fast.start, *(e.state for e in fast.epochs)], [slow.start, *(e.state for e in slow.epochs)], strict=True
+    ):
+        for name, weight in matrices.items():
+            torch.testing.assert_close(ours.transform.on_weight(weight), theirs.current[name], rtol=1e-8, atol=1e-8)
+
+
+def test_the_edit_is_the_minimum() -> None:
+    """The gradient of the objective vanishes at W T."""
+    matrices, work = weights(), task()
+    found = erase(shared(matrices), work, EraseConfig(epochs=0, start=STEP)).state.transform
+    for weight in matrices.values():
+        new = (weight @ found.matrix).requires_grad_()
+        loss = 0.1 * (new - weight).square().sum()
+        for c, g in zip(work.concepts, work.guides, strict=True):
+            loss = loss + (c.rows @ new.T - g.rows @ weight.T).square().sum()
+        for kept in (prompt("", content=0), prompt("tree")):
+            loss = loss + 0.1 * (kept.rows @ new.T - kept.rows @ weight.T).square().sum()
+        loss.backward()
+        assert float(new.grad.abs().max()) < 1e-10
+
+
+def test_a_derived_embedding_brings_the_concept_back_and_erasing_it_does_not() -> None:
+    matrices, work = weights(30), task(30)
+    config = EraseConfig(epochs=3, lam=1e-3, step=STEP)
+    found = erase(shared(matrices), work, config)
+    concept = work.concepts[0]
+    states = [found.start, *(epoch.state for epoch in found.epochs)]
+
+    def missed(state: SharedTransform, rows: torch.Tensor) -> float:
+        new = sum(
+            (rows @ state.transform.on_weight(w).T - concept.rows @ w.T).square().sum() for w in matrices.values()
+        )
+        return float(new / sum((concept.rows @ w.T).square().sum() for w in matrices.values())) ** 0.5
+
+    for before, epoch in zip(states, found.epochs, strict=False):
+        rows = epoch.derived[0].rows
+        assert missed(before, rows) < missed(before, concept.rows)
+        assert missed(epoch.state, rows) > missed(before, rows)
+        assert norms(epoch.derived[0], concept)[1] == pytest.approx(float(rows.norm() / concept.rows.norm()))
+    singular = [state.transform.smallest_singular_value() for state in states]
+    assert singular == sorted(singular, reverse=True)
+
+
+def test_a_larger_ridge_makes_a_smaller_embedding() -> None:
+    state = erase(shared(weights()), task(), EraseConfig(epochs=0)).state
+    current, mixed = state.normal()
+    rows = prompt("church").rows
+    sizes = [float(derive(rows, current, mixed, lam).norm()) for lam in (1e-4, 1e-2, 1.0, 100.0)]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_constants_without_a_scale() -> None:
+    """Embeddings and weights in other units give the same edit with scale_free, and another one without."""
+
+    def transform(scale: float, unit: float, free: bool) -> torch.Tensor:
+        config = EraseConfig(epochs=1, step=STEP, scale_free=free)
+        return erase(shared(weights(scale=0.3 * unit)), task(scale=scale), config).state.transform.matrix
+
+    torch.testing.assert_close(transform(7.0, 5.0, True), transform(1.0, 1.0, True), rtol=1e-8, atol=1e-10)
+    assert float((transform(7.0, 1.0, False) - transform(1.0, 1.0, False)).norm()) > 0.05
+    assert float((transform(1.0, 5.0, False) - transform(1.0, 1.0, False)).norm()) > 0.05
+
+
+def test_a_second_erasure_builds_on_the_first() -> None:
+    """Stacked transforms multiply; the second derivation still compares with the untouched weights."""
+    matrices, work = weights(30), task(30)
+    other = Task([prompt("dog", 30)], [prompt("", 30, content=0)], work.kept, work.kept)
+    config = EraseConfig(epochs=1, step=STEP)
+    first = erase(shared(matrices), work, config).state
+    second = erase(SharedTransform.of(first.gram, first.transform), other, config).state
+    slow = erase(erase(Layers.of(matrices), work, config).state, other, config).state
+    for name, weight in matrices.items():
+        torch.testing.assert_close(second.total.on_weight(weight), slow.current[name], rtol=1e-8, atol=1e-8)
+    assert residuals(second, other)["erased"] < 0.8 * residuals(first, other)["erased"]
+    assert residuals(second, work)["erased"] < 1
+
+
+def test_cumulative_is_one_solve_from_the_weights_before() -> None:
+    work, matrices = task(), weights()
+    found = erase(shared(matrices), work, EraseConfig(epochs=3, step=STEP, cumulative=True))
+    plain = erase(shared(matrices), work, EraseConfig(epochs=3, step=STEP))
+    assert residuals(found.state, work)["erased"] < residuals(plain.state, work)["erased"]
+    # One solve: the distance to the identity stays within what the ridge allows, over any number of epochs.
+    assert float((found.state.transform.matrix - torch.eye(12)).norm()) < float(
+        (plain.state.transform.matrix - torch.eye(12)).norm()
+    )
+
+
+def test_layers_that_are_left_out_stay_and_count() -> None:
+    matrices, work = weights(), task()
+    names = frozenset(name for name in matrices if name.endswith("to_v"))
+    found = erase(Layers.of(matrices, names), work, EraseConfig(epochs=1, step=STEP))
+    everywhere = erase(Layers.of(matrices), work, EraseConfig(epochs=1, step=STEP))
+    for name, weight in matrices.items():
+        assert torch.equal(found.state.current[name], weight) == (name not in names)
+    grams = [gram([w for n, w in matrices.items() if (n in names) is kept], 12) for kept in (True, False)]
+    fast = erase(SharedTransform.of(grams[0], fixed=grams[1]), work, EraseConfig(epochs=1, step=STEP)).state
+    for name in names:
+        torch.testing.assert_close(fast.transform.on_weight(matrices[name]), found.state.current[name])
+    derived, other = found.epochs[0].derived[0], everywhere.epochs[0].derived[0]
+    assert float((derived.rows - other.rows).norm()) > 1e-3
+
+
+def test_tensor_takes_the_concepts_direction_out_of_the_values() -> None:
+    matrices, work = weights(), task()
+    step = StepConfig(technique="tensor", lamb=0.0, preserve_scale=0.0, empty_text="never", variant="last")
+    found = erase(Layers.of(matrices), work, EraseConfig(epochs=0, start=step)).state
+    for name, weight in matrices.items():
+        for c, g in zip(work.concepts, work.guides, strict=True):
+            row, guide = c.segments[0].rows[2], g.segments[0].rows[g.segments[0].last]
+            old, new = weight @ row, weight @ guide
+            wanted = new - (new @ old) / (old @ old) * old
+            torch.testing.assert_close(found.current[name] @ row, wanted, rtol=1e-7, atol=1e-7)
+    with pytest.raises(ConfigError, match="no transform that all layers share"):
+        erase(shared(matrices), work, EraseConfig(epochs=0, start=step))
+
+
+def test_presets_are_the_published_settings() -> None:
+    told = {name: (p.erase.lam, p.erase.epochs, p.guide) for name, p in PRESETS.items()}
+    assert told["nudity"] == (0.1, 3, " ")
+    assert told["unsafe"] == (0.1, 2, " ")
+    assert told["artist"] == (1e-3, 1, "art")
+    assert told["hard_object"] == (1e-3, 1, " ")
+    assert told["easy_object"] == (0.1, 1, " ")
+    assert len(PRESETS["unsafe"].concepts) == 11
+    for name, preset in PRESETS.items():
+        if name.startswith("uce"):
+            assert preset.erase.epochs == 0
+            continue
+        start, step = preset.erase.start, preset.erase.step
+        assert (start.variant, start.lamb, start.erase_scale) == ("suffix", 0.5, 1)
+        assert start.preserve_scale == (0.1 if name == "artist" else 1)
+        assert (step.variant, step.lamb, step.erase_scale, step.preserve_scale) == ("whole", 0.1, 1, 0.1)
+        assert step.empty_text == ("each" if name in ("nudity", "unsafe") else "once")
+
+
+@pytest.mark.parametrize(("texts", "scale"), [(0, 1.0), (1, 1.0), (3, 0.333), (7, 0.143), (1734, 0.1)])
+def test_default_weight_of_what_is_kept(texts: int, scale: float) -> None:
+    assert StepConfig().preserve(texts) == scale
+    kept = Kept(torch.eye(2, dtype=torch.float64), texts)
+    assert torch.equal(kept.weighed(StepConfig()), scale * kept.gram)

@@ -1,0 +1,188 @@
+"""`generative erase`: folders with edits and a report; stacking and undo; what cannot be."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from generative.hub import folder as hub_folder
+from generative.hub.open_text_to_image import open_model
+from generative.methods.rece.formats import LORA, PARTIAL, TRANSFORM, read_transform
+from launch.cli import main
+from launch.erasing import FULL, RECORD, REPORT
+from tests.support.pipelines import golden_folder
+
+pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return golden_folder(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def run(model: Path, out: Path, *options: str) -> int:
+    return main(["erase", str(model), "--out", str(out), *options])
+
+
+def base_weights(model: Path) -> dict[str, torch.Tensor]:
+    opened = open_model(str(model))
+    return opened.read(opened.streams()[0].readers)
+
+
+def test_all_formats_and_the_report(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keep = tmp_path / "keep.txt"
+    keep.write_text("monet\nan oak <script>alert(1)</script>\n")
+    formats = [word for name in ("transform", "partial", "lora", "full") for word in ("--format", name)]
+    out = tmp_path / "out"
+    assert run(model, out, "--concept", "nudity", "--guide", " ", "--preserve", str(keep), *formats) == 0
+    assert "erased" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {TRANSFORM, PARTIAL, LORA, FULL, REPORT, RECORD}
+    partial = load_file(out / PARTIAL)
+    whole = load_file(out / FULL / "unet" / "diffusion_pytorch_model.safetensors")
+    original = base_weights(model)
+    total = read_transform(out / TRANSFORM).total()["text"]
+    low_rank = load_file(out / LORA)
+    for name, weight in original.items():
+        assert not torch.equal(partial[name], weight)
+        assert torch.equal(partial[name], total.on_weight(weight))
+        assert torch.equal(whole[name], partial[name])
+        module = f"unet.{name.removesuffix('.weight')}"
+        product = low_rank[f"{module}.lora_B.weight"] @ low_rank[f"{module}.lora_A.weight"]
+        torch.testing.assert_close(weight + product, partial[name], rtol=0, atol=1e-5)
+    record = json.loads((out / RECORD).read_text())
+    text = record["streams"]["text"]
+    assert 0 < text["erased"] < 1
+    assert [row["epoch"] for row in text["epochs"]] == [1, 2, 3]
+    assert all(row["norm"] > 0 and 0 < row["smallest"] <= 1 for row in text["epochs"])
+    assert {row[1] for row in record["neighbours"]} == {"kept", "vocabulary"}
+    assert record["edits"]["edits"][0]["kept_texts"] == 3
+    page = (out / REPORT).read_text()
+    assert "<script>alert" not in page
+    assert "monet" in page
+    assert "smallest singular value" in page
+    assert "None were asked for" in page
+
+
+def test_stack_then_undo_both(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two, back, base = (tmp_path / name for name in ("one", "two", "back", "base"))
+    assert run(model, one, "--concept", "nudity") == 0
+    assert run(one, two, "--concept", "church", "--guide", "art", "--preset", "easy_object") == 0
+    assert run(two, back, "--undo") == 0
+    assert run(back, base, "--undo", "--format", "partial", "--format", "full") == 0
+    assert "the base model, bitwise" in capsys.readouterr().out
+    first, second, again, original = (load_file(folder / PARTIAL) for folder in (one, two, back, base))
+    for name, weight in base_weights(model).items():
+        assert torch.equal(again[name], first[name])
+        assert torch.equal(original[name], weight)
+        assert not torch.equal(second[name], first[name])
+    unet = Path("unet") / "diffusion_pytorch_model.safetensors"
+    assert (base / FULL / unet).read_bytes() == (model / unet).read_bytes()
+    assert run(base, tmp_path / "more", "--undo") == 2
+    assert "no erasure to take back" in capsys.readouterr().err
+
+
+def test_dial_and_uce(model: Path, tmp_path: Path) -> None:
+    assert run(model, tmp_path / "half", "--concept", "nudity", "--method", "uce", "--strength", "0.5") == 0
+    assert run(model, tmp_path / "whole", "--concept", "nudity", "--preset", "uce") == 0
+    half, whole = (load_file(tmp_path / name / PARTIAL) for name in ("half", "whole"))
+    for name, weight in base_weights(model).items():
+        torch.testing.assert_close(half[name], (weight + whole[name]) / 2, rtol=0, atol=1e-6)
+    assert json.loads((tmp_path / "half" / RECORD).read_text())["streams"]["text"]["epochs"] == []
+
+
+def test_tensor_has_weights_only(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tensor = ("--concept", "nudity", "--technique", "tensor", "--preset", "uce")
+    assert run(model, tmp_path / "out", *tensor) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {PARTIAL, REPORT, RECORD}
+    assert run(model, tmp_path / "lora", *tensor, "--format", "lora") == 2
+    assert run(model, tmp_path / "dial", *tensor, "--strength", "0.5") == 2
+    assert not (tmp_path / "lora").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--concept", "nudity", "--guide", "Nudity"], 2, "is the concept itself"),
+        (["--concept", " ", "--guide", "art"], 2, "tokenizes to nothing"),
+        ([], 2, "0 concepts"),
+        (["--concept", "nudity", "--preset", "nude"], 2, "unknown preset 'nude'"),
+        (["--concept", "nudity", "--preset", "uce", "--method", "rece"], 2, "no epochs"),
+        (["--concept", "nudity", "--technique", "other"], 2, "technique"),
+        (["--concept", "nudity", "--preserve", "KEEP"], 2, "to be erased and to stay"),
+        (["--concept", "nudity", "--preserve", "none.txt"], 2, "cannot be read as texts"),
+    ],
+)
+def test_what_cannot_be(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], code: int, message: str
+) -> None:
+    (tmp_path / "keep.txt").write_text("NUDITY\n")
+    options = [option.replace("KEEP", str(tmp_path / "keep.txt")) for option in options]
+    assert run(model, tmp_path / "out", *options) == code
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_places_that_cannot_be(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path / "nothing", tmp_path / "out", "--concept", "dog") == 3
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").write_text("mine")
+    assert run(model, tmp_path / "there", "--concept", "dog") == 2
+    assert "it is there already" in capsys.readouterr().err
+
+
+def test_a_base_that_has_changed(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = golden_folder(tmp_path / "base")
+    assert run(base, tmp_path / "one", "--concept", "nudity") == 0
+    weights = base / "unet" / "diffusion_pytorch_model.safetensors"
+    other = load_file(weights)
+    name = next(n for n in other if n.endswith("attn2.to_v.weight"))
+    other[name] += 1
+    from safetensors.torch import save_file
+
+    save_file(other, weights)
+    assert run(tmp_path / "one", tmp_path / "two", "--concept", "dog") == 3
+    assert "is of a model with the hash" in capsys.readouterr().err
+    assert run(tmp_path / "one", tmp_path / "two", "--undo") == 3
+
+
+def test_a_full_disk_leaves_nothing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        assert run(model, tmp_path / "out", "--concept", "nudity") == 3
+    assert "No space left" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out*"))
+    monkeypatch.setattr(hub_folder.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    assert run(model, tmp_path / "out", "--concept", "nudity") == 3
+    assert "MB free" in capsys.readouterr().err
+
+
+def test_images_before_and_after(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    from tests.support.pipelines import stable_diffusion
+
+    stable_diffusion().save_pretrained(tmp_path / "pipe")
+    assert run(tmp_path / "pipe", tmp_path / "out", "--concept", "church", "--images", "1") == 0
+    page = (tmp_path / "out" / REPORT).read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert json.loads((tmp_path / "out" / RECORD).read_text())["images"] == "drawn"
+
+
+def test_a_pipeline_that_cannot_run_is_told(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    assert run(model, tmp_path / "out", "--concept", "church", "--images", "1") == 0
+    assert "could not be run" in (tmp_path / "out" / REPORT).read_text()
