@@ -77,12 +77,17 @@ def check_bounds(solution: Solution, names: Iterable[str]) -> Check:
 
 
 def check_residuals(residuals: Floats, columns: Mapping[str, Floats]) -> Check:
-    """Size of the residuals of log loss, and whether they still follow a column."""
-    trends = {name: rank_correlation(residuals, values) for name, values in columns.items()}
-    strong = {name: rho for name, rho in trends.items() if abs(rho) * math.sqrt(len(residuals) - 1) > NOTABLE}
+    """Size of the residuals of log loss, and whether they still follow a column: rising, or bent about its middle."""
+    scale = math.sqrt(len(residuals) - 1)
+    told, strong = [], False
+    for name, values in columns.items():
+        log_x = np.log(values)
+        trend, bend = (rank_correlation(residuals, of) for of in (log_x, np.abs(log_x - np.median(log_x))))
+        strong = strong or max(abs(trend), abs(bend)) * scale > NOTABLE
+        told.append(f"{trend:+.2f} (bend {bend:+.2f}) with {name}")
     text = f"rms {np.sqrt(np.mean(residuals**2)):.2%}, largest {np.abs(residuals).max():.2%}; rank correlation "
-    text += ", ".join(f"{rho:+.2f} with {name}" for name, rho in trends.items())
-    return Check("residuals", not strong, text + ("" if not strong else "; structure is left, the form does not fit"))
+    text += ", ".join(told)
+    return Check("residuals", not strong, text + ("; structure is left, the form does not fit" if strong else ""))
 
 
 def check_spread(log_N: Floats, log_D: Floats) -> Check:
@@ -92,9 +97,9 @@ def check_spread(log_N: Floats, log_D: Floats) -> Check:
     return Check("design", abs(correlation) < 0.98, text)
 
 
-def check_floor(low: float, value: float, level: float) -> Check:
-    """Whether the irreducible loss is told apart from none: the lower end of its interval against the value."""
-    ok = low > 0.01 * value
+def check_floor(low: float, value: float, lowest: float, level: float) -> Check:
+    """Whether the irreducible loss is told apart from none: the lower end of its interval against the lowest loss."""
+    ok = low > 0.01 * lowest
     text = f"{value:.4g}, lower end of the {level:.0%} interval {low:.4g}"
     return Check("floor", ok, text if ok else f"no floor identified ({text})")
 

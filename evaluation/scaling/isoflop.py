@@ -21,7 +21,7 @@ class Valley:
 
     Args:
         budget: FLOPs that the runs aimed at.
-        N: best size; NaN where there is no minimum.
+        N: best size; NaN, as are D and loss, where it is not bracketed.
         D: tokens there, interpolated between the runs (not C / 6N).
         loss: nats per token there.
         bracketed: whether runs on both sides show that it is a minimum.
@@ -85,7 +85,7 @@ def find_valley(points: Points, budget: float, options: ValleyOptions) -> Valley
         )
     log_N, height, curve = _lowest(N, loss, points.weight[rows], options)
     why = _unbracketed(sizes, losses, log_N)
-    if not math.isnan(log_N):
+    if not why:
         by_tokens, (mean_log_D,) = by_size(N, log_D)
         tokens = math.exp(np.interp(log_N, np.log(by_tokens), mean_log_D))
         blank = replace(blank, N=math.exp(log_N), D=tokens, loss=height)
@@ -113,7 +113,7 @@ def _unbracketed(sizes: Floats, losses: Floats, log_N: float) -> str:
     if math.isnan(log_N):
         return "the losses do not curve upwards"
     if not math.log(sizes[0]) < log_N < math.log(sizes[-1]):
-        return f"the curve's minimum N = {math.exp(log_N):.3g} is outside of the sizes"
+        return "the minimum of the curve lies outside of the sizes"
     return ""
 
 

@@ -19,7 +19,7 @@ from evaluation.scaling.terms import Terms, weighted_gram
 Flags = NDArray[np.bool_]
 
 SMALLEST, LARGEST = 1e-12, 1e10
-"""Damping relative to the Hessian's size; beyond the largest no step lowers the objective any more."""
+"""Damping, in units of the curvature of the touching parabola; beyond the largest no step lowers the objective."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,19 @@ class Objective:
         return self._total(r, weight), np.einsum("rn,rnp->rp", self._pull(r, weight), self.terms.slopes(shares))
 
     def expansion(self, theta: Floats, weight: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-        """Value [R], gradient [R, P], Hessian [R, P, P] and size of each parameter's effect [R, P]."""
+        """Value [R], gradient [R, P], Hessian [R, P, P] and size of each parameter's effect [R, P].
+
+        The square of the size is the curvature of the parabola that touches the objective from above: it is there
+        also where all residuals are beyond delta and the Hessian vanishes.
+        """
         r, shares = self.residuals(theta)
         slopes, pull = self.terms.slopes(shares), self._pull(r, weight)
-        inside = weight * (np.abs(r) <= self.delta)
-        if self.linear:
-            inside = inside * (r + np.exp(self.target)) ** 2 + pull
+        steepness = weight * (r + np.exp(self.target)) ** 2 if self.linear else weight
+        inside = steepness * (np.abs(r) <= self.delta) + (pull if self.linear else 0.0)
         gradient = np.einsum("rn,rnp->rp", pull, slopes)
         hessian = weighted_gram(slopes, inside) + self.terms.curvature(shares, slopes, pull)
-        size = np.sqrt(np.einsum("rn,rnp->rp", weight, slopes**2)) + 1e-150
+        above = steepness * np.minimum(1.0, self.delta / np.maximum(np.abs(r), 1e-300))
+        size = np.sqrt(np.einsum("rn,rnp->rp", above, slopes**2)) + 1e-150
         return self._total(r, weight), gradient, hessian, size
 
     def _pull(self, r: Floats, weight: Floats) -> Floats:
@@ -146,9 +150,7 @@ def _step(gradient: Floats, hessian: Floats, size: Floats, damping: Floats, stuc
     scaled[stuck[:, :, None] | stuck[:, None, :]] = 0.0
     gradient = np.where(stuck, 0.0, gradient)
     curvature, directions = np.linalg.eigh(scaled)
-    strength = np.abs(curvature)
-    largest = np.maximum(strength.max(axis=-1, keepdims=True), 1e-300)
-    along = np.einsum("rpk,rp->rk", directions, gradient) / (strength + damping[:, None] * largest)
-    step = -np.einsum("rpk,rk->rp", directions, along)
-    undamped = np.einsum("rpk,rp->rk", directions, gradient) ** 2 / (strength + SMALLEST * largest)
+    strength, slope = np.abs(curvature), np.einsum("rpk,rp->rk", directions, gradient)
+    step = -np.einsum("rpk,rk->rp", directions, slope / (strength + damping[:, None]))
+    undamped = slope**2 / (strength + SMALLEST)
     return step / size, undamped.sum(axis=-1) / 2

@@ -95,6 +95,7 @@ def fit_power(
         check_residuals(solution.residuals(), columns),
     ]
     if options.floor is None:
-        checks.append(check_floor(float(np.quantile(drawn.floor, (1 - level) / 2)), law.floor, level))
+        low = float(np.quantile(drawn.floor, (1 - level) / 2))
+        checks.append(check_floor(low, law.floor, float(points.loss.min()), level))
     noise = drawn_noise(solution, len(weights), seed)
     return PowerFit(law, points.N, points.loss, drawn, noise, protocol, solution, tuple(checks))

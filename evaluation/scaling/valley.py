@@ -79,7 +79,7 @@ def fit_parabola(N: Floats, loss: Floats, weight: Floats, log_loss: bool = False
         coefficients = _solve(columns, y, weights * np.minimum(1.0, limit / np.maximum(residual, 1e-300)))
     c0, c1, c2 = coefficients.T
     with np.errstate(invalid="ignore", divide="ignore"):
-        vertex = np.where(c2 > 1e-13 * np.abs(c0), -c1 / (2 * c2), np.nan)
+        vertex = np.where(c2 > 1e-9 * np.abs(c0), -c1 / (2 * c2), np.nan)
     return Parabola(centre + scale * vertex, c0 + vertex * c1 / 2, c2 / scale**2, log_loss)
 
 
