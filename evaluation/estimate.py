@@ -110,7 +110,7 @@ def mean_estimate(values: ArrayLike, unit: str = "", protocol: str = "", bound: 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio (or median) with its bootstrap interval; `low` and `high` are percentiles of the resampled ones."""
+    """A ratio, median or fitted number with its bootstrap interval: `low` and `high` are percentiles of resampled ones."""
 
     estimate: Estimate
     low: float
@@ -156,7 +156,7 @@ def bootstrap_ratio(
     rows = _block_indices(x.size, resamples, seed)
     value = float(statistic(x[None])[0] / statistic(y[None])[0])
     note = protocol or f"{x.size} interleaved pairs, {100 * level:g} % block bootstrap interval"
-    return _resampled(value, statistic(x[rows]) / statistic(y[rows]), x.size, "", note, level)
+    return from_draws(value, statistic(x[rows]) / statistic(y[rows]), x.size, "", note, level)
 
 
 def bootstrap_median(
@@ -172,13 +172,15 @@ def bootstrap_median(
         raise ValueError(f"need two or more values, got {x.size}")
     draws = np.median(x[_block_indices(x.size, resamples, seed)], axis=-1)
     note = "; ".join(filter(None, [protocol, f"median of {x.size}, 95 % block bootstrap interval"]))
-    return _resampled(float(np.median(x)), draws, x.size, unit, note, 0.95)
+    return from_draws(float(np.median(x)), draws, x.size, unit, note, 0.95)
 
 
-def _resampled(value: float, draws: NDArray[np.float64], n: int, unit: str, note: str, level: float) -> Ratio:
-    """A statistic with the spread and the percentiles of its resampled values."""
+def from_draws(
+    value: float, draws: NDArray[np.float64], n: int, unit: str = "", protocol: str = "", level: float = 0.95
+) -> Ratio:
+    """A statistic of `n` observations with the spread and the percentiles of its resampled values."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return Ratio(Estimate(value, float(draws.std(ddof=1)), n, unit, note), float(low), float(high))
+    return Ratio(Estimate(value, float(draws.std(ddof=1)), n, unit, protocol), float(low), float(high))
 
 
 def _block_indices(n: int, resamples: int, seed: int) -> NDArray[np.int64]:

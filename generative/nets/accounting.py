@@ -5,10 +5,20 @@ from __future__ import annotations
 from generative.nets.transformer_config import TransformerConfig
 
 
+def attention_parameters(width: int, heads: int, groups: int, head_width: int) -> int:
+    """Weights of one attention: queries and output for each head, keys and values for each group."""
+    return width * head_width * (2 * heads + 2 * groups)
+
+
+def feed_forward_parameters(width: int, ff_width: int, gated: bool = True) -> int:
+    """Weights of one feed-forward; three matrices where it is gated (SwiGLU), else two."""
+    return (3 if gated else 2) * width * ff_width
+
+
 def matrix_parameters(config: TransformerConfig) -> int:
     """Weights of all matrices in the blocks."""
-    attention = config.width * config.head_width * (2 * config.heads + 2 * config.groups)
-    return config.layers * (attention + 3 * config.width * config.ff_width)
+    attention = attention_parameters(config.width, config.heads, config.groups, config.head_width)
+    return config.layers * (attention + feed_forward_parameters(config.width, config.ff_width))
 
 
 def non_embedding_parameters(config: TransformerConfig) -> int:
