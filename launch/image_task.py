@@ -29,6 +29,7 @@ from launch.image_evaluation import (
     STREAMS,
     Part,
     Subject,
+    companion_of,
     open_extractor,
     reference_of,
     reference_scorer,
@@ -176,8 +177,9 @@ def write_samples(config: RunConfig, data: ImageData, trainer: Trainer, run_dir:
 
         def write() -> None:
             if trainer.backend.rank == 0:
-                sample = sampler_of(trainer.method, nets, device, sample_streams(config.sample.seed))
-                found = look(config.sample, data, sample, describe_weights(trainer, weights), trainer.step)
+                drawn = (trainer.method, nets, device, sample_streams(config.sample.seed))
+                model, beside = describe_weights(trainer, weights), companion_of(*drawn)
+                found = look(config.sample, data, sampler_of(*drawn), model, trainer.step, beside)
                 found.write(run_dir / "samples")
                 write_json(run_dir / "samples" / f"step_{trainer.step:06d}.json", found.record)
                 if found.seen is not None:

@@ -1,0 +1,133 @@
+"""f-distill through the launcher: the teacher first, pictures of both, resume, and what is wrong before work starts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from generative.errors import GenerativeError
+from generative.training.checkpoint import open_checkpoint
+from generative.training.networks import checkpoint_weights
+from launch import runs
+from launch.run import train
+from tests.support.schema import check_lines
+
+QUIET = (
+    "train.batch_size=16",
+    "train.log_every=2",
+    "train.checkpoint.every_steps=2",
+    "evaluate.samples=40",
+    "evaluate.reference_samples=100",
+    "evaluate.batch_size=25",
+    "evaluate.extractor=pixels",
+    "sample.count=9",
+    "sample.monitor=20",
+    "sample.neighbours=4",
+    "launch.backend=local",
+    "launch.workers=1",
+)
+TEACHER = """
+extends: edm/digits
+method: {network: {name: mlp, width: 16, blocks: 2, embedding: 8}, ema: [0.9], ema_power: []}
+train: {steps: 3, batch_size: 16, sample_every: null, validation: {every_steps: null}, schedule: {warmup_steps: 1}}
+evaluate: {at_end: false}
+sample: {at_end: false}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def words(place: Path) -> list[str]:
+    (place / "teacher.yaml").write_text(TEACHER)
+    names = [f"method.teacher={place / 'teacher'}", f"method.teacher_config={place / 'teacher.yaml'}"]
+    return [*QUIET, *names, "train.steps=4", "train.sample_every=2", f"run.dir={place / 'student'}"]
+
+
+@pytest.fixture(scope="module")
+def finished(place: Path, words: list[str]) -> Path:
+    assert train("f_distill/quickstart", words) == 0
+    return place / "student"
+
+
+def test_the_teacher_is_trained_first_and_what_it_tells_is_kept(finished: Path, place: Path) -> None:
+    assert json.loads((place / "teacher" / "outcome.json").read_text())["state"] == "complete"
+    method = runs.read_config(finished).method
+    assert (method.network.name, method.network.width, method.network.dropout) == ("mlp", 16, 0.0)
+    assert (method.shape, method.classes, method.teacher_weights) == ((1, 8, 8), 10, "ema=0.9")
+    teacher = runs.read_config(place / "teacher").method
+    assert (method.time.sigma_max, method.student_sigma) == (teacher.sampling.sigma_max,) * 2
+    assert method.teacher_steps == teacher.sampling.steps
+    averaged = checkpoint_weights(open_checkpoint(place / "teacher"), "net", 0.9)
+    kept = checkpoint_weights(open_checkpoint(finished / "checkpoints" / "sources" / "teacher"), "teacher")
+    torch.testing.assert_close(kept, averaged, rtol=0, atol=0)
+
+
+def test_a_run_shows_student_and_teacher_from_the_same_noise(finished: Path) -> None:
+    check_lines(finished)
+    items = json.loads((finished / "samples" / "step_000004.json").read_text())["items"]
+    assert [item["kind"] for item in items] == ["grid", "grid", "neighbours"]
+    assert items[1]["title"].startswith("the same noise through the teacher (")
+    page = (finished / "report.html").read_text()
+    assert items[1]["title"] in page
+    figures = json.loads((finished / "evaluation.json").read_text())["figures"]
+    assert {"fid", "improved_recall"} <= figures.keys()
+
+
+def test_samples_are_asked_for_without_the_teachers_folder(finished: Path, place: Path) -> None:
+    (place / "teacher").rename(place / "away")
+    try:
+        drawn = runs.sample_run(finished, count=4)
+        folder = Path(drawn["folder"])
+        at_end = (finished / "samples" / "step_000004_companion.png").read_bytes()
+        drawn = runs.sample_run(finished)
+        assert (folder / "step_000004_companion.png").read_bytes() == at_end
+    finally:
+        (place / "away").rename(place / "teacher")
+
+
+def test_a_run_that_was_stopped_goes_on_the_same_without_its_teacher(
+    finished: Path, place: Path, words: list[str], tmp_path: Path
+) -> None:
+    """Bit for bit, bins of the ratio and averages included."""
+    there = tmp_path / "student"
+    shutil.copytree(finished, there, ignore=shutil.ignore_patterns("step_000004*", "outcome.json"))
+    (place / "teacher").rename(place / "away")
+    try:
+        assert train("f_distill/quickstart", [*words, f"run.dir={there}"]) == 0
+    finally:
+        (place / "away").rename(place / "teacher")
+    whole, resumed = open_checkpoint(finished), open_checkpoint(there)
+    assert whole.step == resumed.step == 4
+    assert any("ratio_means" in name for name in whole.names())
+    for name in whole.names():
+        torch.testing.assert_close(resumed.tensor(name), whole.tensor(name), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("method.teacher=nowhere", "no such run"),
+        ("method.time.sigma_max=40", "the teacher has"),
+        ("method.sigma_data=0.5", "the teacher has"),
+        ("method.network={name: mlp, width: 32}", "the teacher has"),
+        ("method.student_sigma=1000", "student_sigma=1000"),
+        ("method.teacher_weights=ema=0.5", "the teacher has no such weights"),
+        ("data={name: stacked_digits}", "shape"),
+        ("train.micro_batch_size=4", "couples the samples"),
+    ],
+)
+def test_what_is_wrong_is_told_before_work_starts(
+    finished: Path, words: list[str], tmp_path: Path, change: str, told: str
+) -> None:
+    here = [*words, "~method.teacher_config", f"run.dir={tmp_path / 'run'}", change]
+    with pytest.raises(GenerativeError, match=told):
+        train("f_distill/quickstart", here)
+    assert not (tmp_path / "run" / "checkpoints").exists()
