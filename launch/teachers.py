@@ -63,7 +63,7 @@ def _of_started(folder: Path, method: Mapping[str, Any]) -> Values | None:
 
 def _told(method: Mapping[str, Any]) -> Values | None:
     """What teacher or configuration tells; None where neither is there but all is given."""
-    path, weights = Path(method["teacher"].partition("#")[0]), str(method.get("teacher_weights", "ema"))
+    path, weights = _path(method["teacher"]), str(method.get("teacher_weights", "ema"))
     if _exported(path):
         return _of_export(path, weights)
     if exists(path):
@@ -75,6 +75,11 @@ def _told(method: Mapping[str, Any]) -> Values | None:
     raise missing(path)
 
 
+def _path(teacher: str) -> Path:
+    """Of "PATH#NETWORK"."""
+    return Path(teacher.partition("#")[0])
+
+
 def missing(path: Path) -> ConfigError:
     """There is no teacher."""
     return ConfigError(
@@ -83,6 +88,14 @@ def missing(path: Path) -> ConfigError:
         remedy="train it first (`generative train edm/...`), correct method.teacher, or name the configuration that "
         "trains it in method.teacher_config",
     )
+
+
+def without_missing(config: RunConfig) -> RunConfig:
+    """For plans, which need no weights: a distillation without a teacher that is not there yet."""
+    method = config.method
+    if method.name != NAME or method.teacher is None or exists(_path(method.teacher)):
+        return config
+    return config.model_copy(update={"method": method.model_copy(update={"teacher": None})})
 
 
 def exists(path: Path) -> bool:
@@ -225,7 +238,7 @@ def train_first(config: RunConfig, overrides: Sequence[str], train: Callable[[st
 
     if "teacher" in kept_copies(Path(config.folder) / "checkpoints" / SOURCES):
         return 0
-    path = Path(method.teacher.partition("#")[0])
+    path = _path(method.teacher)
     begun = (path / "config.yaml").is_file() and read_json(path / "outcome.json").get("state") != "complete"
     if exists(path) and not (begun and method.teacher_config):
         return 0

@@ -253,6 +253,11 @@ def weight_names(checkpoint: Stored, network: str, ema: Average | str | None = N
     return names
 
 
+def has_network(checkpoint: Stored, network: str) -> bool:
+    """Whether a checkpoint holds a network."""
+    return any(name.startswith(f"net/{network}/") for name in checkpoint.names())
+
+
 def _contents(checkpoint: Stored) -> list[str]:
     """Networks and averages in a checkpoint: ["net", "net with average 0.999"]."""
     parts = [name.split("/") for name in checkpoint.names()]

@@ -131,3 +131,23 @@ def test_what_is_wrong_is_told_before_work_starts(
     with pytest.raises(GenerativeError, match=told):
         train("f_distill/quickstart", here)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_figures_along_the_training_and_the_best_of_them(place: Path, words: list[str], finished: Path) -> None:
+    folder = place / "followed"
+    more = ["evaluate.every_steps=2", "train.checkpoint.every_steps=2", "method.ema=[0.5, 0.9]", f"run.dir={folder}"]
+    assert train("f_distill/quickstart", [*words, *more]) == 0
+    check_lines(folder)
+    lines = [json.loads(line) for line in (folder / "evaluations" / "along.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4]
+    values = {(line["step"], name): f["value"] for line in lines for name, f in line["figures"]["fid"].items()}
+    assert len(values) == 4
+    best = json.loads((folder / "best.json").read_text())
+    assert (best["step"], best["average"]) == min(values, key=values.__getitem__)
+    written: list[Path] = []
+    again = runs.evaluate_run(folder / "best", overrides=["evaluate.metrics=[fid]"], on_written=written.append)
+    assert again["figures"]["fid"]["value"] == best["figures"]["fid"]["value"] == min(values.values())
+    assert again["model"] == f"ema {best['average']}, the best of the training"
+    assert written[0].name == "best_metrics_fid.json"
+    assert "Figures along the training" in (folder / "report.html").read_text()
+    assert runs.sample_run(folder / "best", count=4)["model"].endswith("the best of the training")
