@@ -49,8 +49,7 @@ class OpenRun:
     @property
     def best(self) -> str | None:
         """Of the checkpoint in RUN/best: the name of the weights that its networks wear."""
-        kept = self.checkpoint.meta.get("best") if self.checkpoint.path.parent.name == BEST else None
-        return f"{kept['model']}, the best of the training" if kept else None
+        return kept_as_best(self.checkpoint)
 
     def networks(self, weights: str) -> tuple[Mapping[str, nn.Module], str]:
         """The networks in eval mode, and the name of the weights that they wear ("ema 0.99" or "trained").
@@ -78,6 +77,12 @@ class OpenRun:
         """Name of the weights that the networks wear."""
         rates = [self._rate(spec, weights) for spec in self.method.networks().values() if spec.ema]
         return self.best or (f"ema {rates[0]}" if rates and rates[0] is not None else "trained")
+
+
+def kept_as_best(checkpoint: Checkpoint) -> str | None:
+    """Of a checkpoint in RUN/best: the name of the weights that its networks wear; None for any other."""
+    kept = checkpoint.meta.get("best") if checkpoint.path.parent.name == BEST else None
+    return f"{kept['model']}, the best of the training" if kept else None
 
 
 def averages(method: Method) -> list[str]:

@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from generative.errors import GenerativeError
+from generative.hub.loading import load_exported
+from generative.randomness import Streams
 from generative.training.checkpoint import open_checkpoint
 from generative.training.networks import checkpoint_weights
 from launch import runs
+from launch.cli import main
 from launch.run import train
 from tests.support.schema import check_lines
 
@@ -133,10 +136,16 @@ def test_what_is_wrong_is_told_before_work_starts(
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_figures_along_the_training_and_the_best_of_them(place: Path, words: list[str], finished: Path) -> None:
+@pytest.fixture(scope="module")
+def followed(place: Path, words: list[str]) -> Path:
     folder = place / "followed"
-    more = ["evaluate.every_steps=2", "train.checkpoint.every_steps=2", "method.ema=[0.5, 0.9]", f"run.dir={folder}"]
+    more = ["evaluate.every_steps=2", "method.ema=[0.5, 0.9]", f"run.dir={folder}"]
     assert train("f_distill/quickstart", [*words, *more]) == 0
+    return folder
+
+
+def test_figures_along_the_training_and_the_best_of_them(followed: Path) -> None:
+    folder = followed
     check_lines(folder)
     lines = [json.loads(line) for line in (folder / "evaluations" / "along.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
@@ -151,3 +160,29 @@ def test_figures_along_the_training_and_the_best_of_them(place: Path, words: lis
     assert written[0].name == "best_metrics_fid.json"
     assert "Figures along the training" in (folder / "report.html").read_text()
     assert runs.sample_run(folder / "best", count=4)["model"].endswith("the best of the training")
+
+
+def test_a_student_is_exported_and_read_back_in_a_few_lines(place: Path, finished: Path) -> None:
+    folder = place / "exported"
+    assert main(["export", str(finished), "--to", str(folder), "--weights", "ema"]) == 0
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["network"], config["method"]["teacher"], config["method"]["teacher_config"]) == (
+        "student",
+        None,
+        None,
+    )
+    model = load_exported(folder)
+    run = runs.open_run(finished)
+    nets, _ = run.networks("ema")
+    wanted = run.method.sampler(nets)({"sample_id": torch.arange(5)}, Streams(3).within("samples"))
+    torch.testing.assert_close(model.sample(5, seed=3), wanted)
+    assert "load_exported" in (folder / "README.md").read_text()
+
+
+def test_the_best_weights_are_exported(place: Path, followed: Path) -> None:
+    assert main(["export", str(followed / "best"), "--to", str(place / "best-model")]) == 0
+    config = json.loads((place / "best-model" / "config.json").read_text())
+    best = json.loads((followed / "best.json").read_text())
+    assert (config["step"], config["weights"]) == (best["step"], f"{best['model']}, the best of the training")
+    averaged = checkpoint_weights(open_checkpoint(followed / "best"), "student")
+    torch.testing.assert_close(load_exported(place / "best-model").networks["student"].state_dict(), averaged)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,8 @@ class FDistill:
     config: FDistillConfig
     parts: DenoiserParts
     given: Divergence | None = None
+    product: ClassVar[str] = "student"
+    """The network that is exported unless another is asked for."""
 
     def __post_init__(self) -> None:
         self.parts.chosen(self.config.levels)
