@@ -110,7 +110,7 @@ def mean_estimate(values: ArrayLike, unit: str = "", protocol: str = "", bound: 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio, median or fitted number with its bootstrap interval: `low` and `high` are percentiles of resampled ones."""
+    """A ratio, median or fitted number with its bootstrap interval; `low`, `high`: percentiles of resampled ones."""
 
     estimate: Estimate
     low: float

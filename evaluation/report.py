@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.reporting import pictures, sections, sounds
+from evaluation.reporting.along import along_charts
 from evaluation.reporting.chart import Chart
 from evaluation.reporting.charts import learning_charts, machine_charts, noise_charts
 from evaluation.reporting.figures import dot_plot, figure_table, figures, infilling
@@ -27,6 +28,10 @@ SOUND_STYLES = ("sounds.css",)
 LISTEN_NOTE = "Spectrograms of one utterance share a scale of 80 dB: the brighter, the louder."
 WATCH_NOTE = (
     "Samples drawn on the way beside as many training samples, by the distances between them. Upright lines: alarms."
+)
+ALONG_NOTE = (
+    "Checkpoints with each of their averages, all measured on samples of the same noise. RUN/best holds the lowest "
+    "Fréchet distance; the lowest of many is in part a lucky one."
 )
 NEIGHBOURS_NOTE = (
     "Below each sample lies the training image nearest to it. A copy would look equal to the image below it; a new "
@@ -67,6 +72,7 @@ def build_report(run: Run) -> str:
         "learning": learning_charts(run),
         "noise": noise_charts(run),
         "watch": watch_charts(run),
+        "along": along_charts(run),
         "terms": term_charts(run),
         "machine": machine_charts(run),
     }
@@ -99,6 +105,7 @@ def _parts(run: Run, charts: dict[str, list[Chart]], replay: Section | None) -> 
     looks = [
         section("samples", "Samples", _samples_note(newest), seen),
         section("neighbours", "Nearest training images", NEIGHBOURS_NOTE, pictures.neighbours(run), "Neighbours"),
+        section("along", "Figures along the training", ALONG_NOTE, _charts(charts["along"]), "Along"),
         section("watch", "Modes and copies", WATCH_NOTE, _charts(charts["watch"])),
     ]
     # One update reports a number or two, which stand among the others; several have a section for theirs.

@@ -68,7 +68,8 @@ class NetworkSpec:
             soon forgotten; None for the same half-life from the start.
         ema_warmup: after n steps the rate is at most (1 + n) / (10 + n), which does the same.
         init_from: where its weights start instead: "network:NAME" (another network of this method), or a path of a run
-            folder, checkpoint or export, optionally followed by "#NAME" of the network in it.
+            folder, checkpoint or export, optionally followed by "#NAME" of the network in it, and by "@0.999" for one
+            of the averages kept of it.
     """
 
     build: Callable[[], nn.Module]

@@ -28,7 +28,7 @@ from generative.training.exported import MODEL_TYPE
 from generative.training.networks import compare_weights, weight_names
 from launch.export_card import make_card
 from launch.modality import build_method
-from launch.opened import read_config, run_folder_of
+from launch.opened import kept_as_best, read_config, run_folder_of
 from launch.schema import RunConfig
 
 Layout = Literal["generative", "llama", "released"]
@@ -73,6 +73,9 @@ class Subject:
     @property
     def worn(self) -> str:
         """Name of the weights, as in evaluation.json."""
+        kept = kept_as_best(self.checkpoint)
+        if kept is not None:
+            return kept
         return "trained" if self.average is None else f"ema {self.average}"
 
 
@@ -134,7 +137,7 @@ def open_subject(path: Path, asked: Asked, say: Say) -> Subject:
     facts = DataFacts(**checkpoint.meta.get("facts", {}))
     method = build_method(config, facts)
     specs = method.networks()
-    network = choose_network(trained_networks(method), asked.network)
+    network = choose_network(trained_networks(method), asked.network or getattr(method, "product", None))
     average = choose_average(specs[network].ema, asked.weights)
     with torch.device("meta"):
         module = specs[network].build()
@@ -173,7 +176,10 @@ def plan(subject: Subject, asked: Asked, title: str) -> tuple[Export, list[str]]
 
 def architecture(subject: Subject) -> dict[str, Any]:
     """config.json: what builds the network again, `METHODS[name].build(method, facts).networks()[network]`."""
-    method = subject.config.method.model_dump(mode="json") | {"init_from": None}
+    method = subject.config.method.model_dump(mode="json")
+    method |= {
+        key: None for key in ("init_from", "teacher", "teacher_config") if key in method
+    }  # paths of this machine
     sizes = getattr(subject.method, "network", None)
     if sizes is not None:
         method["network"] = sizes.model_dump(mode="json")

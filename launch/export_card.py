@@ -24,6 +24,7 @@ TITLES = {
     "autoregressive": "autoregressive language model",
     "masked_diffusion": "masked diffusion language model",
     "edm": "diffusion model (EDM)",
+    "f_distill": "one-step generator (f-distill)",
     "mee_gan": "GAN with manifold entropy estimation",
 }
 
@@ -44,6 +45,12 @@ from transformers import AutoModelForCausalLM
 tokenizer = load_tokenizer(Path("{{name}}"))"""
 
 
+ONE_STEP = """from generative.hub.loading import load_exported
+
+model = load_exported("{name}")
+images = model.sample(16, seed=0)  # float32[16, C, H, W] in [-1, 1], one network call each"""
+
+
 def make_card(subject: Subject, asked: Asked, title: str, tokenizer: Tokenizer | None, notes: list[str]) -> Card:
     """The card of a subject, from its run folder."""
     kind, llama = subject.config.method.name, asked.layout == "llama"
@@ -57,11 +64,18 @@ def make_card(subject: Subject, asked: Asked, title: str, tokenizer: Tokenizer |
         command=_command(subject.folder),
         figures=[*_figures(subject), *_validation(subject)],
         measured=", measured before the weights were rounded to bf16" if asked.dtype == "bf16" else "",
-        usage=("python", _loading(tokenizer).format(name=title))
-        if llama
-        else start_from(title, subject.one_of_several),
+        usage=_usage(subject, llama, tokenizer, title),
         notes=notes,
     )
+
+
+def _usage(subject: Subject, llama: bool, tokenizer: Tokenizer | None, title: str) -> tuple[str, str]:
+    """(language, code)."""
+    if llama:
+        return "python", _loading(tokenizer).format(name=title)
+    if subject.network == getattr(subject.method, "product", None):
+        return "python", ONE_STEP.format(name=title)
+    return start_from(title, subject.one_of_several)
 
 
 def _loading(tokenizer: Tokenizer | None) -> str:
@@ -101,7 +115,13 @@ def _training(subject: Subject, asked: Asked) -> Iterator[tuple[str, str]]:
     yield "precision", f"{config.train.precision}; exported as {asked.dtype}"
     world = meta.get("world", subject.checkpoint.world)
     yield "workers", f"{world} ({meta.get('strategy', config.parallel.strategy)})"
-    yield "weights", "as trained" if subject.average is None else f"moving average, decay {subject.average:g} a step"
+    yield "weights", _weights(subject)
+
+
+def _weights(subject: Subject) -> str:
+    if isinstance(subject.average, float):
+        return f"moving average, decay {subject.average:g} a step"
+    return "as trained" if subject.worn == "trained" else f"moving average ({subject.worn})"
 
 
 def _steps(subject: Subject) -> str:

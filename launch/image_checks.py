@@ -42,3 +42,22 @@ def check_reference(config: RunConfig, data: ImageData) -> None:
             expected="real images to compare with",
             remedy="set evaluate.reference=train, or data.validation_fraction=0.1",
         )
+
+
+def check_following(config: RunConfig, data: ImageData) -> None:
+    """Refuse figures along the training where there are no checkpoints to measure, or no images. Raises ConfigError."""
+    every, saved = config.evaluate.every_steps, config.train.checkpoint.every_steps
+    if every is None:
+        return
+    if data.kind != "image":
+        raise ConfigError(
+            f"evaluate.every_steps={every} with points, which have no FID",
+            expected="images, or null",
+            remedy="set evaluate.every_steps=null",
+        )
+    if saved is None or every % saved:
+        raise ConfigError(
+            f"evaluate.every_steps={every} with train.checkpoint.every_steps={saved}",
+            expected="a multiple of the steps between checkpoints, which are what is measured",
+            remedy=f"set train.checkpoint.every_steps={every}",
+        )

@@ -94,8 +94,19 @@ class Part:
 
 def sampler_of(method: Any, nets: Mapping[str, nn.Module], device: torch.device, streams: Streams) -> Any:
     """int64[B] -> float32[B, *shape] on the CPU: samples by number."""
-    sampler = method.sampler(nets)
+    return _by_number(method.sampler(nets), device, streams)
 
+
+def companion_of(method: Any, nets: Mapping[str, nn.Module], device: torch.device, streams: Streams) -> Any:
+    """Whose samples from the same noise are shown beside the method's, in words, and how they are drawn; or None."""
+    door = getattr(method, "companion", None)
+    if door is None:
+        return None
+    name, sampler = door(nets)
+    return name, _by_number(sampler, device, streams)
+
+
+def _by_number(sampler: Any, device: torch.device, streams: Streams) -> Callable[[Tensor], Tensor]:
     def sample(ids: Tensor) -> Tensor:
         with torch.no_grad():
             drawn: Tensor = sampler({"sample_id": ids.to(device)}, streams)

@@ -13,6 +13,7 @@ from launch.image_evaluation import (
     STREAMS,
     Part,
     Subject,
+    companion_of,
     reference_of,
     reference_scorer,
     sampler_of,
@@ -31,15 +32,16 @@ def draw(
 ) -> dict[str, Any]:
     """A grid of samples in <run>/samples/asked, beside their nearest training images."""
     refuse_text(asked, "makes images", "--count and --seed choose the samples")
-    settings, worn = run.config.sample, run.worn(run.config.sample.weights)
+    settings, worn, beside = run.config.sample, run.worn(run.config.sample.weights), None
     if launch is None:
         nets, _ = run.networks(settings.weights)
-        sample = sampler_of(run.method, nets, run.device, sample_streams(settings.seed))
+        drawn = (run.method, nets, run.device, sample_streams(settings.seed))
+        sample, beside = sampler_of(*drawn), companion_of(*drawn)
     else:
         from launch.image_actors import sampler_with
 
         sample = sampler_with(run, launch, changes, progress)
-    found = look(settings, run.data, sample, worn, run.checkpoint.step)
+    found = look(settings, run.data, sample, worn, run.checkpoint.step, beside)
     found.write(run.folder / "samples" / "asked")
     return found.record | {"folder": str(run.folder / "samples" / "asked")}
 

@@ -51,15 +51,27 @@ class Drawn:
             replace_file(folder / name, content, durable=False)
 
 
-def look(settings: ImageSampling, data: ImageData, sample: Callable[[Tensor], Tensor], model: str, step: int) -> Drawn:
+Draw = Callable[[Tensor], Tensor]
+"""int64[B] -> float32[B, *shape]: samples by number."""
+
+
+def look(
+    settings: ImageSampling,
+    data: ImageData,
+    sample: Draw,
+    model: str,
+    step: int,
+    companion: tuple[str, Draw] | None = None,
+) -> Drawn:
     """Draw samples 0 .. count-1, compare them with training samples, and make pictures.
 
     Args:
         settings: how many.
         data: training samples.
-        sample: int64[B] -> float32[B, *shape].
+        sample: draws.
         model: name of the weights.
         step: that they were trained for.
+        companion: another model, in words, and how it draws: its samples of the same numbers are shown beside the grid.
     """
     wanted = max(settings.count, settings.neighbours, settings.monitor)
     drawn = torch.cat([sample(torch.arange(i, min(i + 250, wanted))) for i in range(0, wanted, 250)])
@@ -69,6 +81,11 @@ def look(settings: ImageSampling, data: ImageData, sample: Callable[[Tensor], Te
     files = {f"{name}.png": picture(grid, columns, data.kind)}
     item = {"kind": "grid", "file": f"{name}.png", "title": f"{len(grid):,} samples"}
     items = [item | {"count": len(grid), "columns": columns}]
+    if companion is not None:
+        name_of, draw = companion
+        files[f"{name}_companion.png"] = picture(draw(torch.arange(len(grid))), columns, data.kind)
+        item = {"kind": "grid", "file": f"{name}_companion.png", "title": f"the same noise through the {name_of}"}
+        items.append(item | {"count": len(grid), "columns": columns})
     if settings.neighbours and data.kind == "image":
         shown = drawn[: settings.neighbours]
         files[f"{name}_neighbours.png"] = picture(

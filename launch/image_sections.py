@@ -15,6 +15,11 @@ class ImageEvaluation(Config):
 
     at_end: bool = True
     """Evaluate when training is complete."""
+    every_steps: PositiveInt | None = None
+    """Measure FID, precision and recall of all averages at checkpoints of steps divisible by this, beside the training,
+    and keep the best by FID in RUN/best; null: only at the end."""
+    gpus: float = Field(default=0.0, ge=0)
+    """GPUs of whoever measures them (launch.backend=ray), beside those of the workers."""
     samples: PositiveInt = 5000
     """Samples that are drawn."""
     reference: Literal["train", "validation"] = "train"

@@ -24,11 +24,12 @@ from generative.training.hooks import Hook, Record
 from generative.training.runfolder import write_json
 from generative.training.trainer import Trainer
 from launch.console import Console, bar_progress
-from launch.image_checks import check_classes, check_figures, check_reference
+from launch.image_checks import check_classes, check_figures, check_following, check_reference
 from launch.image_evaluation import (
     STREAMS,
     Part,
     Subject,
+    companion_of,
     open_extractor,
     reference_of,
     reference_scorer,
@@ -96,6 +97,7 @@ def check(config: RunConfig, data: ImageData) -> None:
     check_batch(data, config.train.batch_size)
     check_figures(config, data)
     check_classes(config, data)
+    check_following(config, data)
     coupled = all(update.coupled for update in build_method(config, data.facts).updates())
     if config.train.validation.every_steps and coupled:
         raise ConfigError(
@@ -140,8 +142,10 @@ def fake_batch(facts: DataFacts, size: int, global_batch: int) -> dict[str, Tens
 
 
 def hooks(config: RunConfig, data: ImageData, run_dir: Path) -> list[Hook]:
-    """Pictures every `train.sample_every` steps, and the watch over modes."""
-    return [PictureHook(config, data, run_dir)]
+    """Pictures every `train.sample_every` steps, and the watch over modes; figures along the training."""
+    from launch.following import LocalHook
+
+    return [PictureHook(config, data, run_dir), *([LocalHook(config, run_dir)] if LocalHook.wanted(config) else [])]
 
 
 class PictureHook(Hook):
@@ -176,8 +180,9 @@ def write_samples(config: RunConfig, data: ImageData, trainer: Trainer, run_dir:
 
         def write() -> None:
             if trainer.backend.rank == 0:
-                sample = sampler_of(trainer.method, nets, device, sample_streams(config.sample.seed))
-                found = look(config.sample, data, sample, describe_weights(trainer, weights), trainer.step)
+                drawn = (trainer.method, nets, device, sample_streams(config.sample.seed))
+                model, beside = describe_weights(trainer, weights), companion_of(*drawn)
+                found = look(config.sample, data, sampler_of(*drawn), model, trainer.step, beside)
                 found.write(run_dir / "samples")
                 write_json(run_dir / "samples" / f"step_{trainer.step:06d}.json", found.record)
                 if found.seen is not None:

@@ -12,13 +12,17 @@ from torch import nn
 
 from generative.config import Layers, validate
 from generative.errors import ConfigError
+from generative.method import Average, Method, NetworkSpec, average_name
 from generative.training.checkpoint import Checkpoint, open_checkpoint
-from generative.training.networks import checkpoint_weights, initialize, load_weights
+from generative.training.networks import checkpoint_weights, has_network, initialize, load_weights
 from generative.training.precision import under_autocast
 from generative.training.starts import SOURCES, kept_copies
 from launch import folder as run_folder
 from launch.modality import build_method, modality
 from launch.schema import RunConfig
+
+BEST = "best"
+"""Folder in a run's for the best weights by figures along the training (`evaluate.every_steps`), as a checkpoint."""
 
 Changes = Mapping[str, Any]
 """Dotted keys and their new values."""
@@ -35,18 +39,35 @@ class OpenRun:
     checkpoint: Checkpoint
     device: torch.device
 
+    def _rate(self, spec: NetworkSpec, weights: str) -> Average | None:
+        """The average that a network wears."""
+        if weights == "trained" or not spec.ema or self.best:
+            return None
+        named = {average_name(average): average for average in spec.ema}
+        return named.get(weights, spec.ema[0])
+
+    @property
+    def best(self) -> str | None:
+        """Of the checkpoint in RUN/best: the name of the weights that its networks wear."""
+        return kept_as_best(self.checkpoint)
+
     def networks(self, weights: str) -> tuple[Mapping[str, nn.Module], str]:
         """The networks in eval mode, and the name of the weights that they wear ("ema 0.99" or "trained").
 
         They compute in the precision that the run was trained and evaluated in.
+
+        Args:
+            weights: "ema" (the first average of each network), "trained", or an average by its name ("0.99").
         """
         nets: dict[str, nn.Module] = {}
         kept = kept_copies(self.folder / "checkpoints" / SOURCES)
         for name, spec in self.method.networks().items():
-            rate = spec.ema[0] if weights == "ema" and spec.ema else None
+            if self.best and spec.trainable and not has_network(self.checkpoint, name):
+                continue
             module = spec.build()
             if spec.trainable:
-                load_weights(module, checkpoint_weights(self.checkpoint, name, rate), str(self.checkpoint.path))
+                worn = checkpoint_weights(self.checkpoint, name, self._rate(spec, weights))
+                load_weights(module, worn, str(self.checkpoint.path))
             elif name in kept:
                 initialize(module, kept[name], name, {})
             nets[name] = under_autocast(module.to(self.device).eval(), self.config.train.precision, self.device)
@@ -54,14 +75,28 @@ class OpenRun:
 
     def worn(self, weights: str) -> str:
         """Name of the weights that the networks wear."""
-        rates = [spec.ema[0] for spec in self.method.networks().values() if spec.ema]
-        return f"ema {rates[0]}" if weights == "ema" and rates else "trained"
+        rates = [self._rate(spec, weights) for spec in self.method.networks().values() if spec.ema]
+        return self.best or (f"ema {rates[0]}" if rates and rates[0] is not None else "trained")
+
+
+def kept_as_best(checkpoint: Checkpoint) -> str | None:
+    """Of a checkpoint in RUN/best: the name of the weights that its networks wear; None for any other."""
+    kept = checkpoint.meta.get("best") if checkpoint.path.parent.name == BEST else None
+    return f"{kept['model']}, the best of the training" if kept else None
+
+
+def averages(method: Method) -> list[str]:
+    """Names of all averages that a method's networks have; ["trained"] where there are none."""
+    named = [average_name(average) for spec in method.networks().values() for average in spec.ema]
+    return list(dict.fromkeys(named)) or ["trained"]
 
 
 def run_folder_of(path: str | Path) -> Path:
     """The run folder of a run or of one of its checkpoints."""
     path = Path(path)
-    return path.parent.parent if path.parent.name == "checkpoints" else path
+    if path.name == BEST and (path.parent / "config.yaml").is_file():
+        return path.parent
+    return path.parent.parent if path.parent.name in ("checkpoints", BEST) else path
 
 
 def read_config(folder: Path, changes: Mapping[str, Any] | None = None) -> RunConfig:

@@ -24,9 +24,10 @@ def plan(
     from launch import plan_advice, plan_details, plan_json, plan_text
     from launch.folder import check_output, write_output
     from launch.schema import load_run_config
+    from launch.teachers import without_missing
 
     check_output(json, "--json")
-    told, found = plan_details.make(load_run_config(config, overrides or []))
+    told, found = plan_details.make(without_missing(load_run_config(config, overrides or [])))
     remedies = [] if told.fits else plan_advice.remedies(told, found)
     typer.echo(plan_text.render(plan_text.lines(told, remedies)))
     write_output(json, plan_json.as_json(told, remedies))

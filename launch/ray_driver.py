@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from launch import ray_cluster
 from launch.cluster_watch import ClusterLostError, ClusterWatch
+from launch.ray_following import followed
 from launch.restarts import Groups
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def _train(config: RunConfig, folder: Path, work: bytes, temporary: Path, line: 
     log("Ray Train is imported")
     line.go.wait()
     log("preparation is done: starting the workers")
-    Groups(config, folder, wanted, watch).train()
+    with followed(config, folder):
+        Groups(config, folder, wanted, watch).train()
 
 
 def _import(work: bytes) -> Work:

@@ -98,6 +98,11 @@ def train(
     from launch.schema import load_run_config
 
     config = load_run_config(name, overrides)
+    if config.method.name == "f_distill":
+        code = _teacher_first(config, overrides, console, on_folder)
+        if code:
+            return code
+        config = load_run_config(name, overrides)  # with what the teacher itself tells
     rank = int(os.environ.get("RANK", 0)) if config.launch.backend == "local" else 0
     if rank > 0:
         return _follow_rank_0(config, task or training(), rank)
@@ -121,6 +126,21 @@ def train(
         except Exception as error:
             leave(folder, "interrupted" if getattr(error, "exit_code", 1) == INTERRUPTED else "failed", error)
             raise
+
+
+def _teacher_first(
+    config: RunConfig, overrides: Sequence[str], console: Console | None, on_folder: Callable[[str], None]
+) -> int:
+    """Train the teacher that a distillation needs and has a configuration for; its exit code, 0 where it is there."""
+    from launch.teachers import train_first
+
+    def of_teacher(name: str, words: list[str]) -> int:
+        told = console or Console()
+        if int(os.environ.get("RANK", 0)) == 0:
+            told.line("teacher", f"{config.method.teacher} is not complete yet: training {name} first")
+        return train(name, words, console=told, on_folder=on_folder)
+
+    return train_first(config, overrides, of_teacher)
 
 
 @contextlib.contextmanager

@@ -125,6 +125,8 @@ def _record_name(run: OpenRun, own: RunConfig) -> str:
         for key in keys
         if getattr(asked, key) != getattr(before, key)
     ]
+    if run.best:
+        return f"evaluations/{'_'.join(['best', *differing])}.json"
     newest = open_checkpoint(run.folder, verify=False).step
     if not differing and run.checkpoint.step == newest:
         return RECORD

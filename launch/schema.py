@@ -7,13 +7,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from generative.config import Config, load
+from generative.config import Config, load_layers, validate
 from generative.config_messages import combination
 from generative.data.config import TextDataConfig
 from generative.data.image_config import ImageDataConfig
 from generative.data.speech_config import SpeechDataConfig
 from generative.methods.autoregressive.config import AutoregressiveConfig
 from generative.methods.edm.config import EdmConfig
+from generative.methods.f_distill.config import FDistillConfig
 from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
 from generative.methods.mee_gan.config import MeeGanConfig
 from generative.methods.sgmse.config import SgmseConfig
@@ -76,7 +77,7 @@ class ImageRunConfig(RunConfig):
     """A model of images, or of points in the plane."""
 
     kind = "image"
-    method: Annotated[MeeGanConfig | EdmConfig, Field(discriminator="name")]
+    method: Annotated[MeeGanConfig | EdmConfig | FDistillConfig, Field(discriminator="name")]
     data: ImageDataConfig
     evaluate: ImageEvaluation = ImageEvaluation()
     sample: ImageSampling = ImageSampling()
@@ -110,6 +111,7 @@ SCHEMAS: dict[str, type[RunConfig]] = {
     "autoregressive": TextRunConfig,
     "mee_gan": ImageRunConfig,
     "edm": ImageRunConfig,
+    "f_distill": ImageRunConfig,
     "sgmse": SpeechRunConfig,
 }
 """The configuration that belongs to a method."""
@@ -121,16 +123,19 @@ class AnyRunConfig(RunConfig):
     """Of a method that is not known: says which there are."""
 
     method: Annotated[
-        MaskedDiffusionConfig | AutoregressiveConfig | MeeGanConfig | EdmConfig | SgmseConfig,
+        MaskedDiffusionConfig | AutoregressiveConfig | MeeGanConfig | EdmConfig | FDistillConfig | SgmseConfig,
         Field(discriminator="name"),
     ]
 
 
 def schema_for(values: Mapping[str, Any]) -> type[RunConfig]:
     """The model that checks a configuration: that of its method."""
+    return SCHEMAS.get(_method_name(values), AnyRunConfig)
+
+
+def _method_name(values: Mapping[str, Any]) -> str:
     method = values.get("method")
-    name = method.get("name") if isinstance(method, Mapping) else None
-    return SCHEMAS.get(str(name), AnyRunConfig)
+    return str(method.get("name") if isinstance(method, Mapping) else None)
 
 
 def load_run_config(name: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -139,6 +144,18 @@ def load_run_config(name: str, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: with file, line and remedy.
     """
-    config = load(name, overrides, schema_for)
+    layers = load_layers(name, overrides)
     stem = name.removesuffix(".yaml").split("/configs/")[-1].removeprefix("configs/").lstrip("./")
+    if _method_name(layers.values) == "f_distill":
+        from launch.teachers import complete
+
+        complete(layers, _folder(layers.values, stem))
+    config = validate(layers, schema_for(layers.values))
     return config if config.name else config.model_copy(update={"name": stem})
+
+
+def _folder(values: Mapping[str, Any], stem: str) -> str:
+    """The run folder of settings that are not checked yet; as `RunConfig.folder`."""
+    run = values.get("run")
+    given = run.get("dir") if isinstance(run, Mapping) else None
+    return str(given or f"runs/{values.get('name') or stem}")

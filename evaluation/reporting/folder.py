@@ -35,6 +35,7 @@ class Run:
     train: Table = field(default_factory=Table)
     validation: Table = field(default_factory=Table)
     monitor: Table = field(default_factory=Table)
+    along: Table = field(default_factory=Table)
     damaged: int = 0
 
     @property
@@ -80,6 +81,8 @@ def read_run(path: Path) -> Run:
     for row in _lines(path / "metrics.jsonl", run):
         table = tables.get(str(row.get("kind")))
         run.damaged += 0 if table is None or table.add(row) else 1
+    for row in _lines(path / "evaluations" / "along.jsonl", run):
+        run.damaged += 0 if run.along.add(row) else 1
     return run
 
 

@@ -86,6 +86,19 @@ def _edm(config: Any, facts: DataFacts) -> Method:
     return Edm(config, facts)
 
 
+def _f_distill_config() -> type[Config]:
+    from generative.methods.f_distill.config import FDistillConfig
+
+    return FDistillConfig
+
+
+def _f_distill(config: Any, facts: DataFacts) -> Method:
+    from generative.methods.f_distill.method import FDistill
+    from generative.methods.f_distill.network import parts_of
+
+    return FDistill(config, parts_of(config, facts))
+
+
 METHODS: Registry[MethodEntry] = Registry(
     "method",
     {
@@ -94,5 +107,6 @@ METHODS: Registry[MethodEntry] = Registry(
         "mee_gan": MethodEntry(_mee_gan_config, _mee_gan),
         "sgmse": MethodEntry(_sgmse_config, _sgmse),
         "edm": MethodEntry(_edm_config, _edm),
+        "f_distill": MethodEntry(_f_distill_config, _f_distill),
     },
 )

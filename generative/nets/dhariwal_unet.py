@@ -55,8 +55,8 @@ class DhariwalUNet(UNet):
 
     def embed(self, noise: Tensor, labels: Tensor | None, augment: Tensor | None) -> Tensor:
         found = self.map_noise(noise).to(self.map_layer0.weight.dtype)
-        if self.map_augment is not None and augment is not None:
-            found = found + self.map_augment(augment.to(found.dtype))
+        if self.map_augment is not None:
+            found = found + self.map_augment(class_rows(augment, self.map_augment, len(noise)))
         found = self.map_layer1(silu_of(self.map_layer0, found))
         if self.map_label is not None:
             found = found + self.map_label(class_rows(labels, self.map_label, len(noise)))

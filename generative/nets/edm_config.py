@@ -1,8 +1,8 @@
-"""Sizes of the denoising U-Nets of EDM. Free of torch, so that configurations load quickly."""
+"""Sizes of the denoising networks of EDM. Free of torch, so that configurations load quickly."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -67,5 +67,36 @@ class DhariwalConfig(_UNetConfig):
     dropout: float = Field(default=0.10, ge=0, lt=1)
 
 
+class MlpConfig(Config):
+    """Residual blocks of fully connected layers, for images of a few pixels (0.4 million parameters as it stands)."""
+
+    name: Literal["mlp"] = "mlp"
+    """Picks this network."""
+    width: PositiveInt = 192
+    """Features of each block."""
+    blocks: PositiveInt = 3
+    """Residual blocks; the first half of them is the encoder, with features after each block."""
+    embedding: PositiveInt = 128
+    """Features of the embedding of noise level and class, an even number."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Part of the features that is dropped in each block in training."""
+    multiple: ClassVar[int] = 1
+    """What sides must be a multiple of."""
+
+    @property
+    def levels(self) -> int:
+        """Blocks of the encoder."""
+        return (self.blocks + 1) // 2
+
+    @model_validator(mode="after")
+    def _pairs_of_cosine_and_sine(self) -> MlpConfig:
+        if self.embedding % 2:
+            raise combination(f"embedding={self.embedding}", "an even number", "correct network.embedding")
+        return self
+
+
 UNetConfig = SongConfig | DhariwalConfig
 """The U-Nets that there are; `name` picks one."""
+
+NetworkConfig = Annotated[SongConfig | DhariwalConfig | MlpConfig, Field(discriminator="name")]
+"""The section `method.network` of whatever is made of such a network."""

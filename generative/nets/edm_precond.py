@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from generative.errors import ConfigError
 from generative.nets.dhariwal_unet import DhariwalUNet
-from generative.nets.edm_config import SongConfig, UNetConfig
+from generative.nets.edm_config import MlpConfig, SongConfig, UNetConfig
+from generative.nets.edm_mlp import MlpNet
 from generative.nets.edm_unet import Told, UNetSize
 from generative.nets.precision import wide
 from generative.nets.song_unet import SongUNet
@@ -58,7 +59,7 @@ class EdmNetwork(nn.Module):
     """The denoiser D(x, s). Parameters have the names of released weights: `model.enc.32x32_conv.weight`, ...
 
     Args:
-        config: the U-Net.
+        config: the network inside.
         size: what the data and the method tell it.
         sigma_data: standard deviation of the data's pixels.
 
@@ -66,17 +67,17 @@ class EdmNetwork(nn.Module):
         ConfigError: a side that cannot be halved, or widths that normalisation cannot split.
     """
 
-    def __init__(self, config: UNetConfig, size: UNetSize, sigma_data: float = 0.5) -> None:
+    def __init__(self, config: UNetConfig | MlpConfig, size: UNetSize, sigma_data: float = 0.5) -> None:
         super().__init__()
         if size.side % config.multiple:
             raise ConfigError(
-                f"images of {size.side} x {size.side} pixels for a U-Net of {len(config.multipliers)} levels",
+                f"images of {size.side} x {size.side} pixels for a U-Net of {config.multiple.bit_length()} levels",
                 f"a side that is a multiple of {config.multiple}",
                 "give method.network.multipliers fewer levels, or set data.size",
             )
         self.sigma_data, self.size = sigma_data, size
         self.activation_checkpointing = False
-        self.model = SongUNet(config, size) if isinstance(config, SongConfig) else DhariwalUNet(config, size)
+        self.model = _inner(config, size)
 
     def forward(
         self,
@@ -99,7 +100,7 @@ class EdmNetwork(nn.Module):
             augment: [B, L], labels of the augmentation; None: none, which is as zeros.
             seeds: int64[B], 0 .. 2^32 - 1, of the dropout in train mode; None: nothing is dropped.
             features: levels whose features are wanted, 0 being the largest: those after the last block of the level's
-                encoder, [B, C', R / 2^level, R / 2^level]; None: D alone.
+                encoder, [B, C', R / 2^level, R / 2^level] (see `feature_maps`); None: D alone.
             encoder_only: give the features alone, and do not run the decoder.
             decoder_gradient: False runs the decoder without gradient: D is a constant, and its activations are not
                 kept, while features have their gradient.
@@ -133,9 +134,21 @@ class EdmNetwork(nn.Module):
                 "give the network the data that it was made for",
             )
 
+    @property
+    def feature_maps(self) -> list[tuple[int, int]]:
+        """(channels, side) of the features of each level."""
+        return self.model.feature_maps
+
     def multiply_adds(self, encoder_only: bool = False) -> int:
         """Multiplications and additions of one sample, in pairs: convolutions, linear layers and attention."""
         return self.model.multiply_adds(encoder_only)
+
+
+def _inner(config: UNetConfig | MlpConfig, size: UNetSize) -> SongUNet | DhariwalUNet | MlpNet:
+    """F."""
+    if isinstance(config, MlpConfig):
+        return MlpNet(config, size)
+    return SongUNet(config, size) if isinstance(config, SongConfig) else DhariwalUNet(config, size)
 
 
 def class_labels(classes: Tensor, count: int) -> Tensor:

@@ -101,6 +101,11 @@ class UNet(nn.Module):
         self.dec = self._decoder(skips, block, attends)
 
     @property
+    def feature_maps(self) -> list[tuple[int, int]]:
+        """(channels, side) of the features of each level."""
+        return [(channels, side) for side, channels in self._levels]
+
+    @property
     def _levels(self) -> list[tuple[int, int]]:
         """(side, channels) of each level."""
         config = self.config

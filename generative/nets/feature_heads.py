@@ -24,18 +24,20 @@ def norm_groups(channels: int) -> int:
     return max(groups for groups in range(1, 33) if channels % groups == 0)
 
 
-def _stage(channels: int, outputs: int, stride: int, padding: int, activation: nn.Module) -> list[nn.Module]:
-    """4 x 4 convolution, normalisation, activation."""
-    convolution = nn.Conv2d(channels, outputs, 4, stride, padding)
+def _stage(
+    channels: int, outputs: int, stride: int, padding: int, activation: nn.Module, size: int = 4
+) -> list[nn.Module]:
+    """Convolution of `size` x `size` places, normalisation, activation."""
+    convolution = nn.Conv2d(channels, outputs, size, stride, padding)
     return [convolution, nn.GroupNorm(norm_groups(outputs), outputs), activation]
 
 
 class UnetHeads(nn.Module):
-    """One head for each feature map of a U-Net's encoder: halved down to 4 x 4, then one number.
+    """One head for each feature map of an encoder: halved down to 4 x 4, then one number.
 
     Args:
         channels: C of each map, a multiple of 4 where it is at most 32.
-        resolutions: R of each map, a power of two of at least 4.
+        resolutions: R of each map, a power of two of at least 4; or 1 for features without places.
 
     Raises:
         ConfigError: a resolution or a number of channels that does not fit, or no map.
@@ -54,17 +56,17 @@ class UnetHeads(nn.Module):
 
     @staticmethod
     def _head(channels: int, resolution: int) -> nn.Sequential:
-        if resolution < COARSEST or resolution & (resolution - 1):
+        if resolution != 1 and (resolution < COARSEST or resolution & (resolution - 1)):
             raise ConfigError(
                 f"a discriminator's head on features of resolution {resolution}",
-                f"a power of two of at least {COARSEST}",
+                f"a power of two of at least {COARSEST}, or 1",
                 "choose other levels of the network",
             )
         layers: list[nn.Module] = []
         while resolution > COARSEST:
             layers += _stage(channels, channels, 2, 1, nn.SiLU())
             resolution //= 2
-        layers += _stage(channels, channels, COARSEST, 0, nn.SiLU())
+        layers += _stage(channels, channels, resolution, 0, nn.SiLU(), resolution)
         return nn.Sequential(*layers, nn.Conv2d(channels, 1, 1))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
@@ -79,7 +81,7 @@ class UnetHeads(nn.Module):
             while resolution > COARSEST:
                 resolution //= 2
                 total += 16 * channels**2 * resolution**2
-            total += 16 * channels**2 + channels
+            total += resolution**2 * channels**2 + channels
         return total
 
 

@@ -70,8 +70,9 @@ class SongUNet(UNet):
             # One class among K has the length that K features of unit size have.
             rows = class_rows(labels, self.map_label, len(noise)) * math.sqrt(self.map_label.in_features)
             found = found + self.map_label(rows)
-        if self.map_augment is not None and augment is not None:
-            found = found + self.map_augment(augment.to(found.dtype))
+        if self.map_augment is not None:
+            # Zeros add nothing, but the layer stays part of the graph, so that it may be trained along.
+            found = found + self.map_augment(class_rows(augment, self.map_augment, len(noise)))
         return silu_of(self.map_layer1, silu_of(self.map_layer0, found))
 
     def _add_input(self, parts: nn.ModuleDict, side: int, aside: int, width: int) -> int:

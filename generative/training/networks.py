@@ -26,6 +26,7 @@ from generative.training.starts import (
     keep_copy,
     kept_copies,
     origins,
+    parsed,
     start_of,
 )
 from generative.training.state import differences
@@ -167,10 +168,10 @@ def _check_start(module: nn.Module, key: str, source: str, name: str, modules: M
             )
         compare_weights(module, _shapes(modules[other].state_dict()), f"{source} ({key})")
         return
-    path, _, other = source.partition("#")
+    path, network, average = parsed(source, name)
     try:
         checkpoint = open_weights(path, verify=False)
-        names = weight_names(checkpoint, other or name)
+        names = weight_names(checkpoint, network, average)
     except CheckpointError as error:
         raise CheckpointError(f"{key}: {error.problem}", error.expected, error.remedy or f"correct {key}") from error
     compare_weights(module, {ours: checkpoint.shape(full) for ours, full in names.items()}, f"{source} ({key})")
@@ -207,6 +208,8 @@ def _engine(
 def initialize(module: nn.Module, source: str, name: str, modules: Mapping[str, nn.Module]) -> str | None:
     """Copy weights from another network of the method ("network:NAME"), a checkpoint or an export ("PATH[#NAME]").
 
+    "PATH#NAME@0.999" are the averages of that name in a checkpoint.
+
     Returns:
         the exact checkpoint, "PATH/step_000100#NAME", or exported folder, if it was one.
 
@@ -216,14 +219,14 @@ def initialize(module: nn.Module, source: str, name: str, modules: Mapping[str, 
     if source.startswith(NETWORK):
         load_weights(module, modules[source.removeprefix(NETWORK)].state_dict(), source)
         return None
-    path, _, other = source.partition("#")
+    path, network, average = parsed(source, name)
     checkpoint = open_weights(path)
-    load_weights(module, checkpoint_weights(checkpoint, other or name), source)
+    load_weights(module, checkpoint_weights(checkpoint, network, average), source)
     checkpoint.close()
-    return f"{checkpoint.path.absolute()}#{other or name}"
+    return f"{checkpoint.path.absolute()}#{network}" + (f"@{average}" if average else "")
 
 
-def checkpoint_weights(checkpoint: Stored, network: str, ema: Average | None = None) -> dict[str, torch.Tensor]:
+def checkpoint_weights(checkpoint: Stored, network: str, ema: Average | str | None = None) -> dict[str, torch.Tensor]:
     """State dict of a network in a checkpoint, with averaged parameters where an EMA rate or profile is given.
 
     Raises:
@@ -232,7 +235,7 @@ def checkpoint_weights(checkpoint: Stored, network: str, ema: Average | None = N
     return {ours: checkpoint.tensor(full) for ours, full in weight_names(checkpoint, network, ema).items()}
 
 
-def weight_names(checkpoint: Stored, network: str, ema: Average | None = None) -> dict[str, str]:
+def weight_names(checkpoint: Stored, network: str, ema: Average | str | None = None) -> dict[str, str]:
     """Names in a network's state dict, and in the checkpoint; errors as `checkpoint_weights`."""
     prefixes = [f"net/{network}/buffer/", f"net/{network}/param/"]
     if ema is not None:
@@ -248,6 +251,11 @@ def weight_names(checkpoint: Stored, network: str, ema: Average | None = None) -
             remedy="name another network or average, or take another checkpoint",
         )
     return names
+
+
+def has_network(checkpoint: Stored, network: str) -> bool:
+    """Whether a checkpoint holds a network."""
+    return any(name.startswith(f"net/{network}/") for name in checkpoint.names())
 
 
 def _contents(checkpoint: Stored) -> list[str]:

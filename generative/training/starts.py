@@ -36,6 +36,13 @@ def start_of(name: str, spec: NetworkSpec, config: TrainConfig) -> tuple[str, st
     return f"init_from of network {name!r}", spec.init_from
 
 
+def parsed(source: str, name: str) -> tuple[str, str, str | None]:
+    """Path, network (`name` where none is given) and average of "PATH[#NETWORK[@AVERAGE]]"."""
+    path, _, rest = source.partition("#")
+    network, _, average = rest.partition("@")
+    return path, network or name, average or None
+
+
 def origins(name: str, specs: Mapping[str, NetworkSpec], config: TrainConfig) -> list[str]:
     """What a network starts from, what that starts from, and so on: ["network:student", "runs/a"]; [] where fresh.
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from generative.config import Config
 from generative.config_messages import combination
-from generative.nets.edm_config import DhariwalConfig, SongConfig
-
-NetworkConfig = Annotated[SongConfig | DhariwalConfig, Field(discriminator="name")]
+from generative.nets.edm_config import NetworkConfig, SongConfig
 
 AUGMENT_LABELS = 9
 """What a network is told of the augmentation of an image."""

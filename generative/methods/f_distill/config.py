@@ -10,6 +10,10 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from generative.config import Config, merged
 from generative.config_messages import combination
 from generative.methods.f_distill.presets import PRESETS, PresetName
+from generative.nets.edm_config import NetworkConfig
+
+TRAINED = "net"
+"""What the one network of a diffusion model's run is called."""
 
 
 class RatioConfig(Config):
@@ -145,9 +149,31 @@ class FDistillConfig(Config):
     ema_ramp: float | None = Field(default=0.05, gt=0)
     """An average's half-life is at most this part of the steps so far; null: the same from the start."""
     teacher: str | None = None
-    """Run folder, checkpoint or export of the diffusion model to distil."""
+    """Run folder, checkpoint or export of the diffusion model (method edm) to distil."""
+    teacher_weights: str = "ema"
+    """ema: the first average of the teacher's run; trained; or one by name, as ema=0.999."""
+    teacher_config: str | None = None
+    """Configuration that trains the teacher; `generative train` does so first where there is no `teacher` yet."""
+    teacher_steps: PositiveInt | None = None
+    """Steps of Heun's method by which the teacher draws beside the student, 2 N - 1 calls; null: the teacher's own."""
+    network: NetworkConfig | None = None
+    """Of teacher, student and fake score; null: read from the teacher, as are the four below."""
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    """[C, R, R] of the teacher's samples."""
+    classes: NonNegativeInt | None = None
+    """Classes that the teacher is told; 0: none."""
+    augment_labels: NonNegativeInt = 0
+    """Inputs that the teacher has for augmentation, which there is none of here."""
     init_from: str | None = None
     """Start the student from a run folder or checkpoint (second stage of a training), not from the teacher."""
+
+    @property
+    def source(self) -> str | None:
+        """Where the teacher's weights are: "runs/edm/digits#net@0.999"."""
+        if self.teacher is None or "#" in self.teacher:
+            return self.teacher
+        average = self.teacher_weights.partition("=")[2]
+        return f"{self.teacher}#{TRAINED}" + (f"@{average}" if average else "")
 
     @model_validator(mode="before")
     @classmethod
@@ -166,6 +192,13 @@ class FDistillConfig(Config):
                 f"divergence={self.divergence} with alpha={self.alpha}",
                 "a value of alpha for the alpha family, and for no other divergence",
                 "set method.divergence=alpha and method.alpha, or leave method.alpha out",
+            )
+        if not self.time.sigma_min <= self.student_sigma <= self.time.sigma_max:
+            raise combination(
+                f"student_sigma={self.student_sigma} with times from time.sigma_min={self.time.sigma_min} to "
+                f"time.sigma_max={self.time.sigma_max}",
+                "noise that the teacher was trained on",
+                "correct method.student_sigma; the teacher's largest noise is usual",
             )
         if self.levels is not None and (not self.levels or len(set(self.levels)) < len(self.levels)):
             raise combination(

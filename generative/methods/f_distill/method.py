@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +25,14 @@ from generative.methods.f_distill.divergences import DIVERGENCES, Divergence, al
 from generative.methods.f_distill.losses import distribution_matching, gan_generator, guided
 from generative.methods.f_distill.ratio import RatioWeights
 from generative.methods.f_distill.sampler import OneStepSampler, one_step
+from generative.methods.f_distill.teacher_sampler import TeacherSampler
 from generative.methods.f_distill.times import TimeGrid, noised
 from generative.nets.feature_heads import UnetHeads
 
 TEACHER = "network:teacher"
 
-TRAINED = "net"
-"""What the one network of a diffusion model's run is called."""
+TEACHER_STEPS = 18
+"""Of Heun's method, where the teacher does not tell its own."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class FDistill:
     config: FDistillConfig
     parts: DenoiserParts
     given: Divergence | None = None
+    product: ClassVar[str] = "student"
+    """The network that is exported unless another is asked for."""
 
     def __post_init__(self) -> None:
         self.parts.chosen(self.config.levels)
@@ -101,9 +105,7 @@ class FDistill:
 
     def networks(self) -> Mapping[str, NetworkSpec]:
         """Student and fake score start as the teacher."""
-        config, build, teacher = self.config, self.parts.build, self.config.teacher
-        if teacher and "#" not in teacher:
-            teacher = f"{teacher}#{TRAINED}"
+        config, build, teacher = self.config, self.parts.build, self.config.source
         found = {
             "student": NetworkSpec(
                 build, ema=tuple(config.ema), ema_ramp=config.ema_ramp, init_from=config.init_from or TEACHER
@@ -204,6 +206,14 @@ class FDistill:
         student = nets["student"]
         assert isinstance(student, nn.Module)
         return OneStepSampler(student, self.parts, self.config.student_sigma)
+
+    def companion(self, nets: Networks) -> tuple[str, TeacherSampler]:
+        """The teacher, to be seen beside the student from the same noise; who draws, in words, and how."""
+        teacher, config = nets["teacher"], self.config
+        assert isinstance(teacher, nn.Module)
+        grid = self.matching_times
+        drawn = TeacherSampler(teacher, self.parts, grid, config.teacher_steps or TEACHER_STEPS, config.guidance)
+        return f"teacher ({drawn.calls} calls)", drawn
 
     def flops(self, batch: Batch) -> int:
         """Of one step, two for each multiply-add: backward is twice the forward, once where only inputs take gradients.

@@ -38,11 +38,17 @@ class OneStepSampler:
     @torch.no_grad()
     def __call__(self, condition: Batch, streams: Streams) -> Tensor:
         """A sample for each row; `label` int64[B] where the student knows classes, drawn uniformly where not given."""
-        device = next(self.student.parameters()).device
-        ids = condition["sample_id"].to(device)
-        given = dict(condition)
-        if self.parts.classes and "label" not in given:
-            given["label"] = streams.integers("label", ids, self.parts.classes)
-        labels = self.parts.labels(given)
-        labels = None if labels is None else labels.to(device)
+        ids, labels = asked_for(condition, streams, self.parts, next(self.student.parameters()).device)
         return one_step(self.student, streams, ids, self.parts, self.sigma, labels)
+
+
+def asked_for(
+    condition: Batch, streams: Streams, parts: DenoiserParts, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """Sample ids int64[B], and classes one-hot float32[B, K] (drawn uniformly where not given; None: none), there."""
+    ids = condition["sample_id"].to(device)
+    given = dict(condition)
+    if parts.classes and "label" not in given:
+        given["label"] = streams.integers("label", ids, parts.classes)
+    labels = parts.labels(given)
+    return ids, None if labels is None else labels.to(device)

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from generative.errors import ConfigError
 from generative.nets.dropout import SampleDropout, kept, mixed
-from generative.nets.edm_config import DhariwalConfig, SongConfig
+from generative.nets.edm_config import DhariwalConfig, MlpConfig, SongConfig
 from generative.nets.edm_layers import Init, Resample, ResampledConv
 from generative.nets.edm_precond import EdmNetwork, class_labels
 from generative.nets.edm_unet import UNetSize
@@ -26,6 +26,7 @@ CONFIGS = {
     "ncsnpp": SongConfig(**TINY, **NCSNPP),
     "skips": SongConfig(**TINY, encoder="skip", decoder="skip", filter=(1, 3, 3, 1)),
     "boxes": SongConfig(**TINY, encoder="residual", decoder="skip"),
+    "mlp": MlpConfig(width=16, blocks=3, embedding=8),
     "adm": DhariwalConfig(**{**TINY, "width": 32, "multipliers": (1, 2)}),
 }
 SIZE = UNetSize(8, 2, classes=3, augment=9)
@@ -108,8 +109,10 @@ def test_features(name):
     wanted = net(*arguments)
     denoised, features = net(*arguments, features=(1, 0))
     torch.testing.assert_close(denoised, wanted, rtol=0, atol=0)
-    widths = [CONFIGS[name].width * m for m in CONFIGS[name].multipliers]
-    assert [tuple(f.shape) for f in features] == [(3, widths[1], 4, 4), (3, widths[0], 8, 8)]
+    width = CONFIGS[name].width
+    shapes = [(width, 1, 1)] * 2 if name == "mlp" else [(2 * width, 4, 4), (width, 8, 8)]
+    assert [tuple(f.shape[1:]) for f in features] == shapes
+    assert net.feature_maps == [shape[:2] for shape in reversed(shapes)]
     alone = net(*arguments, features=(1, 0), encoder_only=True)
     torch.testing.assert_close(alone, features, rtol=0, atol=0)
 

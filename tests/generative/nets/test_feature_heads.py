@@ -52,3 +52,13 @@ def test_maps_that_do_not_fit() -> None:
             UnetHeads([8], [resolution])
     with pytest.raises(ConfigError, match=r"maps of \[\] channels"):
         UnetHeads([], [])
+
+
+def test_features_without_places_get_a_head_of_fully_connected_layers():
+    heads = UnetHeads([8], [1])
+    feature = torch.randn(3, 8, 1, 1)
+    first, norm, _, last = heads.discriminator_heads[0]
+    hidden = feature.flatten(1) @ first.weight.flatten(1).T + first.bias
+    wanted = torch.nn.functional.silu(norm(hidden)) @ last.weight.flatten(1).T + last.bias
+    torch.testing.assert_close(heads([feature]), wanted)
+    assert heads.multiply_adds() == 8 * 8 + 8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import pytest
@@ -15,6 +14,9 @@ from generative.methods.f_distill.config import FDistillConfig
 from generative.methods.f_distill.critic import Noised, discriminator_loss, fake_score_loss
 from generative.methods.f_distill.denoiser import DenoiserParts, FeatureMap
 from generative.methods.f_distill.method import FDistill
+from generative.nets.edm_config import SongConfig
+from generative.nets.edm_precond import EdmNetwork
+from generative.nets.edm_unet import UNetSize
 from generative.nets.feature_heads import UnetHeads
 from generative.randomness import Streams
 from tests.generative.methods.f_distill.golden import GOLDEN
@@ -93,23 +95,13 @@ def test_student_from_the_networks_answers(golden: dict[str, Tensor]) -> None:
         assert float(value) == scalar(golden, f"student.{key}_h")
 
 
-needs_edm = pytest.mark.skipif(
-    importlib.util.find_spec("generative.nets.edm_precond") is None, reason="EDM's networks are not there"
-)
-
-
 def network(golden: dict[str, Tensor], name: str) -> nn.Module:
-    from generative.nets.edm_config import SongConfig
-    from generative.nets.edm_precond import EdmNetwork
-    from generative.nets.edm_unet import UNetSize
-
     found = EdmNetwork(SongConfig(width=16, multipliers=(1,), attention=(16,), dropout=0.0), UNetSize(8, 3, CLASSES))
     stored = weights(golden, name)
     found.load_state_dict({key: stored[key] for key in found.state_dict()})
     return found
 
 
-@needs_edm
 def test_student_with_its_gradient(golden: dict[str, Tensor]) -> None:
     method = method_of()
     nets: dict[str, Any] = {name: network(golden, name).requires_grad_(False) for name in ("teacher", "fake_score")}
@@ -131,7 +123,6 @@ def test_student_with_its_gradient(golden: dict[str, Tensor]) -> None:
     assert float(norm) == pytest.approx(float(golden["student.grad_global_norm"]), rel=1e-3)
 
 
-@needs_edm
 def test_critic_with_its_gradients(golden: dict[str, Tensor]) -> None:
     nets: dict[str, Any] = {"teacher": network(golden, "teacher"), "fake": network(golden, "fake_score")}
     nets["discriminator"] = heads(golden)

@@ -1,0 +1,80 @@
+"""Exported folders as networks that sample, in a few lines:
+
+model = load_exported("models/one-step")
+images = model.sample(16, seed=0)  # float32[16, *shape]
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from generative.errors import CheckpointError
+from generative.method import DataFacts, Method
+from generative.methods.catalogue import METHODS
+from generative.randomness import Streams
+from generative.training.exported import CONFIG, MODEL_TYPE
+from generative.training.networks import initialize
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A method with the networks of a folder.
+
+    Args:
+        method: as it was trained.
+        networks: by name, in eval mode.
+        config: config.json.
+    """
+
+    method: Method
+    networks: Mapping[str, nn.Module]
+    config: Mapping[str, Any]
+
+    @torch.no_grad()
+    def sample(self, count: int, seed: int = 0, label: Tensor | None = None) -> Tensor:
+        """float32[count, *shape]: samples 0 .. count - 1 of a seed; `label` int64[count] where the model knows classes,
+        drawn where it is not given.
+        """
+        given = {} if label is None else {"label": label}
+        drawn = self.method.sampler(self.networks)
+        return drawn({"sample_id": torch.arange(count), **given}, Streams(seed).within("samples"))
+
+
+def load_exported(folder: str | Path, device: str = "cpu") -> ExportedModel:
+    """The model in a folder that `generative export` or `generative import` wrote.
+
+    Raises:
+        CheckpointError: it is damaged, or in a layout for other programs.
+    """
+    path = Path(folder)
+    try:
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        section, facts = config["method"], DataFacts(**_facts(config["facts"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path / CONFIG} does not tell how the networks were made",
+            f"a folder of model type {MODEL_TYPE!r}, as `generative export` writes it",
+            "export the run again",
+        ) from error
+    entry = METHODS[str(section["name"])]
+    method = entry.build(entry.config().model_validate(section), facts)
+    names = [config["network"]] if "network" in config else list(config["networks"])
+    specs, networks = method.networks(), {}
+    for name in names:
+        module = specs[name].build()
+        initialize(module, f"{path}#{name}", name, {})
+        networks[name] = module.to(device).eval()
+    return ExportedModel(method, networks, config)
+
+
+def _facts(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts with shapes as tuples, which JSON does not know."""
+    shape = told.get("sample_shape")
+    return {**told, "sample_shape": tuple(shape) if shape else None}

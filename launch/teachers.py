@@ -1,0 +1,248 @@
+"""The teacher of a distillation: what it tells of itself, and its training where it is not there yet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from generative.config import merged
+from generative.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from generative.config import Layers
+    from launch.schema import RunConfig
+
+NAME = "f_distill"
+FIXED = ("network", "shape", "classes", "augment_labels", "sigma_data")
+"""What student and teacher have in common."""
+
+Values = dict[str, Any]
+"""Of the section `method`."""
+
+
+def complete(layers: Layers, folder: str) -> None:
+    """Put what the teacher tells beneath what is given of a distillation; other methods stay as they are.
+
+    It is read from the run itself, which has it once it was started; else from the teacher; else from the configuration
+    that trains the teacher.
+
+    Args:
+        layers: of the run's configuration, before they are checked.
+        folder: the run folder.
+
+    Raises:
+        ConfigError: no such teacher, or one that does not go with what is given.
+    """
+    method = layers.values.get("method")
+    if not isinstance(method, dict) or method.get("name") != NAME or not isinstance(method.get("teacher"), str):
+        return
+    told = _of_started(Path(folder), method)
+    if told is None:
+        told = _told(method)
+    if told is not None:
+        _check_same(told, method)
+        method.update(merged(told, method) | {"teacher_weights": told["teacher_weights"]})
+
+
+def _of_started(folder: Path, method: Mapping[str, Any]) -> Values | None:
+    """What the run itself has kept; None where it was not started, or with another teacher."""
+    from launch.folder import stored_config
+
+    kept = stored_config(folder)
+    if kept is None or kept.method.name != NAME or kept.method.teacher != method["teacher"]:
+        return None
+    values: Values = kept.method.model_dump(mode="json")
+    time = {key: values["time"][key] for key in ("sigma_min", "sigma_max")}
+    wanted = method.get("teacher_weights", "ema")
+    weights = values["teacher_weights"] if wanted == "ema" else wanted
+    keys = (*FIXED, "student_sigma", "teacher_steps")
+    return {key: values[key] for key in keys} | {"time": time, "teacher_weights": weights}
+
+
+def _told(method: Mapping[str, Any]) -> Values | None:
+    """What teacher or configuration tells; None where neither is there but all is given."""
+    path, weights = _path(method["teacher"]), str(method.get("teacher_weights", "ema"))
+    if _exported(path):
+        return _of_export(path, weights)
+    if exists(path):
+        return _of_run(path, weights)
+    if method.get("teacher_config"):
+        return _of_config(str(method["teacher_config"]), weights)
+    if method.get("network"):
+        return None
+    raise missing(path)
+
+
+def _path(teacher: str) -> Path:
+    """Of "PATH#NETWORK"."""
+    return Path(teacher.partition("#")[0])
+
+
+def missing(path: Path) -> ConfigError:
+    """There is no teacher."""
+    return ConfigError(
+        f"method.teacher={path}: there is no such run, checkpoint or export",
+        expected="a diffusion model to distil (method edm), with at least one checkpoint",
+        remedy="train it first (`generative train edm/...`), correct method.teacher, or name the configuration that "
+        "trains it in method.teacher_config",
+    )
+
+
+def without_missing(config: RunConfig) -> RunConfig:
+    """For plans, which need no weights: a distillation without a teacher that is not there yet."""
+    method = config.method
+    if method.name != NAME or method.teacher is None or exists(_path(method.teacher)):
+        return config
+    return config.model_copy(update={"method": method.model_copy(update={"teacher": None})})
+
+
+def exists(path: Path) -> bool:
+    """Whether there is an export, a checkpoint, or a run with one."""
+    from generative.training.checkpoint.rotation import complete_steps
+
+    return _exported(path) or path.parent.name == "checkpoints" or bool(complete_steps(path / "checkpoints"))
+
+
+def _exported(path: Path) -> bool:
+    return (path / "config.json").is_file()
+
+
+def _of_run(path: Path, weights: str) -> Values:
+    from generative.training.checkpoint import open_checkpoint
+    from launch.opened import read_config, run_folder_of
+
+    method = read_config(run_folder_of(path)).method
+    _check_method(path, method.name)
+    facts = open_checkpoint(path, verify=False).meta.get("facts", {})
+    return _values(method, facts) | {"teacher_weights": _average(method, weights)}
+
+
+def _of_export(path: Path, weights: str) -> Values:
+    from generative.methods.edm.config import EdmConfig
+
+    try:
+        stored = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        method, facts = dict(stored["method"]), stored["facts"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"method.teacher={path}: its config.json does not tell how the network was made",
+            expected="a folder that `generative export` or `generative import` wrote",
+            remedy="export or import the teacher again, or name its run",
+        ) from error
+    _check_method(path, str(method.get("name")))
+    if weights not in ("ema", "trained"):
+        raise ConfigError(
+            f"method.teacher_weights={weights}, but an export ({path}) has one set of weights",
+            expected="ema or trained, which both are that set",
+            remedy="leave out method.teacher_weights, or name the teacher's run",
+        )
+    return _values(EdmConfig.model_validate(method), facts) | {"teacher_weights": "trained"}
+
+
+def _of_config(name: str, weights: str) -> Values:
+    import dataclasses
+
+    from launch.modality import modality
+    from launch.schema import load_run_config
+
+    config = load_run_config(name)
+    _check_method(Path(name), config.method.name)
+    facts = dataclasses.asdict(modality(config).known_facts(config))
+    return _values(config.method, facts) | {"teacher_weights": _average(config.method, weights)}
+
+
+def _check_method(path: Path, name: str) -> None:
+    if name != "edm":
+        raise ConfigError(
+            f"method.teacher={path} is of the method {name}",
+            expected="a diffusion model: a run or export of the method edm",
+            remedy="correct method.teacher",
+        )
+
+
+def _values(method: Any, facts: Mapping[str, Any]) -> Values:
+    shape, sampling = facts.get("sample_shape"), method.sampling
+    return {
+        "network": method.network.model_dump(mode="json") | {"dropout": 0.0},
+        "shape": list(shape) if shape else None,
+        "classes": (facts.get("classes") or 0) if method.classes is None else method.classes,
+        "augment_labels": method.augment_labels,
+        "sigma_data": method.sigma_data,
+        "time": {"sigma_min": sampling.sigma_min, "sigma_max": sampling.sigma_max},
+        "student_sigma": sampling.sigma_max,
+        "teacher_steps": sampling.steps,
+    }
+
+
+def _average(method: Any, wanted: str) -> str:
+    """ "ema=0.999" or "trained"."""
+    from generative.hub.export import choose_average
+    from generative.method import PowerProfile, average_name
+
+    kept = (*method.ema, *map(PowerProfile, method.ema_power))
+    try:
+        found = choose_average(kept, wanted if kept or wanted != "ema" else "trained")
+    except ConfigError as error:
+        raise ConfigError(
+            f"method.teacher_weights={wanted}: the teacher has no such weights",
+            error.expected,
+            "correct method.teacher_weights",
+        ) from error
+    return "trained" if found is None else f"ema={average_name(found)}"
+
+
+def _check_same(told: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse settings that contradict the teacher's. Raises ConfigError."""
+    pairs = [(key, told[key], given.get(key)) for key in FIXED]
+    time = given.get("time")
+    ours = time if isinstance(time, Mapping) else {}
+    pairs += [(f"time.{key}", value, ours.get(key)) for key, value in told["time"].items()]
+    for key, theirs, mine in pairs:
+        if mine is None or theirs is None or _plain(mine, theirs) == _plain(theirs, theirs):
+            continue
+        raise ConfigError(
+            f"method.{key}={json.dumps(mine)}, but the teacher has {json.dumps(theirs)}",
+            expected="one shape, kind of network and range of noise for teacher and student",
+            remedy=f"leave out method.{key}: it is read from the teacher",
+        )
+
+
+def _plain(value: Any, like: Any) -> Any:
+    """A value as it is compared: of a section the keys that are given, without dropout; numbers by value."""
+    if isinstance(value, Mapping) and isinstance(like, Mapping):
+        return {**like, **value, "dropout": None}
+    return [*value] if isinstance(value, list | tuple) else value
+
+
+def train_first(config: RunConfig, overrides: Sequence[str], train: Callable[[str, list[str]], int]) -> int:
+    """Train the teacher of a distillation that is to begin, where it is not there and a configuration for it is.
+
+    Args:
+        config: of the distillation.
+        overrides: of the command line, of which the teacher takes over where it runs.
+        train: trains a configuration with overrides; its exit code.
+
+    Returns:
+        0 where the teacher is there, or not needed any more; else the exit code of its training.
+
+    Raises:
+        ConfigError: there is no teacher, and nothing to train it by.
+    """
+    method = config.method
+    if method.name != NAME or method.teacher is None:
+        return 0
+    from generative.training.starts import SOURCES, kept_copies
+    from launch.folder import read_json
+
+    if "teacher" in kept_copies(Path(config.folder) / "checkpoints" / SOURCES):
+        return 0
+    path = _path(method.teacher)
+    begun = (path / "config.yaml").is_file() and read_json(path / "outcome.json").get("state") != "complete"
+    if exists(path) and not (begun and method.teacher_config):
+        return 0
+    if method.teacher_config is None:
+        raise missing(path)
+    places = [word for word in overrides if word.startswith(("launch.", "parallel."))]
+    return train(method.teacher_config, [*places, f"run.dir={path}"])

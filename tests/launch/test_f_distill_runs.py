@@ -1,0 +1,188 @@
+"""f-distill through the launcher: the teacher first, pictures of both, resume, and what is wrong before work starts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from generative.errors import GenerativeError
+from generative.hub.loading import load_exported
+from generative.randomness import Streams
+from generative.training.checkpoint import open_checkpoint
+from generative.training.networks import checkpoint_weights
+from launch import runs
+from launch.cli import main
+from launch.run import train
+from tests.support.schema import check_lines
+
+QUIET = (
+    "train.batch_size=16",
+    "train.log_every=2",
+    "train.checkpoint.every_steps=2",
+    "evaluate.samples=40",
+    "evaluate.reference_samples=100",
+    "evaluate.batch_size=25",
+    "evaluate.extractor=pixels",
+    "sample.count=9",
+    "sample.monitor=20",
+    "sample.neighbours=4",
+    "launch.backend=local",
+    "launch.workers=1",
+)
+TEACHER = """
+extends: edm/digits
+method: {network: {name: mlp, width: 16, blocks: 2, embedding: 8}, ema: [0.9], ema_power: []}
+train: {steps: 3, batch_size: 16, sample_every: null, validation: {every_steps: null}, schedule: {warmup_steps: 1}}
+evaluate: {at_end: false}
+sample: {at_end: false}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def words(place: Path) -> list[str]:
+    (place / "teacher.yaml").write_text(TEACHER)
+    names = [f"method.teacher={place / 'teacher'}", f"method.teacher_config={place / 'teacher.yaml'}"]
+    return [*QUIET, *names, "train.steps=4", "train.sample_every=2", f"run.dir={place / 'student'}"]
+
+
+@pytest.fixture(scope="module")
+def finished(place: Path, words: list[str]) -> Path:
+    assert train("f_distill/quickstart", words) == 0
+    return place / "student"
+
+
+def test_the_teacher_is_trained_first_and_what_it_tells_is_kept(finished: Path, place: Path) -> None:
+    assert json.loads((place / "teacher" / "outcome.json").read_text())["state"] == "complete"
+    method = runs.read_config(finished).method
+    assert (method.network.name, method.network.width, method.network.dropout) == ("mlp", 16, 0.0)
+    assert (method.shape, method.classes, method.teacher_weights) == ((1, 8, 8), 10, "ema=0.9")
+    teacher = runs.read_config(place / "teacher").method
+    assert (method.time.sigma_max, method.student_sigma) == (teacher.sampling.sigma_max,) * 2
+    assert method.teacher_steps == teacher.sampling.steps
+    averaged = checkpoint_weights(open_checkpoint(place / "teacher"), "net", 0.9)
+    kept = checkpoint_weights(open_checkpoint(finished / "checkpoints" / "sources" / "teacher"), "teacher")
+    torch.testing.assert_close(kept, averaged, rtol=0, atol=0)
+
+
+def test_a_run_shows_student_and_teacher_from_the_same_noise(finished: Path) -> None:
+    check_lines(finished)
+    items = json.loads((finished / "samples" / "step_000004.json").read_text())["items"]
+    assert [item["kind"] for item in items] == ["grid", "grid", "neighbours"]
+    assert items[1]["title"].startswith("the same noise through the teacher (")
+    page = (finished / "report.html").read_text()
+    assert items[1]["title"] in page
+    figures = json.loads((finished / "evaluation.json").read_text())["figures"]
+    assert {"fid", "improved_recall"} <= figures.keys()
+
+
+def test_samples_are_asked_for_without_the_teachers_folder(finished: Path, place: Path) -> None:
+    (place / "teacher").rename(place / "away")
+    try:
+        drawn = runs.sample_run(finished, count=4)
+        folder = Path(drawn["folder"])
+        at_end = (finished / "samples" / "step_000004_companion.png").read_bytes()
+        drawn = runs.sample_run(finished)
+        assert (folder / "step_000004_companion.png").read_bytes() == at_end
+    finally:
+        (place / "away").rename(place / "teacher")
+
+
+def test_a_run_that_was_stopped_goes_on_the_same_without_its_teacher(
+    finished: Path, place: Path, words: list[str], tmp_path: Path
+) -> None:
+    """Bit for bit, bins of the ratio and averages included."""
+    there = tmp_path / "student"
+    shutil.copytree(finished, there, ignore=shutil.ignore_patterns("step_000004*", "outcome.json"))
+    (place / "teacher").rename(place / "away")
+    try:
+        assert train("f_distill/quickstart", [*words, f"run.dir={there}"]) == 0
+    finally:
+        (place / "away").rename(place / "teacher")
+    whole, resumed = open_checkpoint(finished), open_checkpoint(there)
+    assert whole.step == resumed.step == 4
+    assert any("ratio_means" in name for name in whole.names())
+    for name in whole.names():
+        torch.testing.assert_close(resumed.tensor(name), whole.tensor(name), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("method.teacher=nowhere", "no such run"),
+        ("method.time.sigma_max=40", "the teacher has"),
+        ("method.sigma_data=0.5", "the teacher has"),
+        ("method.network={name: mlp, width: 32}", "the teacher has"),
+        ("method.student_sigma=1000", "student_sigma=1000"),
+        ("method.teacher_weights=ema=0.5", "the teacher has no such weights"),
+        ("data={name: stacked_digits}", "shape"),
+        ("train.micro_batch_size=4", "couples the samples"),
+    ],
+)
+def test_what_is_wrong_is_told_before_work_starts(
+    finished: Path, words: list[str], tmp_path: Path, change: str, told: str
+) -> None:
+    here = [*words, "~method.teacher_config", f"run.dir={tmp_path / 'run'}", change]
+    with pytest.raises(GenerativeError, match=told):
+        train("f_distill/quickstart", here)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.fixture(scope="module")
+def followed(place: Path, words: list[str]) -> Path:
+    folder = place / "followed"
+    more = ["evaluate.every_steps=2", "method.ema=[0.5, 0.9]", f"run.dir={folder}"]
+    assert train("f_distill/quickstart", [*words, *more]) == 0
+    return folder
+
+
+def test_figures_along_the_training_and_the_best_of_them(followed: Path) -> None:
+    folder = followed
+    check_lines(folder)
+    lines = [json.loads(line) for line in (folder / "evaluations" / "along.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4]
+    values = {(line["step"], name): f["value"] for line in lines for name, f in line["figures"]["fid"].items()}
+    assert len(values) == 4
+    best = json.loads((folder / "best.json").read_text())
+    assert (best["step"], best["average"]) == min(values, key=values.__getitem__)
+    written: list[Path] = []
+    again = runs.evaluate_run(folder / "best", overrides=["evaluate.metrics=[fid]"], on_written=written.append)
+    assert again["figures"]["fid"]["value"] == best["figures"]["fid"]["value"] == min(values.values())
+    assert again["model"] == f"ema {best['average']}, the best of the training"
+    assert written[0].name == "best_metrics_fid.json"
+    assert "Figures along the training" in (folder / "report.html").read_text()
+    assert runs.sample_run(folder / "best", count=4)["model"].endswith("the best of the training")
+
+
+def test_a_student_is_exported_and_read_back_in_a_few_lines(place: Path, finished: Path) -> None:
+    folder = place / "exported"
+    assert main(["export", str(finished), "--to", str(folder), "--weights", "ema"]) == 0
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["network"], config["method"]["teacher"], config["method"]["teacher_config"]) == (
+        "student",
+        None,
+        None,
+    )
+    model = load_exported(folder)
+    run = runs.open_run(finished)
+    nets, _ = run.networks("ema")
+    wanted = run.method.sampler(nets)({"sample_id": torch.arange(5)}, Streams(3).within("samples"))
+    torch.testing.assert_close(model.sample(5, seed=3), wanted)
+    assert "load_exported" in (folder / "README.md").read_text()
+
+
+def test_the_best_weights_are_exported(place: Path, followed: Path) -> None:
+    assert main(["export", str(followed / "best"), "--to", str(place / "best-model")]) == 0
+    config = json.loads((place / "best-model" / "config.json").read_text())
+    best = json.loads((followed / "best.json").read_text())
+    assert (config["step"], config["weights"]) == (best["step"], f"{best['model']}, the best of the training")
+    averaged = checkpoint_weights(open_checkpoint(followed / "best"), "student")
+    torch.testing.assert_close(load_exported(place / "best-model").networks["student"].state_dict(), averaged)
