@@ -36,6 +36,14 @@ def start_of(name: str, spec: NetworkSpec, config: TrainConfig) -> tuple[str, st
     return f"init_from of network {name!r}", spec.init_from
 
 
+def started_part(module: nn.Module, name: str, spec: NetworkSpec, config: TrainConfig) -> nn.Module:
+    """What of a network its source fills: a part where the method says so, the whole where the configuration does."""
+    own = config.networks.get(name)
+    if spec.init_part is None or (own and own.init_from):
+        return module
+    return module.get_submodule(spec.init_part)
+
+
 def origins(name: str, specs: Mapping[str, NetworkSpec], config: TrainConfig) -> list[str]:
     """What a network starts from, what that starts from, and so on: ["network:student", "runs/a"]; [] where fresh.
 

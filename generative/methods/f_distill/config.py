@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from generative.config import Config, merged
 from generative.config_messages import combination
+from generative.methods.f_distill.further_config import LoraConfig, StepsConfig
 from generative.methods.f_distill.presets import PRESETS, PresetName
 
 
@@ -140,6 +141,14 @@ class FDistillConfig(Config):
     """Classifier-free guidance of the teacher; 1: none."""
     levels: list[NonNegativeInt] | None = None
     """Levels of the teacher's encoder that the discriminator looks at, 0 the finest; null: the coarsest."""
+    backbone: Literal["teacher", "fake", "fake_frozen"] = "teacher"
+    """Whose features the discriminator looks at: the teacher's (as released); the fake score's, which its loss trains
+    too (DMD2), so that both are one network; or the fake score's, training heads alone."""
+    joint_weight: PositiveFloat = 1e-2
+    """Of the discriminator's loss beside the fake score's, where backbone=fake trains both at once."""
+    lora: LoraConfig | None = None
+    """Make the fake score of the teacher and a few adapters; null: a network of its own."""
+    steps: StepsConfig = StepsConfig()
     ema: list[float] = [0.9995]
     """Decay rates of the averages of the student, for each of its updates, each in (0, 1)."""
     ema_ramp: float | None = Field(default=0.05, gt=0)
@@ -148,6 +157,8 @@ class FDistillConfig(Config):
     """Run folder, checkpoint or export of the diffusion model to distil."""
     init_from: str | None = None
     """Start the student from a run folder or checkpoint (second stage of a training), not from the teacher."""
+    init_heads: bool = True
+    """Whether that run has a discriminator too; false: it had none (rkl with gan_weight=0), and a fresh one starts."""
 
     @model_validator(mode="before")
     @classmethod
@@ -166,6 +177,12 @@ class FDistillConfig(Config):
                 f"divergence={self.divergence} with alpha={self.alpha}",
                 "a value of alpha for the alpha family, and for no other divergence",
                 "set method.divergence=alpha and method.alpha, or leave method.alpha out",
+            )
+        if self.steps.levels and self.steps.levels[0] >= self.student_sigma:
+            raise combination(
+                f"steps.levels={self.steps.levels} with student_sigma={self.student_sigma}",
+                "levels below the noise that the student starts from",
+                "leave the first level out of method.steps.levels: it is method.student_sigma",
             )
         if self.levels is not None and (not self.levels or len(set(self.levels)) < len(self.levels)):
             raise combination(

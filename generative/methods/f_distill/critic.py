@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from generative.method import Batch, Context, Loss, Mean, Networks
+from generative.methods.f_distill.backbone import Views
 from generative.methods.f_distill.config import FDistillConfig
 from generative.methods.f_distill.denoiser import DenoiserParts
 from generative.methods.f_distill.losses import (
@@ -56,69 +58,88 @@ def student_samples(
     return draw_noised(x, grid, context, ids, "fake")
 
 
-def fake_score_loss(
-    config: FDistillConfig, nets: Networks, drawn: Noised, labels: Tensor | None, valid: Tensor
-) -> Loss:
+def real_samples(grid: TimeGrid, batch: Batch, context: Context, fake: Noised, shared: bool) -> Noised:
+    """Those of the batch, at times and noise of their own, or at those of the student's samples."""
+    x = batch["sample"].float()
+    if shared:
+        return Noised(x, fake.noise, fake.t, noised(x, fake.noise, fake.t))
+    return draw_noised(x, grid, context, batch["sample_id"], "real")
+
+
+def fake_score_loss(views: Views, nets: Networks, drawn: Noised, labels: Tensor | None, valid: Tensor) -> Loss:
     """Denoising score matching on the student's samples, summed over valid rows."""
-    prediction = nets["fake"](drawn.x_t, drawn.t, labels)
+    prediction = views.fake(nets)(drawn.x_t, drawn.t, labels)
+    return Loss(sum_of_valid(score_losses(views.config, prediction, drawn), valid))
+
+
+def score_losses(config: FDistillConfig, prediction: Tensor, drawn: Noised) -> Tensor:
+    """Of each sample, [B]."""
     weight = edm_weight(drawn.t, config.sigma_data) if config.fake_weight == "edm" else None
-    losses = denoising(prediction, drawn.x, drawn.noise, weight=weight)
-    return Loss(sum_of_valid(losses, valid))
+    return denoising(prediction, drawn.x, drawn.noise, weight=weight)
 
 
-def discriminator_loss(
-    config: FDistillConfig,
-    levels: list[int],
-    edges: Tensor,
-    nets: Networks,
-    fake: Noised,
-    real: Noised,
-    labels: Tensor | None,
-    valid: Tensor,
-    small: Tensor | None,
-) -> Loss:
-    """softplus(l_fake) + softplus(-l_real) + gamma R1, summed over valid rows; only the heads take a gradient.
+@dataclass(frozen=True)
+class Trial:
+    """What the discriminator is to tell apart.
 
     Args:
-        config: of the method.
-        levels: of the teacher's encoder.
-        edges: inner borders of the bins of times, for the area under the curve.
-        nets: teacher and discriminator.
         fake: the student's samples.
         real: real samples.
         labels: of both.
         valid: bool[B].
         small: N(0, 1) of the samples' shape, for R1; None without it.
+        edges: inner borders of the bins of times, for the area under the curve.
     """
-    shown = [(fake.x_t, fake.t), (real.x_t, real.t)]
-    if small is not None:
-        of_clean = config.r1.form == "released"
-        shown.append((perturbed_input(real.x, real.x_t, small, config.r1.std, of_clean), real.t))
-    logits = teacher_logits(nets, levels, shown, labels)
+
+    fake: Noised
+    real: Noised
+    labels: Tensor | None
+    valid: Tensor
+    small: Tensor | None
+    edges: Tensor
+
+    def shown(self, config: FDistillConfig) -> list[tuple[Tensor, Tensor]]:
+        """The student's samples, real ones, and real ones under small noise where R1 asks for them."""
+        fake, real = self.fake, self.real
+        found = [(fake.x_t, fake.t), (real.x_t, real.t)]
+        if self.small is not None:
+            of_clean = config.r1.form == "released"
+            found.append((perturbed_input(real.x, real.x_t, self.small, config.r1.std, of_clean), real.t))
+        return found
+
+
+def discriminator_loss(views: Views, nets: Networks, trial: Trial) -> Loss:
+    """softplus(l_fake) + softplus(-l_real) + gamma R1, summed over valid rows; only the heads take a gradient."""
+    logits = views.logits(nets, trial.shown(views.config), trial.labels)
+    losses, metrics = judged_losses(views.config, logits, trial)
+    return Loss(sum_of_valid(losses, trial.valid), metrics)
+
+
+def coupled_loss(views: Views, nets: Networks, trial: Trial) -> Loss:
+    """Fake score and discriminator that share an encoder: `fake_score_loss` + joint_weight `discriminator_loss`."""
+    (x_t, t), *others = trial.shown(views.config)
+    prediction, logits = views.critic(nets)(x_t, t, trial.labels, others=others)
+    score = score_losses(views.config, prediction, trial.fake)
+    judged, metrics = judged_losses(views.config, logits, trial)
+    metrics["fake_score"] = Mean.of(score.detach(), trial.valid)
+    return Loss(sum_of_valid(score + views.config.joint_weight * judged, trial.valid), metrics)
+
+
+def judged_losses(config: FDistillConfig, logits: Sequence[Tensor], trial: Trial) -> tuple[Tensor, dict[str, Mean]]:
+    """Of each sample, [B], and what is told of them; logits [B, K] in the order of `Trial.shown`."""
+    fake, real, valid = trial.fake, trial.real, trial.valid
     losses = gan_discriminator(logits[1], logits[0])
     metrics = {
         "gan": Mean.of(losses.detach(), valid),
         "real": Mean.of(logits[1].detach().mean(1), valid),
         "fake": Mean.of(logits[0].detach().mean(1), valid),
-        "auc_by_time": auc_by_time(logits[1], logits[0], real.t, fake.t, edges, valid),
+        "auc_by_time": auc_by_time(logits[1], logits[0], real.t, fake.t, trial.edges, valid),
     }
-    if small is not None:
+    if trial.small is not None:
         penalty = approximate_r1(logits[1], logits[2])
         metrics["r1"] = Mean.of(penalty.detach(), valid)
         losses = losses + config.r1.weight * penalty
-    return Loss(sum_of_valid(losses, valid), metrics)
-
-
-def teacher_logits(
-    nets: Networks, levels: list[int], shown: list[tuple[Tensor, Tensor]], labels: Tensor | None
-) -> tuple[Tensor, ...]:
-    """Logits [B, K] of several batches of (x_t, t), in one pass of the teacher's encoder and one of the heads."""
-    x_t, t = (torch.cat(parts) for parts in zip(*shown, strict=True))
-    told = None if labels is None else labels.repeat(len(shown), 1)
-    with torch.no_grad():
-        features = nets["teacher"](x_t, t, told, features=levels, encoder_only=True)
-    logits: Tensor = nets["discriminator"](features)
-    return logits.chunk(len(shown))
+    return losses, metrics
 
 
 def sum_of_valid(losses: Tensor, valid: Tensor) -> Tensor:

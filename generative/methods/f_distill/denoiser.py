@@ -81,9 +81,11 @@ class DenoiserParts:
             )
         return F.one_hot(batch["label"].long(), self.classes).float()
 
+    @property
+    def guidable(self) -> bool:
+        """Whether it is told something that guidance can leave out."""
+        return self.classes > 0
 
-@torch.no_grad()
-def without_class(teacher: Call, x_t: Tensor, t: Tensor) -> Tensor:
-    """The teacher's estimate when it is told no class."""
-    found: Tensor = teacher(x_t, t, None)
-    return found
+    def unconditional(self, labels: Tensor) -> Tensor:
+        """In place of `labels`: what the network is told where it is told nothing."""
+        return torch.zeros_like(labels)

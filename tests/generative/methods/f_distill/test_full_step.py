@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from generative.method import Alone, Context, Loss
 from generative.methods.f_distill.config import FDistillConfig
-from generative.methods.f_distill.critic import Noised, discriminator_loss, fake_score_loss
+from generative.methods.f_distill.critic import Noised, Trial, discriminator_loss, fake_score_loss
 from generative.methods.f_distill.denoiser import DenoiserParts, FeatureMap
 from generative.methods.f_distill.method import FDistill
 from generative.nets.feature_heads import UnetHeads
@@ -140,10 +140,9 @@ def test_critic_with_its_gradients(golden: dict[str, Tensor]) -> None:
     real_t = (golden["in.real"].double() + t[:, None, None, None] * eps.double()).float()
     real = Noised(golden["in.real"], eps, t, real_t)
     method = method_of()
-    score = fake_score_loss(CONFIG, nets, fake, labels, EVERYONE)
-    judged = discriminator_loss(
-        CONFIG, [0], method.weights.edges, nets, fake, real, labels, EVERYONE, golden["in.r1_noise"]
-    )
+    score = fake_score_loss(method.views, nets, fake, labels, EVERYONE)
+    trial = Trial(fake, real, labels, EVERYONE, golden["in.r1_noise"], method.weights.edges)
+    judged = discriminator_loss(method.views, nets, trial)
     assert float(score.value.detach()) / COUNT == scalar(golden, "critic.fake_score_loss")
     assert told(judged)["gan"] == scalar(golden, "critic.gan_loss_disc")
     assert told(judged)["r1"] == scalar(golden, "critic.gan_loss_ar1")
