@@ -17,7 +17,9 @@ def step_multiply_adds(views: Views, heads: int) -> float:
     config, net, encoder = views.config, views.parts.multiply_adds, views.parts.encoder_multiply_adds
     passes, trained = 2 + (config.r1.weight > 0), 3 if config.lora is None else 2
     guidance = config.guidance != 1.0 and views.parts.guidable
-    draw = net
+    # Calls on the way to a step: 0 .. steps - 1, each as likely.
+    simulated = len(config.steps.levels) if config.steps.input == "simulated" else 0
+    draw = net * (1 + simulated / 2)
     if views.coupled:
         critic = draw + trained * (net + (passes - 1) * encoder) + 3 * passes * heads
     else:

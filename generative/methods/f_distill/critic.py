@@ -20,7 +20,7 @@ from generative.methods.f_distill.losses import (
     perturbed_input,
 )
 from generative.methods.f_distill.ratio import auc_by_time
-from generative.methods.f_distill.sampler import one_step
+from generative.methods.f_distill.sampler import training_samples
 from generative.methods.f_distill.times import TimeGrid, noised
 
 
@@ -53,9 +53,8 @@ def student_samples(
     config: FDistillConfig, parts: DenoiserParts, grid: TimeGrid, nets: Networks, batch: Batch, context: Context
 ) -> Noised:
     """What the student draws for the classes of the batch, noised, without gradient."""
-    ids = batch["sample_id"]
-    x = one_step(nets["student"], context.streams, ids, parts, config.student_sigma, parts.labels(batch))
-    return draw_noised(x, grid, context, ids, "fake")
+    x = training_samples(config, parts, nets["student"], batch, context)
+    return draw_noised(x, grid, context, batch["sample_id"], "fake")
 
 
 def real_samples(grid: TimeGrid, batch: Batch, context: Context, fake: Noised, shared: bool) -> Noised:

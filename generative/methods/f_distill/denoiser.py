@@ -89,3 +89,10 @@ class DenoiserParts:
     def unconditional(self, labels: Tensor) -> Tensor:
         """In place of `labels`: what the network is told where it is told nothing."""
         return torch.zeros_like(labels)
+
+
+@torch.no_grad()
+def without_class(teacher: Call, x_t: Tensor, t: Tensor) -> Tensor:
+    """The teacher's estimate when it is told no class."""
+    found: Tensor = teacher(x_t, t, None)
+    return found

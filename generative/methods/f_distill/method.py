@@ -28,7 +28,7 @@ from generative.methods.f_distill.denoiser import DenoiserParts
 from generative.methods.f_distill.divergences import DIVERGENCES, Divergence, alpha_divergence
 from generative.methods.f_distill.losses import distribution_matching, gan_generator
 from generative.methods.f_distill.ratio import RatioWeights
-from generative.methods.f_distill.sampler import OneStepSampler, one_step
+from generative.methods.f_distill.sampler import Steps, StudentSampler, training_samples
 from generative.methods.f_distill.times import TimeGrid
 from generative.nets.feature_heads import UnetHeads
 
@@ -169,10 +169,9 @@ class FDistill:
 
     def _student_loss(self, nets: Networks, batch: Batch, context: Context) -> Loss:
         """Distribution matching with weights h, and lambda_G times the adversarial loss."""
-        ids, labels = batch["sample_id"], self.parts.labels(batch)
-        x = one_step(nets["student"], context.streams, ids, self.parts, self.config.student_sigma, labels)
-        drawn = draw_noised(x, self.matching_times, context, ids, "fake")
-        return self.matching(nets, drawn, labels, batch["valid"], context)
+        x = training_samples(self.config, self.parts, nets["student"], batch, context)
+        drawn = draw_noised(x, self.matching_times, context, batch["sample_id"], "fake")
+        return self.matching(nets, drawn, self.parts.labels(batch), batch["valid"], context)
 
     def matching(self, nets: Networks, drawn: Noised, labels: Tensor | None, valid: Tensor, context: Context) -> Loss:
         """The student's loss on noised samples of it, summed over valid rows."""
@@ -196,11 +195,11 @@ class FDistill:
         """Mean ratios of the bins of times, where samples have weights."""
         return self.weights.first() if self.weighted else {}
 
-    def sampler(self, nets: Networks) -> OneStepSampler:
-        """One call of the student."""
+    def sampler(self, nets: Networks) -> StudentSampler:
+        """As many calls of the student as it has steps."""
         student = nets["student"]
         assert isinstance(student, nn.Module)
-        return OneStepSampler(student, self.parts, self.config.student_sigma)
+        return StudentSampler(student, self.parts, tuple(Steps.of(self.config, self.parts).levels))
 
     def flops(self, batch: Batch) -> int:
         """Of one step on the samples of `batch`, two for each multiply-add; see `costs`."""
