@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from generative.config import Config, merged
 from generative.config_messages import combination
-from generative.methods.f_distill.further_config import LoraConfig, StepsConfig
+from generative.methods.f_distill.further_config import LoraConfig, RecalibrationConfig, StepsConfig
 from generative.methods.f_distill.presets import PRESETS, PresetName
 
 
@@ -22,6 +22,9 @@ class RatioConfig(Config):
     """Largest one."""
     heads: Literal["geometric", "arithmetic"] = "geometric"
     """Mean over the ratios of several heads: geometric is the ratio of their mean logit, as released."""
+    recalibration: RecalibrationConfig | None = None
+    """Correct logits by a logistic fit in each bin before they become ratios; null: they are believed within the
+    bounds. With it the bounds may be wider."""
     normalise: bool = True
     """First stage: divide ratios by their mean in the bin of their time, which should be 1."""
     bins: PositiveInt = 10

@@ -12,6 +12,7 @@ from generative.method import Batch, Context, Loss, Mean, Networks
 from generative.methods.f_distill.backbone import Views
 from generative.methods.f_distill.config import FDistillConfig
 from generative.methods.f_distill.denoiser import DenoiserParts
+from generative.methods.f_distill.logits import auc_by_time
 from generative.methods.f_distill.losses import (
     approximate_r1,
     denoising,
@@ -19,7 +20,7 @@ from generative.methods.f_distill.losses import (
     gan_discriminator,
     perturbed_input,
 )
-from generative.methods.f_distill.ratio import auc_by_time
+from generative.methods.f_distill.ratio import RatioWeights
 from generative.methods.f_distill.sampler import training_samples
 from generative.methods.f_distill.times import TimeGrid, noised
 
@@ -87,7 +88,8 @@ class Trial:
         labels: of both.
         valid: bool[B].
         small: N(0, 1) of the samples' shape, for R1; None without it.
-        edges: inner borders of the bins of times, for the area under the curve.
+        weights: bins of times, and what is remembered of calibration.
+        context: of the update.
     """
 
     fake: Noised
@@ -95,7 +97,12 @@ class Trial:
     labels: Tensor | None
     valid: Tensor
     small: Tensor | None
-    edges: Tensor
+    weights: RatioWeights
+    context: Context
+
+    def remembered(self, logits: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The method's memory after logits in the order of `shown`."""
+        return self.weights.follow(logits[:2], (self.fake.t, self.real.t), self.valid, self.context)
 
     def shown(self, config: FDistillConfig) -> list[tuple[Tensor, Tensor]]:
         """The student's samples, real ones, and real ones under small noise where R1 asks for them."""
@@ -111,7 +118,7 @@ def discriminator_loss(views: Views, nets: Networks, trial: Trial) -> Loss:
     """softplus(l_fake) + softplus(-l_real) + gamma R1, summed over valid rows; only the heads take a gradient."""
     logits = views.logits(nets, trial.shown(views.config), trial.labels)
     losses, metrics = judged_losses(views.config, logits, trial)
-    return Loss(sum_of_valid(losses, trial.valid), metrics)
+    return Loss(sum_of_valid(losses, trial.valid), metrics, trial.remembered(logits))
 
 
 def coupled_loss(views: Views, nets: Networks, trial: Trial) -> Loss:
@@ -121,7 +128,8 @@ def coupled_loss(views: Views, nets: Networks, trial: Trial) -> Loss:
     score = score_losses(views.config, prediction, trial.fake)
     judged, metrics = judged_losses(views.config, logits, trial)
     metrics["fake_score"] = Mean.of(score.detach(), trial.valid)
-    return Loss(sum_of_valid(score + views.config.joint_weight * judged, trial.valid), metrics)
+    value = sum_of_valid(score + views.config.joint_weight * judged, trial.valid)
+    return Loss(value, metrics, trial.remembered(logits))
 
 
 def judged_losses(config: FDistillConfig, logits: Sequence[Tensor], trial: Trial) -> tuple[Tensor, dict[str, Mean]]:
@@ -132,7 +140,7 @@ def judged_losses(config: FDistillConfig, logits: Sequence[Tensor], trial: Trial
         "gan": Mean.of(losses.detach(), valid),
         "real": Mean.of(logits[1].detach().mean(1), valid),
         "fake": Mean.of(logits[0].detach().mean(1), valid),
-        "auc_by_time": auc_by_time(logits[1], logits[0], real.t, fake.t, trial.edges, valid),
+        "auc_by_time": auc_by_time(logits[1], logits[0], real.t, fake.t, trial.weights.edges, valid),
     }
     if trial.small is not None:
         penalty = approximate_r1(logits[1], logits[2])

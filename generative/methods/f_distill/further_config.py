@@ -1,11 +1,11 @@
-"""Settings of what a distillation may have beside the published one: students of several steps, adapters."""
+"""Settings of what a distillation may have beside the published one: several steps, adapters, calibrated ratios."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 from typing import Literal
 
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from generative.config import Config
 from generative.config_messages import combination
@@ -27,6 +27,15 @@ class StepsConfig(Config):
                 f"steps.levels={self.levels}", "noise levels that fall", "sort method.steps.levels, each once"
             )
         return self
+
+
+class RecalibrationConfig(Config):
+    """Slope and offset of the discriminator's logit in each bin of times, fitted on samples it was not trained on."""
+
+    memory: float = Field(default=0.99, ge=0, lt=1)
+    """How much of the fit's evidence is kept from one update of the discriminator to the next."""
+    prior: PositiveFloat = 10.0
+    """Pull towards the logit as it is, in samples or so."""
 
 
 class LoraConfig(Config):

@@ -142,12 +142,14 @@ class FDistill:
         """The critic first, so that a fresh discriminator is not believed at once."""
         repeats = self.config.critic_updates
         student = Update("student", trains="student", coupled=self.weighted)
+        # The memory of calibration cannot be put together from micro-batches.
+        follows = self.weighted and self.config.ratio.recalibration is not None
         if self.views.coupled:
-            return [Update("critic", trains="critic", repeats=repeats), student]
+            return [Update("critic", trains="critic", repeats=repeats, coupled=follows), student]
         fake = Update("fake_score", trains=FAKE, repeats=repeats)
         if not self.judged:
             return [fake, student]
-        return [fake, Update("discriminator", trains="discriminator", repeats=repeats), student]
+        return [fake, Update("discriminator", trains="discriminator", repeats=repeats, coupled=follows), student]
 
     def divisor(self, update: Update, batch: Batch, context: Context) -> Tensor:
         """Number of samples."""
@@ -164,7 +166,7 @@ class FDistill:
         real = real_samples(self.critic_times, batch, context, fake, self.config.time.real == "shared")
         weight = self.config.r1.weight
         small = context.streams.normal("r1", batch["sample_id"], self.parts.shape) if weight else None
-        trial = Trial(fake, real, labels, valid, small, self.weights.edges)
+        trial = Trial(fake, real, labels, valid, small, self.weights, context)
         return (coupled_loss if self.views.coupled else discriminator_loss)(self.views, nets, trial)
 
     def _student_loss(self, nets: Networks, batch: Batch, context: Context) -> Loss:

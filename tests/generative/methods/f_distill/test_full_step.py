@@ -141,7 +141,7 @@ def test_critic_with_its_gradients(golden: dict[str, Tensor]) -> None:
     real = Noised(golden["in.real"], eps, t, real_t)
     method = method_of()
     score = fake_score_loss(method.views, nets, fake, labels, EVERYONE)
-    trial = Trial(fake, real, labels, EVERYONE, golden["in.r1_noise"], method.weights.edges)
+    trial = Trial(fake, real, labels, EVERYONE, golden["in.r1_noise"], method.weights, context_of(method))
     judged = discriminator_loss(method.views, nets, trial)
     assert float(score.value.detach()) / COUNT == scalar(golden, "critic.fake_score_loss")
     assert told(judged)["gan"] == scalar(golden, "critic.gan_loss_disc")
