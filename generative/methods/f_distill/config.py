@@ -147,8 +147,11 @@ class FDistillConfig(Config):
     backbone: Literal["teacher", "fake", "fake_frozen"] = "teacher"
     """Whose features the discriminator looks at: the teacher's (as released); the fake score's, which its loss trains
     too (DMD2), so that both are one network; or the fake score's, training heads alone."""
+    critic: Literal["apart", "joint"] = "apart"
+    """Fake score and discriminator in updates of their own, each on samples of its own; or joint: one network, one
+    update, and one draw of the student for both. backbone=fake is always joint."""
     joint_weight: PositiveFloat = 1e-2
-    """Of the discriminator's loss beside the fake score's, where backbone=fake trains both at once."""
+    """Of the discriminator's loss beside the fake score's in a joint update."""
     lora: LoraConfig | None = None
     """Make the fake score of the teacher and a few adapters; null: a network of its own."""
     steps: StepsConfig = StepsConfig()

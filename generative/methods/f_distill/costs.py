@@ -20,10 +20,12 @@ def step_multiply_adds(views: Views, heads: int) -> float:
     # Calls on the way to a step: 0 .. steps - 1, each as likely.
     simulated = len(config.steps.levels) if config.steps.input == "simulated" else 0
     draw = net * (1 + simulated / 2)
-    if views.coupled:
-        critic = draw + trained * (net + (passes - 1) * encoder) + 3 * passes * heads
+    if views.joint and config.backbone != "teacher":
+        further = (passes - 1) * encoder * (trained if config.backbone == "fake" else 1)
+        critic = draw + trained * net + further + 3 * passes * heads
     else:
-        critic = draw + trained * net + views.judged * (draw + passes * (encoder + 3 * heads))
+        draws = 1 if views.joint else 1 + views.judged
+        critic = draws * draw + trained * net + views.judged * passes * (encoder + 3 * heads)
     # Student with its backward pass, fake score, teacher, and back through the encoder that the heads look at.
     student = draw + (4 + guidance) * net + heads + (config.gan_weight > 0) * (encoder + heads)
     return config.critic_updates * critic + student

@@ -121,10 +121,9 @@ def discriminator_loss(views: Views, nets: Networks, trial: Trial) -> Loss:
     return Loss(sum_of_valid(losses, trial.valid), metrics, trial.remembered(logits))
 
 
-def coupled_loss(views: Views, nets: Networks, trial: Trial) -> Loss:
-    """Fake score and discriminator that share an encoder: `fake_score_loss` + joint_weight `discriminator_loss`."""
-    (x_t, t), *others = trial.shown(views.config)
-    prediction, logits = views.critic(nets)(x_t, t, trial.labels, others=others)
+def joint_loss(views: Views, nets: Networks, trial: Trial) -> Loss:
+    """Fake score and discriminator on the same samples: `fake_score_loss` + joint_weight `discriminator_loss`."""
+    prediction, logits = views.judged_scores(nets, trial.shown(views.config), trial.labels)
     score = score_losses(views.config, prediction, trial.fake)
     judged, metrics = judged_losses(views.config, logits, trial)
     metrics["fake_score"] = Mean.of(score.detach(), trial.valid)

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from generative.method import Batch, Context, Loss, Mean, Networks, NetworkSpec, Update
-from generative.methods.f_distill.backbone import FAKE, HEADS, CoupledCritic, Views
+from generative.methods.f_distill.backbone import FAKE, HEADS, JointCritic, Views
 from generative.methods.f_distill.config import FDistillConfig
 from generative.methods.f_distill.costs import step_multiply_adds
 from generative.methods.f_distill.critic import (
     Noised,
     Trial,
-    coupled_loss,
     discriminator_loss,
     draw_noised,
     fake_score_loss,
+    joint_loss,
     real_samples,
     student_samples,
     sum_of_valid,
@@ -119,7 +119,7 @@ class FDistill:
             )
         }
         frozen = {"teacher": NetworkSpec(build, trainable=False, init_from=teacher)}
-        if self.views.coupled:
+        if self.views.joint:
             critic = NetworkSpec(self._critic, init_from=TEACHER, init_part=FAKE, clip_parts=(FAKE, HEADS))
             if config.init_from and config.init_heads:
                 critic = replace(critic, init_from=config.init_from, init_part=None)
@@ -131,8 +131,8 @@ class FDistill:
             found["discriminator"] = NetworkSpec(self._heads, init_from=config.init_from if config.init_heads else None)
         return found
 
-    def _critic(self) -> CoupledCritic:
-        return CoupledCritic(self.parts.build(), self._heads(), self.levels)
+    def _critic(self) -> JointCritic:
+        return JointCritic(self.parts.build(), self._heads(), self.levels, self.config.backbone == "fake")
 
     def _heads(self) -> UnetHeads:
         maps = [self.parts.maps[level] for level in self.levels]
@@ -144,7 +144,7 @@ class FDistill:
         student = Update("student", trains="student", coupled=self.weighted)
         # The memory of calibration cannot be put together from micro-batches.
         follows = self.weighted and self.config.ratio.recalibration is not None
-        if self.views.coupled:
+        if self.views.joint:
             return [Update("critic", trains="critic", repeats=repeats, coupled=follows), student]
         fake = Update("fake_score", trains=FAKE, repeats=repeats)
         if not self.judged:
@@ -167,7 +167,7 @@ class FDistill:
         weight = self.config.r1.weight
         small = context.streams.normal("r1", batch["sample_id"], self.parts.shape) if weight else None
         trial = Trial(fake, real, labels, valid, small, self.weights, context)
-        return (coupled_loss if self.views.coupled else discriminator_loss)(self.views, nets, trial)
+        return (joint_loss if self.views.joint else discriminator_loss)(self.views, nets, trial)
 
     def _student_loss(self, nets: Networks, batch: Batch, context: Context) -> Loss:
         """Distribution matching with weights h, and lambda_G times the adversarial loss."""

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from generative.data.loader import Loader
 from generative.errors import ConfigError
 from generative.method import Collectives, Loss
-from generative.methods.f_distill.backbone import CoupledCritic
+from generative.methods.f_distill.backbone import JointCritic
 from generative.methods.f_distill.divergences import divergence_of
 from generative.methods.f_distill.losses import guided
 from generative.training.backend import Backend
@@ -24,13 +24,15 @@ from tests.generative.methods.f_distill.cases import batch_of, loss_of, method_o
 from tests.generative.methods.f_distill.images import Images
 from tests.support.ranks import together
 
-COUPLED, FROZEN = {"backbone": "fake"}, {"backbone": "fake_frozen"}
+COUPLED, FROZEN, JOINT = {"backbone": "fake"}, {"backbone": "fake_frozen"}, {"critic": "joint"}
+EVERY_JOINT = [COUPLED, JOINT, FROZEN | JOINT]
+PLAIN: dict[str, Any] = {}
 
 
 def same_weights(nets: dict[str, nn.Module], both: dict[str, nn.Module]) -> None:
     """Networks with a coupled critic take the weights of those without."""
     critic = both["critic"]
-    assert isinstance(critic, CoupledCritic)
+    assert isinstance(critic, JointCritic)
     for name in ("student", "teacher"):
         both[name].load_state_dict(nets[name].state_dict())
     critic.fake.load_state_dict(nets["fake"].state_dict())
@@ -42,11 +44,11 @@ def gradients(net: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("settings", [{}, {"r1": {"weight": 2.0}}, {"guidance": 2.0}])
-@pytest.mark.parametrize("backbone", [COUPLED, FROZEN])
+@pytest.mark.parametrize("backbone", [*EVERY_JOINT, FROZEN])
 def test_only_the_trained_network_gets_gradients(backbone: dict[str, Any], settings: dict[str, Any]) -> None:
     method = method_of(**backbone, **settings)
     names = {"critic": "critic", "student": "student"}
-    if backbone is FROZEN:
+    if backbone == FROZEN:
         names = {"fake_score": "fake", "discriminator": "discriminator", "student": "student"}
     assert {update.name: update.trains for update in method.updates()} == names
     for name, trained in names.items():
@@ -57,9 +59,11 @@ def test_only_the_trained_network_gets_gradients(backbone: dict[str, Any], setti
             assert all(given) if other == trained else not any(given), (name, other)
 
 
-def test_the_joint_loss_is_the_sum_of_both() -> None:
+@pytest.mark.parametrize(("joint", "backbone"), [(COUPLED, FROZEN), (JOINT, PLAIN), (FROZEN | JOINT, FROZEN)])
+def test_the_joint_loss_is_the_sum_of_both(joint: dict[str, Any], backbone: dict[str, Any]) -> None:
     """With the streams of an update of the same name, so that all draw the same samples, times and noise."""
-    apart, coupled = method_of(**FROZEN, r1={"weight": 2.0}), method_of(**COUPLED, r1={"weight": 2.0}, joint_weight=0.3)
+    further: dict[str, Any] = {"r1": {"weight": 2.0}}
+    apart, coupled = method_of(**backbone, **further), method_of(**joint, **further, joint_weight=0.3)
     nets, both = nets_of(apart), nets_of(coupled)
     same_weights(nets, both)
 
@@ -75,9 +79,13 @@ def test_the_joint_loss_is_the_sum_of_both() -> None:
         torch.testing.assert_close(joint.metrics[name].total, mean.total)
     joint.value.backward()
     judged.value.backward()
+    score.value.backward()
     for name, gradient in gradients(nets["discriminator"]).items():
         wanted = gradients(both["critic"])[f"heads.{name}"]
         torch.testing.assert_close(0.3 * gradient, wanted, rtol=1e-4, atol=1e-6)
+    if joint != COUPLED:
+        for name, gradient in gradients(nets["fake"]).items():
+            torch.testing.assert_close(gradient, gradients(both["critic"])[f"fake.{name}"], rtol=1e-4, atol=1e-5)
 
 
 def replace_updates(method: Any, update: Any) -> Any:
@@ -118,10 +126,11 @@ def test_the_discriminators_loss_trains_the_encoder_of_the_fake_score() -> None:
     assert (both[0]["fake.down.weight"] - both[1]["fake.down.weight"]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize(("joint", "backbone"), [(COUPLED, FROZEN), (JOINT, PLAIN), (FROZEN | JOINT, FROZEN)])
 @pytest.mark.parametrize("divergence", ["js", "rkl"])
-def test_one_pass_for_estimate_and_features(divergence: str) -> None:
+def test_one_pass_for_estimate_and_features(divergence: str, joint: dict[str, Any], backbone: dict[str, Any]) -> None:
     """The student's loss is the same whether fake score and heads are one network or two."""
-    apart, coupled = method_of(**FROZEN, divergence=divergence), method_of(**COUPLED, divergence=divergence)
+    apart, coupled = method_of(**backbone, divergence=divergence), method_of(**joint, divergence=divergence)
     nets, both, asked = nets_of(apart), nets_of(coupled), []
     same_weights(nets, both)
     found = [loss_of(apart, nets, "student", batch_of(6)), loss_of(coupled, both, "student", batch_of(6))]
@@ -131,13 +140,24 @@ def test_one_pass_for_estimate_and_features(divergence: str) -> None:
     one, other = gradients(nets["student"]), gradients(both["student"])
     for name, gradient in one.items():
         torch.testing.assert_close(gradient, other[name])
-    nets["fake"].register_forward_hook(lambda *_: asked.append("fake"))
-    nets["teacher"].register_forward_hook(lambda *_: asked.append("teacher"))
+    for fake in (nets["fake"], both["critic"].fake):
+        fake.register_forward_hook(lambda *_: asked.append("fake"))
+    for each in (nets, both):
+        each["teacher"].register_forward_hook(lambda *_: asked.append("teacher"))
     loss_of(apart, nets, "student", batch_of(6))
-    assert sorted(asked) == ["fake", "teacher"]
+    loss_of(coupled, both, "student", batch_of(6))
+    assert sorted(asked) == ["fake", "fake", "teacher", "teacher"]
 
 
-@pytest.mark.parametrize("backbone", [COUPLED, FROZEN, {}])
+def test_a_joint_critic_draws_once() -> None:
+    method, drawn = method_of(**JOINT), []
+    nets = nets_of(method)
+    nets["student"].register_forward_hook(lambda *_: drawn.append("student"))
+    loss_of(method, nets, "critic", batch_of(6))
+    assert drawn == ["student"]
+
+
+@pytest.mark.parametrize("backbone", [*EVERY_JOINT, FROZEN, PLAIN])
 @pytest.mark.parametrize("gan_weight", [0.0, 0.1])
 def test_guidance_changes_the_teachers_estimate_alone(backbone: dict[str, Any], gan_weight: float) -> None:
     plain, method = (
@@ -189,7 +209,9 @@ def test_what_starts_from_where() -> None:
     assert list(method_of(**COUPLED, divergence="rkl", gan_weight=0.0).networks()) == ["student", "fake", "teacher"]
 
 
-@pytest.mark.parametrize("settings", [COUPLED, FROZEN, COUPLED | {"r1": {"weight": 1.0}, "guidance": 2.0}])
+@pytest.mark.parametrize(
+    "settings", [*EVERY_JOINT, FROZEN, *(each | {"r1": {"weight": 1.0}, "guidance": 2.0} for each in EVERY_JOINT)]
+)
 def test_flops_are_those_that_torch_counts(settings: dict[str, Any]) -> None:
     method = method_of(**settings)
     nets, batch, counted = nets_of(method), batch_of(4), 0
@@ -200,7 +222,7 @@ def test_flops_are_those_that_torch_counts(settings: dict[str, Any]) -> None:
     assert method.flops(batch) == pytest.approx(counted, rel=0.1)
 
 
-@pytest.mark.parametrize("settings", [COUPLED, FROZEN])
+@pytest.mark.parametrize("settings", [*EVERY_JOINT, FROZEN])
 def test_the_trainer_trains_it(settings: dict[str, Any]) -> None:
     method = method_of(**settings)
     config = TrainConfig.model_validate(
@@ -210,7 +232,7 @@ def test_the_trainer_trains_it(settings: dict[str, Any]) -> None:
         method, config, 2, lambda state: Loader(Images(), batch_size=6, seed=0, state=state), Backend(threads=1)
     )
     start = {name: p.detach().clone() for name, p in trainer.engines["teacher"].module.state_dict().items()}
-    fake = trainer.engines["critic"].module.fake if settings is COUPLED else trainer.engines["fake"].module
+    fake = trainer.engines["critic"].module.fake if settings in EVERY_JOINT else trainer.engines["fake"].module
     assert all(torch.equal(p, start[name]) for name, p in fake.state_dict().items())
     trainer.train()
     assert all(torch.equal(p, start[name]) for name, p in trainer.engines["teacher"].module.state_dict().items())
@@ -228,7 +250,7 @@ def test_deepspeed_clips_the_whole_network_only() -> None:
         check_strategy(method, train, ParallelConfig(strategy=strategy), 2, modules)
 
 
-@pytest.mark.parametrize("settings", [COUPLED, FROZEN])
+@pytest.mark.parametrize("settings", [*EVERY_JOINT, FROZEN])
 def test_a_given_divergence_weighs_as_the_named_one(settings: dict[str, Any]) -> None:
     named = method_of(**settings, divergence="kl")
     own = replace(method_of(**settings, divergence="rkl"), given=divergence_of(lambda r: r * r.log()))

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from generative.method import Alone, Context, Loss
+from generative.methods.f_distill.backbone import JointCritic
 from generative.methods.f_distill.config import FDistillConfig
-from generative.methods.f_distill.critic import Noised, Trial, discriminator_loss, fake_score_loss
+from generative.methods.f_distill.critic import Noised, Trial, discriminator_loss, fake_score_loss, joint_loss
 from generative.methods.f_distill.denoiser import DenoiserParts, FeatureMap
 from generative.methods.f_distill.method import FDistill
 from generative.nets.feature_heads import UnetHeads
@@ -153,3 +154,11 @@ def test_critic_with_its_gradients(golden: dict[str, Tensor]) -> None:
         norm = torch.nn.utils.get_total_norm([p.grad for p in nets[name].parameters() if p.grad is not None])
         assert float(norm) == pytest.approx(float(golden[f"critic.grad_norm_{key}"]), rel=1e-3)
     assert all(parameter.grad is None for parameter in nets["teacher"].parameters())
+    together = FDistill(CONFIG.model_copy(update={"critic": "joint", "joint_weight": 1.0}), method.parts)
+    critic = JointCritic(network(golden, "fake_score"), heads(golden), [0], coupled=False)
+    both = joint_loss(together.views, {"teacher": nets["teacher"], "critic": critic}, trial)
+    assert float(both.value.detach()) / COUNT == scalar(golden, "critic.total_loss")
+    (both.value / COUNT).backward()
+    for part, key in ((critic.fake, "fake"), (critic.heads, "disc")):
+        norm = torch.nn.utils.get_total_norm([p.grad for p in part.parameters() if p.grad is not None])
+        assert float(norm) == pytest.approx(float(golden[f"critic.grad_norm_{key}"]), rel=1e-3)
