@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from generative.errors import ConfigError
 from generative.method import Batch
+from generative.nets.adapters import Adapters
 
 Call = Callable[..., Any]
 """The network's forward:
@@ -80,6 +81,12 @@ class DenoiserParts:
                 "take the data that the teacher was trained on",
             )
         return F.one_hot(batch["label"].long(), self.classes).float()
+
+    def adapters(self, rank: int, alpha: float, layers: Sequence[str]) -> Adapters:
+        """Changes of low rank to a network of this kind. Raises ConfigError: see `Adapters`."""
+        with torch.device("meta"):
+            template = self.build()
+        return Adapters(template, rank, alpha, layers)
 
     @property
     def guidable(self) -> bool:

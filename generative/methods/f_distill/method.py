@@ -119,20 +119,26 @@ class FDistill:
             )
         }
         frozen = {"teacher": NetworkSpec(build, trainable=False, init_from=teacher)}
+        # Adapters start as the teacher by changing nothing.
+        fake = TEACHER if config.lora is None else None
         if self.views.joint:
-            critic = NetworkSpec(self._critic, init_from=TEACHER, init_part=FAKE, clip_parts=(FAKE, HEADS))
+            critic = NetworkSpec(self._critic, init_from=fake, init_part=fake and FAKE, clip_parts=(FAKE, HEADS))
             if config.init_from and config.init_heads:
                 critic = replace(critic, init_from=config.init_from, init_part=None)
             elif config.init_from:
-                critic = replace(critic, init_from=named(config.init_from, FAKE))
+                critic = replace(critic, init_from=named(config.init_from, FAKE), init_part=FAKE)
             return found | {"critic": critic} | frozen
-        found |= {FAKE: NetworkSpec(build, init_from=config.init_from or TEACHER)} | frozen
+        found |= {FAKE: NetworkSpec(self._fake, init_from=config.init_from or fake)} | frozen
         if self.judged:
             found["discriminator"] = NetworkSpec(self._heads, init_from=config.init_from if config.init_heads else None)
         return found
 
+    def _fake(self) -> nn.Module:
+        lora = self.config.lora
+        return self.parts.build() if lora is None else self.parts.adapters(lora.rank, lora.alpha, lora.layers)
+
     def _critic(self) -> JointCritic:
-        return JointCritic(self.parts.build(), self._heads(), self.levels, self.config.backbone == "fake")
+        return JointCritic(self._fake(), self._heads(), self.levels, self.config.backbone == "fake")
 
     def _heads(self) -> UnetHeads:
         maps = [self.parts.maps[level] for level in self.levels]
