@@ -137,8 +137,9 @@ class FDistillConfig(Config):
     """Updates of fake score and discriminator for each of the student."""
     gan_weight: float = Field(default=1e-3, ge=0)
     """lambda_G, weight of the adversarial loss of the student; at 0 the discriminator still gives the ratio."""
-    fake_weight: Literal["edm", "none"] = "edm"
-    """Weight of the fake score's loss over noise: that of the teacher's training, or 1, as released."""
+    fake_weight: Literal["edm", "eps", "none"] = "edm"
+    """Weight of the fake score's loss over noise: that of the teacher's training, for EDM or for a network that
+    predicts the noise (sigma^-2), or 1, as released."""
     r1: R1Config = R1Config()
     guidance: float = Field(default=1.0, ge=1)
     """Classifier-free guidance of the teacher; 1: none."""

@@ -74,7 +74,11 @@ def fake_score_loss(views: Views, nets: Networks, drawn: Noised, labels: Tensor 
 
 def score_losses(config: FDistillConfig, prediction: Tensor, drawn: Noised) -> Tensor:
     """Of each sample, [B]."""
-    weight = edm_weight(drawn.t, config.sigma_data) if config.fake_weight == "edm" else None
+    weight = {
+        "edm": edm_weight(drawn.t, config.sigma_data),
+        "eps": drawn.t.double() ** -2,  # mean (eps' - eps)^2
+        "none": None,
+    }[config.fake_weight]
     return denoising(prediction, drawn.x, drawn.noise, weight=weight)
 
 

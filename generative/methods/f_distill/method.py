@@ -56,6 +56,7 @@ class FDistill:
 
     def __post_init__(self) -> None:
         self.parts.chosen(self.config.levels)
+        self.parts.check_levels(Steps.of(self.config, self.parts).levels)
 
     @cached_property
     def divergence(self) -> Divergence:
@@ -89,7 +90,9 @@ class FDistill:
 
     def grid(self, first: int, last: int) -> TimeGrid:
         """Times of which those with indices first .. last are drawn."""
-        time = self.config.time
+        time, known = self.config.time, self.parts.noise_levels
+        if known:
+            return TimeGrid(known[0], known[-1], time.rho, len(known), first, last, known)
         return TimeGrid(time.sigma_min, time.sigma_max, time.rho, time.size, first, last)
 
     @cached_property
@@ -118,7 +121,7 @@ class FDistill:
                 build, ema=tuple(config.ema), ema_ramp=config.ema_ramp, init_from=config.init_from or TEACHER
             )
         }
-        frozen = {"teacher": NetworkSpec(build, trainable=False, init_from=teacher)}
+        frozen = {"teacher": NetworkSpec(self.parts.pretrained or build, trainable=False, init_from=teacher)}
         # Adapters start as the teacher by changing nothing.
         fake = TEACHER if config.lora is None else None
         if self.views.joint:

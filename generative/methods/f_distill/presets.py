@@ -88,6 +88,9 @@ def _dmd2(gan_weight: float, critic_updates: int = 5, **settings: Any) -> dict[s
 
 CIFAR10_LEVELS, IMAGENET64_LEVELS, SD15_LEVELS, SDXL_LEVELS = [0, 1, 2], [3], [4], [3]
 
+SD15_SIGMA = 14.6146
+"""Noise over signal at the last step of Stable Diffusion's schedule, sqrt(1 / alpha^2 - 1)."""
+
 PRESETS: Mapping[str, Preset] = {
     "default": Preset(),
     "paper_cifar10": Preset(
@@ -100,6 +103,7 @@ PRESETS: Mapping[str, Preset] = {
     "paper_sd15": Preset(
         {
             "levels": SD15_LEVELS,
+            "student_sigma": SD15_SIGMA,
             "gan_weight": 1e-3,
             "critic_updates": 10,
             "guidance": 1.75,
@@ -115,7 +119,7 @@ PRESETS: Mapping[str, Preset] = {
         _fastgen(5, 0.5, gan_weight=3e-3, levels=IMAGENET64_LEVELS), PublishedTraining(2e-6, 512, 600_000)
     ),
     "fastgen_sd15": Preset(
-        _fastgen(10, 0.0, gan_weight=1e-3, guidance=1.75, levels=SD15_LEVELS),
+        _fastgen(10, 0.0, gan_weight=1e-3, guidance=1.75, levels=SD15_LEVELS, student_sigma=SD15_SIGMA),
         PublishedTraining(1e-5, 2048, 100_000, precision="bf16"),
     ),
     "fastgen_sdxl": Preset(
@@ -130,14 +134,18 @@ PRESETS: Mapping[str, Preset] = {
         _dmd2(3e-3, levels=IMAGENET64_LEVELS, init_heads=False), PublishedTraining(5e-7, 280, 140_000, True, "bf16")
     ),
     "dmd2_sd15": Preset(
-        _dmd2(0.0, 10, guidance=1.75, levels=SD15_LEVELS), PublishedTraining(1e-5, 2048, 40_000, True, "bf16")
+        _dmd2(0.0, 10, fake_weight="eps", guidance=1.75, levels=SD15_LEVELS, student_sigma=SD15_SIGMA),
+        PublishedTraining(1e-5, 2048, 40_000, True, "bf16"),
     ),
     "dmd2_sd15_fine_tuning": Preset(
-        _dmd2(1e-3, 10, guidance=1.75, levels=SD15_LEVELS, init_heads=False),
+        _dmd2(
+            1e-3, 10, fake_weight="eps", guidance=1.75, levels=SD15_LEVELS, student_sigma=SD15_SIGMA, init_heads=False
+        ),
         PublishedTraining(5e-7, 2048, 5_000, True, "bf16"),
     ),
     "dmd2_sdxl": Preset(
-        _dmd2(5e-3, guidance=8.0, levels=SDXL_LEVELS), PublishedTraining(None, 128, None, True, "bf16")
+        _dmd2(5e-3, fake_weight="eps", guidance=8.0, levels=SDXL_LEVELS),
+        PublishedTraining(None, 128, None, True, "bf16"),
     ),
 }
 """DMD2's fine-tuning continues a first stage without the adversarial loss (`init_from`)."""
