@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from generative.data.loader import Loader
-from generative.errors import CheckpointError, ConfigError
+from generative.errors import CheckpointError, ConfigError, ResourceError
 from generative.methods.f_distill.config import FDistillConfig
+from generative.methods.f_distill.latent_denoiser import LatentDenoiser, Schedule
 from generative.methods.f_distill.method import FDistill
-from generative.methods.f_distill.stable_diffusion import (
-    LatentDenoiser,
-    Schedule,
-    StableDiffusionConfig,
-    stable_diffusion_parts,
-)
+from generative.methods.f_distill.stable_diffusion import StableDiffusionConfig, stable_diffusion_parts
+from generative.randomness import Streams
 from generative.training.backend import Backend
 from generative.training.config import TrainConfig
 from generative.training.trainer import Trainer
@@ -173,8 +171,6 @@ def test_the_trainer_distils_it(folder: Path, settings: dict[str, Any]) -> None:
     assert all(torch.equal(p, start[f"unet.{name}"]) for name, p in stored.items())
     trainer.train()
     assert any(not torch.equal(p, start[name]) for name, p in student.state_dict().items())
-    from generative.randomness import Streams
-
     drawn = method.sampler({"student": student})(
         {"sample_id": torch.arange(2), "text": EMPTY.repeat(2, 1, 1)}, Streams(0)
     )
@@ -212,7 +208,14 @@ def test_the_weight_of_networks_that_predict_noise(folder: Path) -> None:
     assert np.isfinite(value)
 
 
+def test_without_diffusers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(ResourceError, match="pip install diffusers"):
+        parts_of(tmp_path)
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
+    diffusers()
     with pytest.raises(CheckpointError, match="nothing"):
         parts_of(tmp_path / "nothing")
     pickled = parts_of(save(tmp_path / "pickled", safe=False))
