@@ -70,6 +70,9 @@ class NetworkSpec:
         init_from: where its weights start instead: "network:NAME" (another network of this method), or a path of a run
             folder, checkpoint or export, optionally followed by "#NAME" of the network in it, and by "@0.999" for one
             of the averages kept of it.
+        init_part: the submodule that `init_from` fills, where the rest of the network starts fresh; None: all of it.
+        clip_parts: children whose gradients are clipped each by its own norm, where one engine holds what are
+            several networks to the paper; (): the gradient of the whole network is.
     """
 
     build: Callable[[], nn.Module]
@@ -78,6 +81,8 @@ class NetworkSpec:
     ema_ramp: float | None = None
     ema_warmup: bool = False
     init_from: str | None = None
+    init_part: str | None = None
+    clip_parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

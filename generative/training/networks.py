@@ -28,6 +28,7 @@ from generative.training.starts import (
     origins,
     parsed,
     start_of,
+    started_part,
 )
 from generative.training.state import differences
 from generative.training.strategies import check_strategy
@@ -66,7 +67,8 @@ def build_engines(
         if name in kept:
             initialize(modules[name], kept[name], name, modules)
         elif source and not (pinned is not None and spec.trainable and name not in wanted):
-            path = initialize(modules[name], (pinned or {}).get(name, source), name, modules)
+            started = started_part(modules[name], name, spec, config)
+            path = initialize(started, (pinned or {}).get(name, source), name, modules)
             sources |= {name: path} if path else {}
             if copies is not None and not spec.trainable and from_outside(name, specs, config):
                 with backend.patience.together():  # of large networks on a slow disk
@@ -102,7 +104,7 @@ def check_networks(
             _check_training(name, modules[name], config)
         key, source = start_of(name, spec, config)
         if source and not resumed:
-            _check_start(modules[name], key, source, name, modules)
+            _check_start(started_part(modules[name], name, spec, config), key, source, name, modules)
 
 
 def _check_names(config: TrainConfig, specs: Mapping[str, NetworkSpec]) -> None:
@@ -195,7 +197,7 @@ def _engine(
     accumulates = config.micro_batch_size is not None
     engine = backend.engine(name, module, optimizer, compiled=config.compile, accumulates=accumulates)
     engine.schedule = (own.schedule if own else None) or config.schedule
-    engine.peak_lr = optimizer.lr
+    engine.peak_lr, engine.clip_parts = optimizer.lr, spec.clip_parts
     engine.planned_updates = sum(
         -(-steps // update.every) * update.repeats for update in method.updates() if update.trains == name
     )

@@ -43,6 +43,14 @@ def parsed(source: str, name: str) -> tuple[str, str, str | None]:
     return path, network or name, average or None
 
 
+def started_part(module: nn.Module, name: str, spec: NetworkSpec, config: TrainConfig) -> nn.Module:
+    """What of a network its source fills: a part where the method says so, the whole where the configuration does."""
+    own = config.networks.get(name)
+    if spec.init_part is None or (own and own.init_from):
+        return module
+    return module.get_submodule(spec.init_part)
+
+
 def origins(name: str, specs: Mapping[str, NetworkSpec], config: TrainConfig) -> list[str]:
     """What a network starts from, what that starts from, and so on: ["network:student", "runs/a"]; [] where fresh.
 

@@ -41,12 +41,21 @@ def check_strategy(
                 ("ddp", "zero1", "zero2"),
             )
     for name, spec in method.networks().items():
+        if strategy.startswith("zero") and spec.clip_parts and clip_norm(name, config) is not None:
+            problem = f"network {name!r} is clipped in parts ({', '.join(spec.clip_parts)}), DeepSpeed clips the whole"
+            raise _refused(strategy, problem, ("fsdp", "ddp"))
         if strategy not in ("none", "ddp") and config.precision == "bf16" and spec.trainable:
             _check_norms(name, modules[name], strategy)
         if strategy in ("fsdp", "zero3") and (spec.trainable or parallel.frozen == "sharded"):
             _check_sharding(name, modules[name], strategy)
         if strategy not in ("none", "ddp") and spec.trainable:
             _check_size(name, modules[name], world, strategy)
+
+
+def clip_norm(name: str, config: TrainConfig) -> float | None:
+    """At which norm the gradient of a network is clipped."""
+    own = config.networks.get(name)
+    return ((own.optimizer if own else None) or config.optimizer).clip_norm
 
 
 def _check_options(config: TrainConfig, parallel: ParallelConfig, world: int) -> None:

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from generative.config import Config, merged
 from generative.config_messages import combination
+from generative.methods.f_distill.further_config import LoraConfig, RecalibrationConfig, StepsConfig
 from generative.methods.f_distill.presets import PRESETS, PresetName
 from generative.nets.edm_config import NetworkConfig
 
@@ -25,6 +26,9 @@ class RatioConfig(Config):
     """Largest one."""
     heads: Literal["geometric", "arithmetic"] = "geometric"
     """Mean over the ratios of several heads: geometric is the ratio of their mean logit, as released."""
+    recalibration: RecalibrationConfig | None = None
+    """Correct logits by a logistic fit in each bin before they become ratios; null: they are believed within the
+    bounds. With it the bounds may be wider."""
     normalise: bool = True
     """First stage: divide ratios by their mean in the bin of their time, which should be 1."""
     bins: PositiveInt = 10
@@ -137,13 +141,25 @@ class FDistillConfig(Config):
     """Updates of fake score and discriminator for each of the student."""
     gan_weight: float = Field(default=1e-3, ge=0)
     """lambda_G, weight of the adversarial loss of the student; at 0 the discriminator still gives the ratio."""
-    fake_weight: Literal["edm", "none"] = "edm"
-    """Weight of the fake score's loss over noise: that of the teacher's training, or 1, as released."""
+    fake_weight: Literal["edm", "eps", "none"] = "edm"
+    """Weight of the fake score's loss over noise: that of the teacher's training, for EDM or for a network that
+    predicts the noise (sigma^-2), or 1, as released."""
     r1: R1Config = R1Config()
     guidance: float = Field(default=1.0, ge=1)
     """Classifier-free guidance of the teacher; 1: none."""
     levels: list[NonNegativeInt] | None = None
     """Levels of the teacher's encoder that the discriminator looks at, 0 the finest; null: the coarsest."""
+    backbone: Literal["teacher", "fake", "fake_frozen"] = "teacher"
+    """Whose features the discriminator looks at: the teacher's (as released); the fake score's, which its loss trains
+    too (DMD2), so that both are one network; or the fake score's, training heads alone."""
+    critic: Literal["apart", "joint"] = "apart"
+    """Fake score and discriminator in updates of their own, each on samples of its own; or joint: one network, one
+    update, and one draw of the student for both. backbone=fake is always joint."""
+    joint_weight: PositiveFloat = 1e-2
+    """Of the discriminator's loss beside the fake score's in a joint update."""
+    lora: LoraConfig | None = None
+    """Make the fake score of the teacher and a few adapters; null: a network of its own."""
+    steps: StepsConfig = StepsConfig()
     ema: list[float] = [0.9995]
     """Decay rates of the averages of the student, for each of its updates, each in (0, 1)."""
     ema_ramp: float | None = Field(default=0.05, gt=0)
@@ -166,6 +182,8 @@ class FDistillConfig(Config):
     """Inputs that the teacher has for augmentation, which there is none of here."""
     init_from: str | None = None
     """Start the student from a run folder or checkpoint (second stage of a training), not from the teacher."""
+    init_heads: bool = True
+    """Whether that run has a discriminator too; false: it had none (rkl with gan_weight=0), and a fresh one starts."""
 
     @property
     def source(self) -> str | None:
@@ -199,6 +217,12 @@ class FDistillConfig(Config):
                 f"time.sigma_max={self.time.sigma_max}",
                 "noise that the teacher was trained on",
                 "correct method.student_sigma; the teacher's largest noise is usual",
+            )
+        if self.steps.levels and self.steps.levels[0] >= self.student_sigma:
+            raise combination(
+                f"steps.levels={self.steps.levels} with student_sigma={self.student_sigma}",
+                "levels below the noise that the student starts from",
+                "leave the first level out of method.steps.levels: it is method.student_sigma",
             )
         if self.levels is not None and (not self.levels or len(set(self.levels)) < len(self.levels)):
             raise combination(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from generative.method import Batch, Context, Loss, Mean, Networks
+from generative.methods.f_distill.backbone import Views
 from generative.methods.f_distill.config import FDistillConfig
 from generative.methods.f_distill.denoiser import DenoiserParts
+from generative.methods.f_distill.logits import auc_by_time
 from generative.methods.f_distill.losses import (
     approximate_r1,
     denoising,
@@ -17,8 +20,8 @@ from generative.methods.f_distill.losses import (
     gan_discriminator,
     perturbed_input,
 )
-from generative.methods.f_distill.ratio import auc_by_time
-from generative.methods.f_distill.sampler import one_step
+from generative.methods.f_distill.ratio import RatioWeights
+from generative.methods.f_distill.sampler import training_samples
 from generative.methods.f_distill.times import TimeGrid, noised
 
 
@@ -51,74 +54,102 @@ def student_samples(
     config: FDistillConfig, parts: DenoiserParts, grid: TimeGrid, nets: Networks, batch: Batch, context: Context
 ) -> Noised:
     """What the student draws for the classes of the batch, noised, without gradient."""
-    ids = batch["sample_id"]
-    x = one_step(nets["student"], context.streams, ids, parts, config.student_sigma, parts.labels(batch))
-    return draw_noised(x, grid, context, ids, "fake")
+    x = training_samples(config, parts, nets["student"], batch, context)
+    return draw_noised(x, grid, context, batch["sample_id"], "fake")
 
 
-def fake_score_loss(
-    config: FDistillConfig, nets: Networks, drawn: Noised, labels: Tensor | None, valid: Tensor
-) -> Loss:
+def real_samples(grid: TimeGrid, batch: Batch, context: Context, fake: Noised, shared: bool) -> Noised:
+    """Those of the batch, at times and noise of their own, or at those of the student's samples."""
+    x = batch["sample"].float()
+    if shared:
+        return Noised(x, fake.noise, fake.t, noised(x, fake.noise, fake.t))
+    return draw_noised(x, grid, context, batch["sample_id"], "real")
+
+
+def fake_score_loss(views: Views, nets: Networks, drawn: Noised, labels: Tensor | None, valid: Tensor) -> Loss:
     """Denoising score matching on the student's samples, summed over valid rows."""
-    prediction = nets["fake"](drawn.x_t, drawn.t, labels)
-    weight = edm_weight(drawn.t, config.sigma_data) if config.fake_weight == "edm" else None
-    losses = denoising(prediction, drawn.x, drawn.noise, weight=weight)
-    return Loss(sum_of_valid(losses, valid))
+    prediction = views.fake(nets)(drawn.x_t, drawn.t, labels)
+    return Loss(sum_of_valid(score_losses(views.config, prediction, drawn), valid))
 
 
-def discriminator_loss(
-    config: FDistillConfig,
-    levels: list[int],
-    edges: Tensor,
-    nets: Networks,
-    fake: Noised,
-    real: Noised,
-    labels: Tensor | None,
-    valid: Tensor,
-    small: Tensor | None,
-) -> Loss:
-    """softplus(l_fake) + softplus(-l_real) + gamma R1, summed over valid rows; only the heads take a gradient.
+def score_losses(config: FDistillConfig, prediction: Tensor, drawn: Noised) -> Tensor:
+    """Of each sample, [B]."""
+    weight = {
+        "edm": edm_weight(drawn.t, config.sigma_data),
+        "eps": drawn.t.double() ** -2,  # mean (eps' - eps)^2
+        "none": None,
+    }[config.fake_weight]
+    return denoising(prediction, drawn.x, drawn.noise, weight=weight)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the discriminator is to tell apart.
 
     Args:
-        config: of the method.
-        levels: of the teacher's encoder.
-        edges: inner borders of the bins of times, for the area under the curve.
-        nets: teacher and discriminator.
         fake: the student's samples.
         real: real samples.
         labels: of both.
         valid: bool[B].
         small: N(0, 1) of the samples' shape, for R1; None without it.
+        weights: bins of times, and what is remembered of calibration.
+        context: of the update.
     """
-    shown = [(fake.x_t, fake.t), (real.x_t, real.t)]
-    if small is not None:
-        of_clean = config.r1.form == "released"
-        shown.append((perturbed_input(real.x, real.x_t, small, config.r1.std, of_clean), real.t))
-    logits = teacher_logits(nets, levels, shown, labels)
+
+    fake: Noised
+    real: Noised
+    labels: Tensor | None
+    valid: Tensor
+    small: Tensor | None
+    weights: RatioWeights
+    context: Context
+
+    def remembered(self, logits: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The method's memory after logits in the order of `shown`."""
+        return self.weights.follow(logits[:2], (self.fake.t, self.real.t), self.valid, self.context)
+
+    def shown(self, config: FDistillConfig) -> list[tuple[Tensor, Tensor]]:
+        """The student's samples, real ones, and real ones under small noise where R1 asks for them."""
+        fake, real = self.fake, self.real
+        found = [(fake.x_t, fake.t), (real.x_t, real.t)]
+        if self.small is not None:
+            of_clean = config.r1.form == "released"
+            found.append((perturbed_input(real.x, real.x_t, self.small, config.r1.std, of_clean), real.t))
+        return found
+
+
+def discriminator_loss(views: Views, nets: Networks, trial: Trial) -> Loss:
+    """softplus(l_fake) + softplus(-l_real) + gamma R1, summed over valid rows; only the heads take a gradient."""
+    logits = views.logits(nets, trial.shown(views.config), trial.labels)
+    losses, metrics = judged_losses(views.config, logits, trial)
+    return Loss(sum_of_valid(losses, trial.valid), metrics, trial.remembered(logits))
+
+
+def joint_loss(views: Views, nets: Networks, trial: Trial) -> Loss:
+    """Fake score and discriminator on the same samples: `fake_score_loss` + joint_weight `discriminator_loss`."""
+    prediction, logits = views.judged_scores(nets, trial.shown(views.config), trial.labels)
+    score = score_losses(views.config, prediction, trial.fake)
+    judged, metrics = judged_losses(views.config, logits, trial)
+    metrics["fake_score"] = Mean.of(score.detach(), trial.valid)
+    value = sum_of_valid(score + views.config.joint_weight * judged, trial.valid)
+    return Loss(value, metrics, trial.remembered(logits))
+
+
+def judged_losses(config: FDistillConfig, logits: Sequence[Tensor], trial: Trial) -> tuple[Tensor, dict[str, Mean]]:
+    """Of each sample, [B], and what is told of them; logits [B, K] in the order of `Trial.shown`."""
+    fake, real, valid = trial.fake, trial.real, trial.valid
     losses = gan_discriminator(logits[1], logits[0])
     metrics = {
         "gan": Mean.of(losses.detach(), valid),
         "real": Mean.of(logits[1].detach().mean(1), valid),
         "fake": Mean.of(logits[0].detach().mean(1), valid),
-        "auc_by_time": auc_by_time(logits[1], logits[0], real.t, fake.t, edges, valid),
+        "auc_by_time": auc_by_time(logits[1], logits[0], real.t, fake.t, trial.weights.edges, valid),
     }
-    if small is not None:
+    if trial.small is not None:
         penalty = approximate_r1(logits[1], logits[2])
         metrics["r1"] = Mean.of(penalty.detach(), valid)
         losses = losses + config.r1.weight * penalty
-    return Loss(sum_of_valid(losses, valid), metrics)
-
-
-def teacher_logits(
-    nets: Networks, levels: list[int], shown: list[tuple[Tensor, Tensor]], labels: Tensor | None
-) -> tuple[Tensor, ...]:
-    """Logits [B, K] of several batches of (x_t, t), in one pass of the teacher's encoder and one of the heads."""
-    x_t, t = (torch.cat(parts) for parts in zip(*shown, strict=True))
-    told = None if labels is None else labels.repeat(len(shown), 1)
-    with torch.no_grad():
-        features = nets["teacher"](x_t, t, told, features=levels, encoder_only=True)
-    logits: Tensor = nets["discriminator"](features)
-    return logits.chunk(len(shown))
+    return losses, metrics
 
 
 def sum_of_valid(losses: Tensor, valid: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from generative.errors import ConfigError
 from generative.method import Batch
+from generative.nets.adapters import Adapters
 
 Call = Callable[..., Any]
 """The network's forward:
@@ -20,6 +22,10 @@ Call = Callable[..., Any]
     net(..., features=levels, encoder_only=True) -> maps [B, C, R, R] of the encoder, one for each level
     net(..., features=levels, decoder_gradient=False) -> (D without gradient, maps with gradient)
 """
+
+
+NEAR = 0.01
+"""Greatest relative distance of a noise level from one that a network knows."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,9 @@ class DenoiserParts:
         maps: what its encoder gives, from the finest level to the coarsest.
         multiply_adds: of one call on one sample.
         encoder_multiply_adds: of its encoder alone.
+        empty: of a network that is told texts: the embedding of the empty one, float[L, D]; batches hold `text`.
+        noise_levels: those that it was trained on, ascending; None: any.
+        pretrained: makes the teacher with its weights, where they are not a run's.
     """
 
     build: Callable[[], nn.Module]
@@ -49,6 +58,9 @@ class DenoiserParts:
     maps: Sequence[FeatureMap]
     multiply_adds: int = 0
     encoder_multiply_adds: int = 0
+    empty: Tensor | None = None
+    noise_levels: tuple[float, ...] | None = None
+    pretrained: Callable[[], nn.Module] | None = None
 
     def chosen(self, levels: Sequence[int] | None) -> list[int]:
         """The levels that the discriminator looks at; None: the coarsest.
@@ -66,11 +78,13 @@ class DenoiserParts:
         return found
 
     def labels(self, batch: Batch) -> Tensor | None:
-        """One-hot classes of a batch, float32[B, classes]; None where the network is told none.
+        """One-hot classes of a batch, float32[B, classes], or texts [B, L, D]; None where the network is told none.
 
         Raises:
-            ConfigError: the data has no classes.
+            ConfigError: the data has no classes, or no texts of this form.
         """
+        if self.empty is not None:
+            return self._texts(batch)
         if not self.classes:
             return None
         if "label" not in batch:
@@ -80,6 +94,49 @@ class DenoiserParts:
                 "take the data that the teacher was trained on",
             )
         return F.one_hot(batch["label"].long(), self.classes).float()
+
+    def adapters(self, rank: int, alpha: float, layers: Sequence[str]) -> Adapters:
+        """Changes of low rank to a network of this kind. Raises ConfigError: see `Adapters`."""
+        with torch.device("meta"):
+            template = self.build()
+        return Adapters(template, rank, alpha, layers)
+
+    @property
+    def guidable(self) -> bool:
+        """Whether it is told something that guidance can leave out."""
+        return self.classes > 0 or self.empty is not None
+
+    def unconditional(self, labels: Tensor) -> Tensor:
+        """In place of `labels`: what the network is told where it is told nothing."""
+        return torch.zeros_like(labels) if self.empty is None else self.empty.to(labels).expand_as(labels)
+
+    def _texts(self, batch: Batch) -> Tensor:
+        assert self.empty is not None
+        found = batch.get("text")
+        if found is None or found.shape[1:] != self.empty.shape:
+            seen = "none" if found is None else f"embeddings of shape {[*found.shape]}"
+            raise ConfigError(
+                f"a teacher that is told texts, and a batch with {seen}",
+                f"embeddings of shape [B, {', '.join(map(str, self.empty.shape))}] under the name text",
+                "compute them with the model's own text encoder",
+            )
+        return found.float()
+
+    def check_levels(self, levels: Sequence[float]) -> None:
+        """Refuse noise levels of a student that the network was not trained on.
+
+        Raises:
+            ConfigError: see above.
+        """
+        known = torch.tensor(self.noise_levels or (), dtype=torch.float64)
+        for level in levels if self.noise_levels else ():
+            nearest = float(known[(known.log() - math.log(level)).abs().argmin()])
+            if abs(math.log(level / nearest)) > NEAR:
+                raise ConfigError(
+                    f"a student that is called at noise {level:g}",
+                    f"noise of the teacher's schedule, {float(known[0]):.4g} to {float(known[-1]):.6g}",
+                    f"take {nearest:.6g} in method.student_sigma or method.steps.levels",
+                )
 
 
 @torch.no_grad()

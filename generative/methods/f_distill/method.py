@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -11,22 +11,27 @@ import torch
 from torch import Tensor, nn
 
 from generative.method import Batch, Context, Loss, Mean, Networks, NetworkSpec, Update
+from generative.methods.f_distill.backbone import FAKE, HEADS, JointCritic, Views
 from generative.methods.f_distill.config import FDistillConfig
+from generative.methods.f_distill.costs import step_multiply_adds
 from generative.methods.f_distill.critic import (
     Noised,
+    Trial,
     discriminator_loss,
     draw_noised,
     fake_score_loss,
+    joint_loss,
+    real_samples,
     student_samples,
     sum_of_valid,
 )
-from generative.methods.f_distill.denoiser import DenoiserParts, without_class
+from generative.methods.f_distill.denoiser import DenoiserParts
 from generative.methods.f_distill.divergences import DIVERGENCES, Divergence, alpha_divergence
-from generative.methods.f_distill.losses import distribution_matching, gan_generator, guided
+from generative.methods.f_distill.losses import distribution_matching, gan_generator
 from generative.methods.f_distill.ratio import RatioWeights
-from generative.methods.f_distill.sampler import OneStepSampler, one_step
+from generative.methods.f_distill.sampler import Steps, StudentSampler, training_samples
 from generative.methods.f_distill.teacher_sampler import TeacherSampler
-from generative.methods.f_distill.times import TimeGrid, noised
+from generative.methods.f_distill.times import TimeGrid
 from generative.nets.feature_heads import UnetHeads
 
 TEACHER = "network:teacher"
@@ -55,6 +60,7 @@ class FDistill:
 
     def __post_init__(self) -> None:
         self.parts.chosen(self.config.levels)
+        self.parts.check_levels(Steps.of(self.config, self.parts).levels)
 
     @cached_property
     def divergence(self) -> Divergence:
@@ -81,9 +87,16 @@ class FDistill:
         """Of the teacher's encoder that the discriminator looks at."""
         return self.parts.chosen(self.config.levels)
 
+    @cached_property
+    def views(self) -> Views:
+        """How the networks are asked."""
+        return Views(self.config, self.parts, self.levels, self.judged)
+
     def grid(self, first: int, last: int) -> TimeGrid:
         """Times of which those with indices first .. last are drawn."""
-        time = self.config.time
+        time, known = self.config.time, self.parts.noise_levels
+        if known:
+            return TimeGrid(known[0], known[-1], time.rho, len(known), first, last, known)
         return TimeGrid(time.sigma_min, time.sigma_max, time.rho, time.size, first, last)
 
     @cached_property
@@ -109,13 +122,29 @@ class FDistill:
         found = {
             "student": NetworkSpec(
                 build, ema=tuple(config.ema), ema_ramp=config.ema_ramp, init_from=config.init_from or TEACHER
-            ),
-            "fake": NetworkSpec(build, init_from=config.init_from or TEACHER),
-            "teacher": NetworkSpec(build, trainable=False, init_from=teacher),
+            )
         }
+        frozen = {"teacher": NetworkSpec(self.parts.pretrained or build, trainable=False, init_from=teacher)}
+        # Adapters start as the teacher by changing nothing.
+        fake = TEACHER if config.lora is None else None
+        if self.views.joint:
+            critic = NetworkSpec(self._critic, init_from=fake, init_part=fake and FAKE, clip_parts=(FAKE, HEADS))
+            if config.init_from and config.init_heads:
+                critic = replace(critic, init_from=config.init_from, init_part=None)
+            elif config.init_from:
+                critic = replace(critic, init_from=named(config.init_from, FAKE), init_part=FAKE)
+            return found | {"critic": critic} | frozen
+        found |= {FAKE: NetworkSpec(self._fake, init_from=config.init_from or fake)} | frozen
         if self.judged:
-            found["discriminator"] = NetworkSpec(self._heads, init_from=config.init_from)
+            found["discriminator"] = NetworkSpec(self._heads, init_from=config.init_from if config.init_heads else None)
         return found
+
+    def _fake(self) -> nn.Module:
+        lora = self.config.lora
+        return self.parts.build() if lora is None else self.parts.adapters(lora.rank, lora.alpha, lora.layers)
+
+    def _critic(self) -> JointCritic:
+        return JointCritic(self._fake(), self._heads(), self.levels, self.config.backbone == "fake")
 
     def _heads(self) -> UnetHeads:
         maps = [self.parts.maps[level] for level in self.levels]
@@ -125,10 +154,14 @@ class FDistill:
         """The critic first, so that a fresh discriminator is not believed at once."""
         repeats = self.config.critic_updates
         student = Update("student", trains="student", coupled=self.weighted)
-        fake = Update("fake_score", trains="fake", repeats=repeats)
+        # The memory of calibration cannot be put together from micro-batches.
+        follows = self.weighted and self.config.ratio.recalibration is not None
+        if self.views.joint:
+            return [Update("critic", trains="critic", repeats=repeats, coupled=follows), student]
+        fake = Update("fake_score", trains=FAKE, repeats=repeats)
         if not self.judged:
             return [fake, student]
-        return [fake, Update("discriminator", trains="discriminator", repeats=repeats), student]
+        return [fake, Update("discriminator", trains="discriminator", repeats=repeats, coupled=follows), student]
 
     def divisor(self, update: Update, batch: Batch, context: Context) -> Tensor:
         """Number of samples."""
@@ -138,38 +171,33 @@ class FDistill:
         """Sum over samples of the loss of the network that is trained."""
         if update.trains == "student":
             return self._student_loss(nets, batch, context)
-        labels, valid, ids = self.parts.labels(batch), batch["valid"], batch["sample_id"]
+        labels, valid = self.parts.labels(batch), batch["valid"]
         fake = student_samples(self.config, self.parts, self.critic_times, nets, batch, context)
-        if update.trains == "fake":
-            return fake_score_loss(self.config, nets, fake, labels, valid)
-        x = batch["sample"].float()
-        if self.config.time.real == "shared":
-            real = Noised(x, fake.noise, fake.t, noised(x, fake.noise, fake.t))
-        else:
-            real = draw_noised(x, self.critic_times, context, ids, "real")
-        small = context.streams.normal("r1", ids, self.parts.shape) if self.config.r1.weight else None
-        edges = self.weights.edges
-        return discriminator_loss(self.config, self.levels, edges, nets, fake, real, labels, valid, small)
+        if update.trains == FAKE:
+            return fake_score_loss(self.views, nets, fake, labels, valid)
+        real = real_samples(self.critic_times, batch, context, fake, self.config.time.real == "shared")
+        weight = self.config.r1.weight
+        small = context.streams.normal("r1", batch["sample_id"], self.parts.shape) if weight else None
+        trial = Trial(fake, real, labels, valid, small, self.weights, context)
+        return (joint_loss if self.views.joint else discriminator_loss)(self.views, nets, trial)
 
     def _student_loss(self, nets: Networks, batch: Batch, context: Context) -> Loss:
         """Distribution matching with weights h, and lambda_G times the adversarial loss."""
-        ids, labels = batch["sample_id"], self.parts.labels(batch)
-        x = one_step(nets["student"], context.streams, ids, self.parts, self.config.student_sigma, labels)
-        drawn = draw_noised(x, self.matching_times, context, ids, "fake")
-        return self.matching(nets, drawn, labels, batch["valid"], context)
+        x = training_samples(self.config, self.parts, nets["student"], batch, context)
+        drawn = draw_noised(x, self.matching_times, context, batch["sample_id"], "fake")
+        return self.matching(nets, drawn, self.parts.labels(batch), batch["valid"], context)
 
     def matching(self, nets: Networks, drawn: Noised, labels: Tensor | None, valid: Tensor, context: Context) -> Loss:
         """The student's loss on noised samples of it, summed over valid rows."""
         config = self.config
-        with torch.no_grad():
-            fake = nets["fake"](drawn.x_t.detach(), drawn.t, labels)
-        teacher, logits = self._teacher(nets, drawn, labels)
+        found_by = self.views.estimates(nets, drawn.x_t, drawn.t, labels)
+        logits = found_by.logits
         h, state, metrics = None, None, {}
         if self.weighted:
             assert logits is not None
             found = self.weights(logits, drawn.t, valid, context.state, context.collectives)
             h, state, metrics = found.h, found.state, dict(found.metrics)
-        losses = distribution_matching(drawn.x, teacher, fake, h)
+        losses = distribution_matching(drawn.x, found_by.teacher, found_by.fake, h)
         metrics["matching"] = Mean.of(losses.detach(), valid)
         if config.gan_weight and logits is not None:
             adversarial = gan_generator(logits)
@@ -177,35 +205,15 @@ class FDistill:
             losses = losses + config.gan_weight * adversarial
         return Loss(sum_of_valid(losses, valid), metrics, state)
 
-    def _teacher(self, nets: Networks, drawn: Noised, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The teacher's estimate without gradient, guided, and the logits of what its encoder saw on the way.
-
-        The adversarial loss goes back through heads and encoder into the student's samples, so that these activations
-        are kept; those of the decoder are not.
-        """
-        through = torch.is_grad_enabled() and self.config.gan_weight > 0
-        with torch.set_grad_enabled(through):
-            if self.judged:
-                estimate, features = nets["teacher"](
-                    drawn.x_t, drawn.t, labels, features=self.levels, decoder_gradient=False
-                )
-                logits = nets["discriminator"](features)
-            else:
-                estimate, logits = nets["teacher"](drawn.x_t, drawn.t, labels), None
-        if self.config.guidance != 1.0 and labels is not None:
-            unguided = without_class(nets["teacher"], drawn.x_t.detach(), drawn.t)
-            estimate = guided(estimate, unguided, self.config.guidance)
-        return estimate.detach(), logits
-
     def state(self) -> Mapping[str, Tensor]:
         """Mean ratios of the bins of times, where samples have weights."""
         return self.weights.first() if self.weighted else {}
 
-    def sampler(self, nets: Networks) -> OneStepSampler:
-        """One call of the student."""
+    def sampler(self, nets: Networks) -> StudentSampler:
+        """As many calls of the student as it has steps."""
         student = nets["student"]
         assert isinstance(student, nn.Module)
-        return OneStepSampler(student, self.parts, self.config.student_sigma)
+        return StudentSampler(student, self.parts, tuple(Steps.of(self.config, self.parts).levels))
 
     def companion(self, nets: Networks) -> tuple[str, TeacherSampler]:
         """The teacher, to be seen beside the student from the same noise; who draws, in words, and how."""
@@ -216,21 +224,17 @@ class FDistill:
         return f"teacher ({drawn.calls} calls)", drawn
 
     def flops(self, batch: Batch) -> int:
-        """Of one step, two for each multiply-add: backward is twice the forward, once where only inputs take gradients.
-
-        Critic: student 1, fake score 3; student 1, encoder 2 (3 with R1). Student: 3, fake score 1, teacher 1, once
-        more with guidance, and back through its encoder.
-        """
-        net, encoder, config = self.parts.multiply_adds, self.parts.encoder_multiply_adds, self.config
-        heads = self._head_multiply_adds if self.judged else 0
-        passes = 2 + (config.r1.weight > 0)
-        through = config.gan_weight > 0
-        guidance = config.guidance != 1.0 and self.parts.classes > 0
-        critic = 4 * net + ((net + passes * (encoder + 3 * heads)) if self.judged else 0)
-        student = (5 + guidance) * net + heads + through * (encoder + heads)
-        return 2 * (config.critic_updates * critic + student) * len(batch["sample"])
+        """Of one step on the samples of `batch`, two for each multiply-add; see `costs`."""
+        return round(2 * step_multiply_adds(self.views, self._head_multiply_adds) * len(batch["sample"]))
 
     @cached_property
     def _head_multiply_adds(self) -> int:
+        if not self.judged:
+            return 0
         with torch.device("meta"):
             return self._heads().multiply_adds()
+
+
+def named(source: str, network: str) -> str:
+    """A source with the name of the network in it, unless it has one."""
+    return source if "#" in source else f"{source}#{network}"

@@ -80,13 +80,16 @@ def _fastgen(every: int, decay: float, **settings: Any) -> dict[str, Any]:
 
 
 def _dmd2(gan_weight: float, critic_updates: int = 5, **settings: Any) -> dict[str, Any]:
-    """DMD2: reverse KL, [20, 980] of 1000 times, no averages."""
+    """DMD2: reverse KL, [20, 980] of 1000 times, no averages, one network for fake score and discriminator."""
     time = {"first": 20, "last": 980, "critic_first": 0, "critic_last": 999}
     method = {"divergence": "rkl", "gan_weight": gan_weight, "critic_updates": critic_updates, "ema": []}
-    return method | {"time": time} | settings
+    return method | {"time": time, "backbone": "fake"} | settings
 
 
 CIFAR10_LEVELS, IMAGENET64_LEVELS, SD15_LEVELS, SDXL_LEVELS = [0, 1, 2], [3], [4], [3]
+
+SD15_SIGMA = 14.6146
+"""Noise over signal at the last step of Stable Diffusion's schedule, sqrt(1 / alpha^2 - 1)."""
 
 PRESETS: Mapping[str, Preset] = {
     "default": Preset(),
@@ -100,6 +103,7 @@ PRESETS: Mapping[str, Preset] = {
     "paper_sd15": Preset(
         {
             "levels": SD15_LEVELS,
+            "student_sigma": SD15_SIGMA,
             "gan_weight": 1e-3,
             "critic_updates": 10,
             "guidance": 1.75,
@@ -115,7 +119,7 @@ PRESETS: Mapping[str, Preset] = {
         _fastgen(5, 0.5, gan_weight=3e-3, levels=IMAGENET64_LEVELS), PublishedTraining(2e-6, 512, 600_000)
     ),
     "fastgen_sd15": Preset(
-        _fastgen(10, 0.0, gan_weight=1e-3, guidance=1.75, levels=SD15_LEVELS),
+        _fastgen(10, 0.0, gan_weight=1e-3, guidance=1.75, levels=SD15_LEVELS, student_sigma=SD15_SIGMA),
         PublishedTraining(1e-5, 2048, 100_000, precision="bf16"),
     ),
     "fastgen_sdxl": Preset(
@@ -127,16 +131,21 @@ PRESETS: Mapping[str, Preset] = {
         _dmd2(3e-3, levels=IMAGENET64_LEVELS), PublishedTraining(2e-6, 280, 200_000, True, "bf16")
     ),
     "dmd2_imagenet64_fine_tuning": Preset(
-        _dmd2(3e-3, levels=IMAGENET64_LEVELS), PublishedTraining(5e-7, 280, 140_000, True, "bf16")
+        _dmd2(3e-3, levels=IMAGENET64_LEVELS, init_heads=False), PublishedTraining(5e-7, 280, 140_000, True, "bf16")
     ),
     "dmd2_sd15": Preset(
-        _dmd2(0.0, 10, guidance=1.75, levels=SD15_LEVELS), PublishedTraining(1e-5, 2048, 40_000, True, "bf16")
+        _dmd2(0.0, 10, fake_weight="eps", guidance=1.75, levels=SD15_LEVELS, student_sigma=SD15_SIGMA),
+        PublishedTraining(1e-5, 2048, 40_000, True, "bf16"),
     ),
     "dmd2_sd15_fine_tuning": Preset(
-        _dmd2(1e-3, 10, guidance=1.75, levels=SD15_LEVELS), PublishedTraining(5e-7, 2048, 5_000, True, "bf16")
+        _dmd2(
+            1e-3, 10, fake_weight="eps", guidance=1.75, levels=SD15_LEVELS, student_sigma=SD15_SIGMA, init_heads=False
+        ),
+        PublishedTraining(5e-7, 2048, 5_000, True, "bf16"),
     ),
     "dmd2_sdxl": Preset(
-        _dmd2(5e-3, guidance=8.0, levels=SDXL_LEVELS), PublishedTraining(None, 128, None, True, "bf16")
+        _dmd2(5e-3, fake_weight="eps", guidance=8.0, levels=SDXL_LEVELS),
+        PublishedTraining(None, 128, None, True, "bf16"),
     ),
 }
 """DMD2's fine-tuning continues a first stage without the adversarial loss (`init_from`)."""

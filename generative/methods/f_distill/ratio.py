@@ -13,19 +13,20 @@ outcome of the first. Shapes: B samples of this rank, K heads, n bins.
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from generative.method import Collectives, Mean
+from generative.method import Collectives, Context, Mean
+from generative.methods.f_distill.calibration import FITS, Recalibration
 from generative.methods.f_distill.config import RatioConfig
 from generative.methods.f_distill.divergences import Divergence
+from generative.methods.f_distill.logits import by_bin, density_ratio, joint_logit
 from generative.nets.precision import wide
 
-LARGEST_LOGIT = 10.0
 SMALLEST = 1e-6
 """Added to every divisor, as released."""
 
@@ -67,11 +68,34 @@ class RatioWeights:
     divergence: Divergence
     edges: Tensor
 
+    @cached_property
+    def recalibration(self) -> Recalibration | None:
+        """What corrects the logits first."""
+        config = self.config.recalibration
+        return None if config is None else Recalibration(config, self.edges)
+
+    def follow(
+        self, logits: Sequence[Tensor], t: Sequence[Tensor], valid: Tensor, context: Context
+    ) -> dict[str, Tensor]:
+        """The memory after a batch of the discriminator, before it is trained on it; empty without recalibration.
+
+        Args:
+            logits: [B, K] of the student's samples and of real ones.
+            t: float64[B], their times.
+            valid: bool[B], of both.
+            context: of the update.
+        """
+        if self.recalibration is None or FITS not in context.state:  # reverse KL asks for no ratio
+            return {}
+        fake, real = ((joint_logit(each, self.config), at) for each, at in zip(logits, t, strict=True))
+        return self.recalibration.follow(real, fake, valid, context.state, context.collectives)
+
     def first(self) -> dict[str, Tensor]:
         """The memory at the start: `ratio_means` float64[n], all 1, what waits to renew them, and whether the last
         update fell back, so that a person is told once.
         """
         told = {"ratio_fallback": torch.zeros((), dtype=torch.float64)}
+        told |= self.recalibration.first() if self.recalibration is not None else {}
         if not self.config.normalise:
             return told
         empty = torch.zeros(len(self.edges) + 1, dtype=torch.float64)
@@ -94,17 +118,18 @@ class RatioWeights:
         bins = torch.bucketize(t.double(), self.edges.to(t.device), right=True)
         finite = logits.isfinite().all(1)
         # A logit that is not a number must not reach the memory; the weights fall back to 1 on all ranks.
-        ratios = torch.where(finite, density_ratio(logits, self.config), 1.0)
+        logit = joint_logit(logits, self.config)
+        if self.recalibration is not None:
+            logit = self.recalibration(logit, t, state)
+        ratios = torch.where(finite, density_ratio(logit, self.config), 1.0)
         broken = (~finite & valid).sum().double()
-        sums = collectives.sum(
-            torch.cat([_by_bin(counted, bins, n), _by_bin(ratios * counted, bins, n), broken.view(1)])
-        )
+        sums = collectives.sum(torch.cat([by_bin(counted, bins, n), by_bin(ratios * counted, bins, n), broken.view(1)]))
         counts, totals, broken = sums[:n], sums[n : 2 * n], sums[-1]
         after = self._renewed(state, counts, totals) if self.config.normalise else {}
         normal = ratios / (after["ratio_means"][bins] + SMALLEST) if self.config.normalise else ratios
         h = self.divergence.h(normal)
         spread = collectives.sum(
-            torch.cat([_by_bin(h * counted, bins, n), _by_bin(h.square() * counted, bins, n)]).view(2, n)
+            torch.cat([by_bin(h * counted, bins, n), by_bin(h.square() * counted, bins, n)]).view(2, n)
         )
         number = counts.sum()
         ess = effective(spread[0].sum(), spread[1].sum(), number)
@@ -121,7 +146,7 @@ class RatioWeights:
         after["ratio_fallback"] = torch.full_like(ess, fallen_back)
         metrics = {
             "ratio": Mean((ratios * counted).sum(), counted.sum()),
-            "ratio_by_time": Mean(_by_bin(ratios * counted, bins, n), _by_bin(counted, bins, n)),
+            "ratio_by_time": Mean(by_bin(ratios * counted, bins, n), by_bin(counted, bins, n)),
             **_of_global("ess", ess, collectives),
             **_of_global("ess_by_time", effective(spread[0], spread[1], counts), collectives, counts > 0),
             **_of_global("weight_fallback", torch.full_like(ess, fallen_back), collectives),
@@ -149,49 +174,9 @@ class RatioWeights:
         return f"the effective sample size is {ess:.3g} of the batch, less than minimum_ess={self.config.minimum_ess}"
 
 
-def density_ratio(logits: Tensor, config: RatioConfig) -> Tensor:
-    """r = exp(l) within the bounds, float64[B], of logits [B, K]: geometric or arithmetic mean over heads."""
-    wide_logits = logits.detach().double()
-    if config.heads == "geometric":
-        logit = wide_logits.mean(1)
-    else:
-        logit = wide_logits.logsumexp(1) - math.log(logits.shape[1])
-    return logit.clamp(-LARGEST_LOGIT, LARGEST_LOGIT).exp().clamp(config.lower, config.upper)
-
-
 def effective(total: Tensor, squares: Tensor, count: Tensor) -> Tensor:
     """(sum h)^2 / (n sum h^2), from 1/n (one sample has all the weight) to 1 (all the same); 1 where there are none."""
     return torch.where(squares > 0, total.square() / (count * squares).clamp(min=1e-300), torch.ones_like(total))
-
-
-@torch.no_grad()
-def auc_by_time(
-    real_logits: Tensor, fake_logits: Tensor, real_t: Tensor, fake_t: Tensor, edges: Tensor, valid: Tensor
-) -> Mean:
-    """How well the discriminator orders real above fake samples in each bin of times: float64[n] as a mean over pairs.
-
-    1/2: it sees no difference; 1: it never errs (then ratios are at their bounds and the weights tell little). Pairs
-    are those within this rank's batch.
-
-    Args:
-        real_logits: [B, K] of noised real samples.
-        fake_logits: [B, K] of noised samples of the student.
-        real_t: float64[B], times of the real ones.
-        fake_t: float64[B], times of the student's.
-        edges: float64[n - 1], inner borders of the bins.
-        valid: bool[B], of both.
-    """
-    n, edges = len(edges) + 1, edges.to(real_t.device)
-    bins = [torch.bucketize(t.double(), edges, right=True) for t in (real_t, fake_t)]
-    difference = real_logits.detach().double().mean(1)[:, None] - fake_logits.detach().double().mean(1)
-    paired = (bins[0][:, None] == bins[1]) & valid[:, None] & valid
-    wins = (difference.sign() + 1) / 2 * paired
-    return Mean(_by_bin(wins.sum(1), bins[0], n), _by_bin(paired.double().sum(1), bins[0], n))
-
-
-def _by_bin(values: Tensor, bins: Tensor, n: int) -> Tensor:
-    """Sums of float64[B] over the samples of each bin, float64[n]."""
-    return torch.zeros(n, dtype=torch.float64, device=values.device).index_add_(0, bins, values.double())
 
 
 def _of_global(name: str, value: Tensor, collectives: Collectives, there: Tensor | None = None) -> dict[str, Mean]:

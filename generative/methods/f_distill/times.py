@@ -27,6 +27,7 @@ class TimeGrid:
         size: n, at least 2.
         first: lowest index that is drawn (2 in the released f-distill, 20 in DMD2).
         last: highest index that is drawn, included (998; 980 in DMD2).
+        table: the times themselves, `size` of them, ascending, of a teacher that knows no others; (): the formula's.
 
     Raises:
         ConfigError: bounds that leave no grid, or no index to draw.
@@ -38,6 +39,7 @@ class TimeGrid:
     size: int = 1000
     first: int = 2
     last: int = 998
+    table: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max:
@@ -56,6 +58,8 @@ class TimeGrid:
     @cached_property
     def sigmas(self) -> Tensor:
         """The grid, float64[n], on the CPU."""
+        if self.table:
+            return torch.tensor(self.table, dtype=torch.float64)
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
         places = torch.arange(self.size, dtype=torch.float64) / (self.size - 1)
         sigmas: Tensor = (low + places * (high - low)) ** self.rho
@@ -67,7 +71,9 @@ class TimeGrid:
         return self.sigmas.to(index.device)[index]
 
     def linear_edges(self, bins: int) -> Tensor:
-        """Inner borders of bins of equal width in t, float64[bins - 1] (released code)."""
+        """Inner borders of bins of equal width in t, float64[bins - 1] (released code); in the index of a table."""
+        if self.table:
+            return self.quantile_edges(bins)
         return torch.linspace(self.sigma_min, self.sigma_max, bins + 1, dtype=torch.float64)[1:-1]
 
     def quantile_edges(self, bins: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -44,6 +44,7 @@ class Engine:
     schedule: ScheduleConfig | None = None
     peak_lr: float = 0.0
     clip_norm: float | None = None
+    clip_parts: tuple[str, ...] = ()
     planned_updates: int = 1
     updates: int = 0
     emas: list[Ema] = field(default_factory=list)
@@ -96,20 +97,32 @@ class Engine:
 
     def gradient_norm(self) -> float:
         """2-norm of the gradient over the whole network (NaN or inf if it is not finite)."""
-        gradients = [p.grad for p in self._trained.values() if p.grad is not None]
-        self._norm = nn.utils.get_total_norm(gradients, foreach=True)
+        self._norm = self._norm_of(self._trained.values())
         return float(self._norm)
+
+    def _norm_of(self, parameters: Iterable[nn.Parameter]) -> Tensor:
+        """2-norm of the gradients that there are, over all ranks."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        return nn.utils.get_total_norm(gradients, foreach=True)
 
     def step(self, lr_factor: float) -> float:
         """Clip to `clip_norm` and step, after `gradient_norm`; returns the scheduled learning rate it stepped with."""
         if self.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(self._trained.values(), self.clip_norm, self._norm, foreach=True)
+            self._clip(self.clip_norm)
         lr = self.set_lr(lr_factor)
         assert self.optimizer is not None
         self.optimizer.step()
         self.updates += 1
         self.discard()
         return lr
+
+    def _clip(self, largest: float) -> None:
+        """Each of `clip_parts` by the norm of its own gradient, or the whole by that of all."""
+        if not self.clip_parts:
+            nn.utils.clip_grads_with_norm_(self._trained.values(), largest, self._norm, foreach=True)
+        for part in self.clip_parts:
+            inside = [parameter for name, parameter in self._trained.items() if name.startswith(f"{part}.")]
+            nn.utils.clip_grads_with_norm_(inside, largest, self._norm_of(inside), foreach=True)
 
     def discard(self) -> None:
         """Forget the gradients."""

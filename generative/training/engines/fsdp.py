@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.distributed as dist
@@ -97,12 +97,10 @@ class ShardedEngine(Engine):
         self.module.set_requires_gradient_sync(last)  # type: ignore[operator]
         yield
 
-    def gradient_norm(self) -> float:
+    def _norm_of(self, parameters: Iterable[nn.Parameter]) -> Tensor:
         """2-norm over the shards of all ranks."""
-        super().gradient_norm()
-        if isinstance(self._norm, DTensor):
-            self._norm = self._norm.full_tensor()
-        return float(self._norm)
+        norm = super()._norm_of(parameters)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def weights(self) -> dict[str, Entry]:
         """The rows of this rank."""

@@ -195,3 +195,52 @@ def test_a_shared_parameter_is_kept_once_and_found_under_all_its_names(tmp_path)
     for names in (["out.weight"], ["into.weight", "out.weight"]):
         load_weights(module, dict.fromkeys(names, torch.eye(3)), "here")
         assert torch.equal(module.into.weight, torch.eye(3))
+
+
+class Pair(nn.Module):
+    """Two networks in one module."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = Net(), nn.Linear(3, 1)
+
+    def forward(self, x):
+        return self.left(x) + 100 * self.right(x)[:, 0]
+
+
+@dataclass(frozen=True)
+class Joined(Regression):
+    def networks(self):
+        pair = NetworkSpec(Pair, init_from="network:base", init_part="left", clip_parts=("left", "right"))
+        return {"base": NetworkSpec(Net, trainable=False), "net": pair}
+
+
+def test_a_part_of_a_network_starts_elsewhere():
+    check(Joined())
+    engines, _ = build_engines(Joined(), TrainConfig(steps=3, seed=3), 3, Backend())
+    fresh = {name: spec.build() for name, spec in Joined().networks().items()}
+    pair, base = engines["net"].module, engines["base"].module
+    for name, tensor in base.state_dict().items():
+        assert torch.equal(pair.state_dict()[f"left.{name}"], tensor)
+    assert pair.right.weight.shape == fresh["net"].right.weight.shape
+    # A source that the configuration names fills the whole network.
+    with pytest.raises(CheckpointError, match=r"left\.first\.bias"):
+        check(Joined(), networks={"net": NetworkTraining(init_from="network:base")})
+
+
+def test_parts_are_clipped_each_by_its_own_norm():
+    engines, _ = build_engines(Joined(), TrainConfig(steps=3, optimizer=OptimizerConfig(clip_norm=0.5)), 3, Backend())
+    engine = engines["net"]
+    engine.module(torch.ones(4, 3)).sum().backward()
+    parts = {part: dict(engine.module.get_submodule(part).named_parameters()) for part in ("left", "right")}
+    before = {part: [p.grad.clone() for p in inside.values()] for part, inside in parts.items()}
+    whole = engine.gradient_norm()
+    norms = {part: torch.nn.utils.get_total_norm(gradients) for part, gradients in before.items()}
+    assert whole == pytest.approx(float(sum(norm**2 for norm in norms.values()) ** 0.5))
+    engine.optimizer.step = lambda: None
+    engine.optimizer.zero_grad = lambda set_to_none: None
+    engine.step(1.0)
+    for part, inside in parts.items():
+        assert norms[part] > 0.5
+        for parameter, old in zip(inside.values(), before[part], strict=True):
+            torch.testing.assert_close(parameter.grad, old * 0.5 / norms[part], rtol=1e-4, atol=1e-7)

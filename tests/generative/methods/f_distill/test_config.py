@@ -45,6 +45,10 @@ def test_released_details() -> None:
     assert (found.ratio.decay, found.ratio.binning, found.ratio.minimum_count) == (0.5, "linear", 1)
     assert found.ema == pytest.approx([0.9995, 0.99975, 0.998], abs=1e-5)
     assert FDistillConfig(preset="fastgen_cifar10").ratio.decay == 0.0
+    for name in ("paper_sd15", "fastgen_sd15", "dmd2_sd15", "dmd2_sd15_fine_tuning"):
+        assert FDistillConfig(preset=name).student_sigma == 14.6146
+    assert {n for n in PRESETS if FDistillConfig(preset=n).backbone == "fake"} == {n for n in PRESETS if "dmd2" in n}
+    assert FDistillConfig(preset="dmd2_sd15").fake_weight == "eps"
     dmd2 = FDistillConfig(preset="dmd2_imagenet64").time
     assert (dmd2.first, dmd2.last, dmd2.critic_range) == (20, 980, (0, 999))
     assert TimeConfig().critic_range == (2, 998)

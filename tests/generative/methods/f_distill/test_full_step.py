@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from generative.method import Alone, Context, Loss
+from generative.methods.f_distill.backbone import JointCritic
 from generative.methods.f_distill.config import FDistillConfig
-from generative.methods.f_distill.critic import Noised, discriminator_loss, fake_score_loss
+from generative.methods.f_distill.critic import Noised, Trial, discriminator_loss, fake_score_loss, joint_loss
 from generative.methods.f_distill.denoiser import DenoiserParts, FeatureMap
 from generative.methods.f_distill.method import FDistill
 from generative.nets.edm_config import SongConfig
@@ -131,10 +132,9 @@ def test_critic_with_its_gradients(golden: dict[str, Tensor]) -> None:
     real_t = (golden["in.real"].double() + t[:, None, None, None] * eps.double()).float()
     real = Noised(golden["in.real"], eps, t, real_t)
     method = method_of()
-    score = fake_score_loss(CONFIG, nets, fake, labels, EVERYONE)
-    judged = discriminator_loss(
-        CONFIG, [0], method.weights.edges, nets, fake, real, labels, EVERYONE, golden["in.r1_noise"]
-    )
+    score = fake_score_loss(method.views, nets, fake, labels, EVERYONE)
+    trial = Trial(fake, real, labels, EVERYONE, golden["in.r1_noise"], method.weights, context_of(method))
+    judged = discriminator_loss(method.views, nets, trial)
     assert float(score.value.detach()) / COUNT == scalar(golden, "critic.fake_score_loss")
     assert told(judged)["gan"] == scalar(golden, "critic.gan_loss_disc")
     assert told(judged)["r1"] == scalar(golden, "critic.gan_loss_ar1")
@@ -145,3 +145,11 @@ def test_critic_with_its_gradients(golden: dict[str, Tensor]) -> None:
         norm = torch.nn.utils.get_total_norm([p.grad for p in nets[name].parameters() if p.grad is not None])
         assert float(norm) == pytest.approx(float(golden[f"critic.grad_norm_{key}"]), rel=1e-3)
     assert all(parameter.grad is None for parameter in nets["teacher"].parameters())
+    together = FDistill(CONFIG.model_copy(update={"critic": "joint", "joint_weight": 1.0}), method.parts)
+    critic = JointCritic(network(golden, "fake_score"), heads(golden), [0], coupled=False)
+    both = joint_loss(together.views, {"teacher": nets["teacher"], "critic": critic}, trial)
+    assert float(both.value.detach()) / COUNT == scalar(golden, "critic.total_loss")
+    (both.value / COUNT).backward()
+    for part, key in ((critic.fake, "fake"), (critic.heads, "disc")):
+        norm = torch.nn.utils.get_total_norm([p.grad for p in part.parameters() if p.grad is not None])
+        assert float(norm) == pytest.approx(float(golden[f"critic.grad_norm_{key}"]), rel=1e-3)

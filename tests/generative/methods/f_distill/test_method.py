@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,59 +12,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from generative.data.loader import Loader
 from generative.errors import ConfigError
-from generative.method import Alone, Collectives, Context, Loss
-from generative.methods.f_distill.config import FDistillConfig
+from generative.method import Collectives, Loss
 from generative.methods.f_distill.divergences import divergence_of
 from generative.methods.f_distill.method import FDistill
 from generative.randomness import Streams
 from generative.training.backend import Backend
 from generative.training.config import TrainConfig
 from generative.training.trainer import Trainer
+from tests.generative.methods.f_distill.cases import batch_of, loss_of, method_of, nets_of
+from tests.generative.methods.f_distill.images import Images
 from tests.generative.methods.f_distill.tiny import CLASSES, PARTS, SHAPE
 from tests.support.ranks import together
-
-SMALL: dict[str, Any] = {"critic_updates": 2, "ratio": {"bins": 2}, "levels": [0, 1], "gan_weight": 0.1}
-
-
-def method_of(**settings: Any) -> FDistill:
-    return FDistill(FDistillConfig.model_validate(SMALL | settings), PARTS)
-
-
-def nets_of(method: FDistill) -> dict[str, nn.Module]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return {name: spec.build() for name, spec in method.networks().items()}
-
-
-def batch_of(count: int, first: int = 0, padding: int = 0) -> dict[str, Tensor]:
-    ids = torch.arange(first, first + count)
-    sample = torch.stack([torch.rand(SHAPE, generator=torch.Generator().manual_seed(int(i))) for i in ids]) * 2 - 1
-    batch = {"sample": sample, "label": ids % CLASSES, "sample_id": ids, "position": ids, "valid": ids >= 0}
-    if not padding:
-        return batch
-    wild = {
-        key: torch.cat([value, value[:1].repeat(padding, *[1] * (value.dim() - 1))]) for key, value in batch.items()
-    }
-    wild["valid"][count:] = False
-    wild["sample_id"][count:] = 10**6
-    wild["sample"][count:] = 50.0
-    return wild
-
-
-def loss_of(
-    method: FDistill,
-    nets: dict[str, nn.Module],
-    name: str,
-    batch: dict[str, Tensor],
-    collectives: Collectives | None = None,
-    count: int = 6,
-) -> Loss:
-    update = next(u for u in method.updates() if u.name == name)
-    context = Context(3, Streams(0, 3).within(name), count, method.state(), collectives or Alone())
-    for other, net in nets.items():
-        net.requires_grad_(other == update.trains)
-    return method.loss(update, nets, batch, context)
-
 
 UPDATES = ("fake_score", "discriminator", "student")
 
@@ -142,15 +99,20 @@ def test_the_adversarial_loss_reaches_the_student_through_the_teacher() -> None:
     assert joint - matching == pytest.approx((slopes[0] - slopes[1]) / 2e-2, rel=0.02)
 
 
-def test_guidance_asks_the_teacher_without_a_class() -> None:
-    method = method_of(guidance=3.0)
+@pytest.mark.parametrize("gan_weight", [0.0, 0.1])
+def test_guidance_asks_the_teacher_without_a_class(gan_weight: float) -> None:
+    """In one batch where nothing is kept for a backward pass; else apart, so that activations are not kept twice."""
+    method = method_of(guidance=3.0, gan_weight=gan_weight)
     nets, asked = nets_of(method), []
-    nets["teacher"].register_forward_hook(lambda module, inputs, output: asked.append(inputs[2] is None))
+    nets["teacher"].register_forward_hook(lambda module, inputs, output: asked.append(inputs[2]))
     loss_of(method, nets, "student", batch_of(6))
-    assert asked == [False, True]
+    told = torch.nn.functional.one_hot(batch_of(6)["label"], CLASSES).float()
+    rows = [told, torch.zeros_like(told)] if gan_weight else [torch.cat([told, torch.zeros_like(told)])]
+    assert len(asked) == len(rows)
+    assert all(torch.equal(a, b) for a, b in zip(asked, rows, strict=True))
     asked.clear()
     loss_of(method_of(), nets, "student", batch_of(6))
-    assert asked == [False]
+    assert len(asked) == 1
 
 
 def test_what_reverse_kl_leaves_out() -> None:
@@ -211,17 +173,6 @@ def test_flops_are_those_that_torch_counts(settings: dict[str, Any]) -> None:
         counted += counter.get_total_flops() * update.repeats
     # The first layers need no gradient of their input.
     assert method.flops(batch) == pytest.approx(counted, rel=0.1)
-
-
-class Images:
-    """Twenty images with classes."""
-
-    def __len__(self) -> int:
-        return 20
-
-    def fetch(self, indices: np.ndarray) -> dict[str, Tensor]:
-        rows = [batch_of(1, int(i)) for i in indices]
-        return {key: torch.cat([row[key] for row in rows]) for key in ("sample", "label")}
 
 
 def test_the_trainer_trains_it() -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 from generative.method import Alone
 from generative.methods.f_distill.config import RatioConfig
 from generative.methods.f_distill.divergences import DIVERGENCES
-from generative.methods.f_distill.ratio import RatioWeights, auc_by_time, density_ratio
+from generative.methods.f_distill.logits import auc_by_time, density_ratio, joint_logit
+from generative.methods.f_distill.ratio import RatioWeights
 from generative.methods.f_distill.times import TimeGrid
 from tests.generative.methods.f_distill.golden import GOLDEN, arrays
 from tests.support.ranks import together
@@ -164,9 +165,9 @@ def test_the_means_of_bins_calibrate_ratios() -> None:
 
 def test_heads() -> None:
     logits = torch.tensor([[0.0, 2.0], [100.0, -100.0], [-100.0, -100.0]])
-    geometric = density_ratio(logits, RatioConfig())
+    geometric = density_ratio(joint_logit(logits, RatioConfig()), RatioConfig())
     assert geometric.tolist() == pytest.approx([float(np.exp(1.0)), 1, 0.1])
-    arithmetic = density_ratio(logits, RatioConfig(heads="arithmetic"))
+    arithmetic = density_ratio(joint_logit(logits, RatioConfig(heads="arithmetic")), RatioConfig())
     assert arithmetic.tolist() == pytest.approx([(1 + float(np.exp(2.0))) / 2, 20, 0.1])
 
 
