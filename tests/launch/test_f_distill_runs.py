@@ -16,7 +16,12 @@ from generative.training.checkpoint import open_checkpoint
 from generative.training.networks import checkpoint_weights
 from launch import runs
 from launch.cli import main
+from launch.image_task import known_facts
+from launch.modality import build_method
+from launch.plan import outline
 from launch.run import train
+from launch.schema import load_run_config
+from launch.teachers import without_missing
 from tests.support.schema import check_lines
 
 QUIET = (
@@ -24,6 +29,7 @@ QUIET = (
     "train.log_every=2",
     "train.checkpoint.every_steps=2",
     "evaluate.samples=40",
+    "evaluate.every_steps=null",
     "evaluate.reference_samples=100",
     "evaluate.batch_size=25",
     "evaluate.extractor=pixels",
@@ -66,7 +72,8 @@ def test_the_teacher_is_trained_first_and_what_it_tells_is_kept(finished: Path, 
     assert (method.network.name, method.network.width, method.network.dropout) == ("mlp", 16, 0.0)
     assert (method.shape, method.classes, method.teacher_weights) == ((1, 8, 8), 10, "ema=0.9")
     teacher = runs.read_config(place / "teacher").method
-    assert (method.time.sigma_max, method.student_sigma) == (teacher.sampling.sigma_max,) * 2
+    assert (method.time.sigma_min, method.time.sigma_max) == (teacher.sampling.sigma_min, teacher.sampling.sigma_max)
+    assert method.student_sigma == 2.5
     assert method.teacher_steps == teacher.sampling.steps
     averaged = checkpoint_weights(open_checkpoint(place / "teacher"), "net", 0.9)
     kept = checkpoint_weights(open_checkpoint(finished / "checkpoints" / "sources" / "teacher"), "teacher")
@@ -112,6 +119,18 @@ def test_a_run_that_was_stopped_goes_on_the_same_without_its_teacher(
     assert any("ratio_means" in name for name in whole.names())
     for name in whole.names():
         torch.testing.assert_close(resumed.tensor(name), whole.tensor(name), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("name", "teacher"), [("cifar10", "edm/cifar10"), ("imagenet64", "edm/imagenet64")])
+def test_published_settings_fit_their_teachers(name: str, teacher: str) -> None:
+    """What is written down agrees with the configuration of the teacher; a plan needs no teacher."""
+    config = load_run_config(f"f_distill/{name}", [f"method.teacher_config={teacher}", "method.teacher=nowhere"])
+    assert config.method.source == f"nowhere#net@{load_run_config(teacher).method.ema[0]:g}"
+    plain = without_missing(load_run_config(f"f_distill/{name}"))
+    assert plain.method.teacher is None
+    assert plain.method.network == config.method.network
+    told = outline(plain, build_method(plain, known_facts(plain)), known_facts(plain), "")
+    assert told.parameters > 5e7
 
 
 @pytest.mark.parametrize(
