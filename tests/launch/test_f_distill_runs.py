@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from generative.training.checkpoint import open_checkpoint
 from generative.training.networks import checkpoint_weights
 from launch import runs
 from launch.cli import main
+from launch.following import Judge
 from launch.image_task import known_facts
 from launch.modality import build_method
 from launch.plan import outline
+from launch.ray_following import Following
 from launch.run import train
 from launch.schema import load_run_config
 from launch.teachers import without_missing
@@ -205,3 +208,33 @@ def test_the_best_weights_are_exported(place: Path, followed: Path) -> None:
     assert (config["step"], config["weights"]) == (best["step"], f"{best['model']}, the best of the training")
     averaged = checkpoint_weights(open_checkpoint(followed / "best"), "student")
     torch.testing.assert_close(load_exported(place / "best-model").networks["student"].state_dict(), averaged)
+
+
+def test_the_actor_finds_what_the_trainer_found(
+    followed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.nice", lambda by: by)
+    there = tmp_path / "run"
+    shutil.copytree(followed, there, ignore=shutil.ignore_patterns("evaluations", "best", "best.json"))
+    Following(os.getcwd(), 1).follow(str(there))
+    told = [[json.loads(line)["figures"] for line in (folder / "evaluations" / "along.jsonl").read_text().splitlines()]
+            for folder in (followed, there)]  # fmt: skip
+    assert told[0] == told[1]
+    assert Judge(there).due() == []
+
+
+def test_a_checkpoint_that_went_is_left_out(followed: Path, tmp_path: Path) -> None:
+    there = tmp_path / "run"
+    shutil.copytree(followed, there, ignore=shutil.ignore_patterns("evaluations", "step_000002"))
+    judge = Judge(there)
+    judge.measure(2)
+    assert judge.gone == {2}
+    assert judge.due() == [4]
+
+
+@pytest.mark.parametrize("change", ["train.checkpoint.every_steps=null", "train.checkpoint.every_steps=3"])
+def test_figures_along_the_training_need_checkpoints(
+    words: list[str], finished: Path, tmp_path: Path, change: str
+) -> None:
+    with pytest.raises(GenerativeError, match="multiple of the steps between checkpoints"):
+        train("f_distill/quickstart", [*words, "evaluate.every_steps=2", change, f"run.dir={tmp_path / 'run'}"])
