@@ -99,8 +99,12 @@ def train(
 
     config = load_run_config(name, overrides)
     if config.method.name == "f_distill":
-        code = _teacher_first(config, overrides, console, on_folder)
-        if code:
+        from launch.teacher_training import train_first
+
+        def of_teacher(name: str, words: list[str], console: Console) -> int:
+            return train(name, words, console=console, on_folder=on_folder)
+
+        if code := train_first(config, overrides, of_teacher, console or Console()):
             return code
         config = load_run_config(name, overrides)  # with what the teacher itself tells
     rank = int(os.environ.get("RANK", 0)) if config.launch.backend == "local" else 0
@@ -126,21 +130,6 @@ def train(
         except Exception as error:
             leave(folder, "interrupted" if getattr(error, "exit_code", 1) == INTERRUPTED else "failed", error)
             raise
-
-
-def _teacher_first(
-    config: RunConfig, overrides: Sequence[str], console: Console | None, on_folder: Callable[[str], None]
-) -> int:
-    """Train the teacher that a distillation needs and has a configuration for; its exit code, 0 where it is there."""
-    from launch.teachers import train_first
-
-    def of_teacher(name: str, words: list[str]) -> int:
-        told = console or Console()
-        if int(os.environ.get("RANK", 0)) == 0:
-            told.line("teacher", f"{config.method.teacher} is not complete yet: training {name} first")
-        return train(name, words, console=told, on_folder=on_folder)
-
-    return train_first(config, overrides, of_teacher)
 
 
 @contextlib.contextmanager

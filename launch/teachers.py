@@ -1,9 +1,9 @@
-"""The teacher of a distillation: what it tells of itself, and its training where it is not there yet."""
+"""The teacher of a distillation: what it tells of itself."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,7 @@ def _of_started(folder: Path, method: Mapping[str, Any]) -> Values | None:
 
 def _told(method: Mapping[str, Any]) -> Values | None:
     """What teacher or configuration tells; None where neither is there but all is given."""
-    path, weights = _path(method["teacher"]), str(method.get("teacher_weights", "ema"))
+    path, weights = path_of(method["teacher"]), str(method.get("teacher_weights", "ema"))
     if _exported(path):
         return _of_export(path, weights)
     if exists(path):
@@ -75,7 +75,7 @@ def _told(method: Mapping[str, Any]) -> Values | None:
     raise missing(path)
 
 
-def _path(teacher: str) -> Path:
+def path_of(teacher: str) -> Path:
     """Of "PATH#NETWORK"."""
     return Path(teacher.partition("#")[0])
 
@@ -93,7 +93,7 @@ def missing(path: Path) -> ConfigError:
 def without_missing(config: RunConfig) -> RunConfig:
     """For plans, which need no weights: a distillation without a teacher that is not there yet."""
     method = config.method
-    if method.name != NAME or method.teacher is None or exists(_path(method.teacher)):
+    if method.name != NAME or method.teacher is None or exists(path_of(method.teacher)):
         return config
     return config.model_copy(update={"method": method.model_copy(update={"teacher": None})})
 
@@ -214,35 +214,3 @@ def _plain(value: Any, like: Any) -> Any:
     if isinstance(value, Mapping) and isinstance(like, Mapping):
         return {**like, **value, "dropout": None}
     return [*value] if isinstance(value, list | tuple) else value
-
-
-def train_first(config: RunConfig, overrides: Sequence[str], train: Callable[[str, list[str]], int]) -> int:
-    """Train the teacher of a distillation that is to begin, where it is not there and a configuration for it is.
-
-    Args:
-        config: of the distillation.
-        overrides: of the command line, of which the teacher takes over where it runs.
-        train: trains a configuration with overrides; its exit code.
-
-    Returns:
-        0 where the teacher is there, or not needed any more; else the exit code of its training.
-
-    Raises:
-        ConfigError: there is no teacher, and nothing to train it by.
-    """
-    method = config.method
-    if method.name != NAME or method.teacher is None:
-        return 0
-    from generative.training.starts import SOURCES, kept_copies
-    from launch.folder import read_json
-
-    if "teacher" in kept_copies(Path(config.folder) / "checkpoints" / SOURCES):
-        return 0
-    path = _path(method.teacher)
-    begun = (path / "config.yaml").is_file() and read_json(path / "outcome.json").get("state") != "complete"
-    if exists(path) and not (begun and method.teacher_config):
-        return 0
-    if method.teacher_config is None:
-        raise missing(path)
-    places = [word for word in overrides if word.startswith(("launch.", "parallel."))]
-    return train(method.teacher_config, [*places, f"run.dir={path}"])

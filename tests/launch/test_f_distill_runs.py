@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,14 @@ from generative.training.checkpoint import open_checkpoint
 from generative.training.networks import checkpoint_weights
 from launch import runs
 from launch.cli import main
+from launch.following import Judge
+from launch.image_task import known_facts
+from launch.modality import build_method
+from launch.plan import outline
+from launch.ray_following import Following
 from launch.run import train
+from launch.schema import load_run_config
+from launch.teachers import without_missing
 from tests.support.schema import check_lines
 
 QUIET = (
@@ -24,6 +32,7 @@ QUIET = (
     "train.log_every=2",
     "train.checkpoint.every_steps=2",
     "evaluate.samples=40",
+    "evaluate.every_steps=null",
     "evaluate.reference_samples=100",
     "evaluate.batch_size=25",
     "evaluate.extractor=pixels",
@@ -66,7 +75,8 @@ def test_the_teacher_is_trained_first_and_what_it_tells_is_kept(finished: Path, 
     assert (method.network.name, method.network.width, method.network.dropout) == ("mlp", 16, 0.0)
     assert (method.shape, method.classes, method.teacher_weights) == ((1, 8, 8), 10, "ema=0.9")
     teacher = runs.read_config(place / "teacher").method
-    assert (method.time.sigma_max, method.student_sigma) == (teacher.sampling.sigma_max,) * 2
+    assert (method.time.sigma_min, method.time.sigma_max) == (teacher.sampling.sigma_min, teacher.sampling.sigma_max)
+    assert method.student_sigma == 2.5
     assert method.teacher_steps == teacher.sampling.steps
     averaged = checkpoint_weights(open_checkpoint(place / "teacher"), "net", 0.9)
     kept = checkpoint_weights(open_checkpoint(finished / "checkpoints" / "sources" / "teacher"), "teacher")
@@ -112,6 +122,18 @@ def test_a_run_that_was_stopped_goes_on_the_same_without_its_teacher(
     assert any("ratio_means" in name for name in whole.names())
     for name in whole.names():
         torch.testing.assert_close(resumed.tensor(name), whole.tensor(name), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("name", "teacher"), [("cifar10", "edm/cifar10"), ("imagenet64", "edm/imagenet64")])
+def test_published_settings_fit_their_teachers(name: str, teacher: str) -> None:
+    """What is written down agrees with the configuration of the teacher; a plan needs no teacher."""
+    config = load_run_config(f"f_distill/{name}", [f"method.teacher_config={teacher}", "method.teacher=nowhere"])
+    assert config.method.source == f"nowhere#net@{load_run_config(teacher).method.ema[0]:g}"
+    plain = without_missing(load_run_config(f"f_distill/{name}"))
+    assert plain.method.teacher is None
+    assert plain.method.network == config.method.network
+    told = outline(plain, build_method(plain, known_facts(plain)), known_facts(plain), "")
+    assert told.parameters > 5e7
 
 
 @pytest.mark.parametrize(
@@ -186,3 +208,33 @@ def test_the_best_weights_are_exported(place: Path, followed: Path) -> None:
     assert (config["step"], config["weights"]) == (best["step"], f"{best['model']}, the best of the training")
     averaged = checkpoint_weights(open_checkpoint(followed / "best"), "student")
     torch.testing.assert_close(load_exported(place / "best-model").networks["student"].state_dict(), averaged)
+
+
+def test_the_actor_finds_what_the_trainer_found(
+    followed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.nice", lambda by: by)
+    there = tmp_path / "run"
+    shutil.copytree(followed, there, ignore=shutil.ignore_patterns("evaluations", "best", "best.json"))
+    Following(os.getcwd(), 1).follow(str(there))
+    told = [[json.loads(line)["figures"] for line in (folder / "evaluations" / "along.jsonl").read_text().splitlines()]
+            for folder in (followed, there)]  # fmt: skip
+    assert told[0] == told[1]
+    assert Judge(there).due() == []
+
+
+def test_a_checkpoint_that_went_is_left_out(followed: Path, tmp_path: Path) -> None:
+    there = tmp_path / "run"
+    shutil.copytree(followed, there, ignore=shutil.ignore_patterns("evaluations", "step_000002"))
+    judge = Judge(there)
+    judge.measure(2)
+    assert judge.gone == {2}
+    assert judge.due() == [4]
+
+
+@pytest.mark.parametrize("change", ["train.checkpoint.every_steps=null", "train.checkpoint.every_steps=3"])
+def test_figures_along_the_training_need_checkpoints(
+    words: list[str], finished: Path, tmp_path: Path, change: str
+) -> None:
+    with pytest.raises(GenerativeError, match="multiple of the steps between checkpoints"):
+        train("f_distill/quickstart", [*words, "evaluate.every_steps=2", change, f"run.dir={tmp_path / 'run'}"])
