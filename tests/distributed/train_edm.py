@@ -1,22 +1,15 @@
 """One rank that trains a small EDM; prints its curve and weights, and those of an average, as one JSON line."""
 
-import json
-import os
-import sys
-
 import numpy as np
 import torch
-import torch.distributed as dist
 
-from generative.data.loader import Loader
 from generative.method import DataFacts
 from generative.methods.edm.config import EdmConfig
 from generative.methods.edm.method import Edm
 from generative.training.backend import Backend
-from generative.training.checkpoint import CheckpointStore
 from generative.training.config import ParallelConfig, TrainConfig
 from generative.training.hooks import Hook
-from generative.training.trainer import Trainer
+from tests.support.rank_jobs import serve, trained
 
 METHOD = {
     "network": {"name": "song", "width": 8, "multipliers": [1, 1], "blocks": 1, "attention": [4], "dropout": 0.2},
@@ -58,19 +51,9 @@ def train(job: dict) -> dict:
             "activation_checkpointing": job.get("recompute", False),
         }
     )
-    store = None
-    if job.get("store"):
-        attempt = f"{backend.agree(int.from_bytes(os.urandom(5), 'little')):x}"
-        store = CheckpointStore(job["store"], backend.rank, backend.world, attempt)
-
-    def batches(state):
-        return Loader(Images(), batch_size=6, seed=0, rank=backend.rank, world=backend.world, state=state)
-
     curve = Curve()
     model = Edm(EdmConfig.model_validate(METHOD), DataFacts(sample_shape=(1, 8, 8), classes=3))
-    trainer = Trainer(model, settings, settings.steps, batches, backend, store, [curve])
-    trainer._stop = lambda: trainer.step >= job.get("stop_at", 1 << 30) and backend.rank == 0
-    trainer.train()
+    trainer, _ = trained(job, model, settings, Images(), backend, curve)
     found = {"curve": curve.records}
     for weights in ("trained", "ema"):
         with trainer.evaluating(weights) as nets:
@@ -78,13 +61,5 @@ def train(job: dict) -> dict:
     return found
 
 
-def main(arguments: dict) -> None:
-    torch.set_num_threads(1)
-    print(json.dumps([train(job) for job in arguments["jobs"]]), flush=True)
-    if dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
-
-
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    serve(train)

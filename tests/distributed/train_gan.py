@@ -1,23 +1,16 @@
 """One rank that trains small GANs, one job after the other; prints what each came to as one JSON line."""
 
-import json
-import os
-import sys
-
 import numpy as np
 import torch
-import torch.distributed as dist
 
-from generative.data.loader import Loader
 from generative.errors import GenerativeError
 from generative.method import DataFacts
 from generative.methods.mee_gan.config import MeeGanConfig
 from generative.methods.mee_gan.method import MeeGan
 from generative.training.backend import Backend
-from generative.training.checkpoint import CheckpointStore
 from generative.training.config import ParallelConfig, TrainConfig
 from generative.training.hooks import Hook
-from generative.training.trainer import Trainer
+from tests.support.rank_jobs import serve, trained
 
 NETWORKS = {
     "mlp": {"network": {"name": "mlp", "generator": [16, 16], "discriminator": [16, 16]}},
@@ -59,19 +52,9 @@ def train(job: dict) -> dict:
             "checkpoint": {"every_steps": None},
         }
     )
-    store = None
-    if job.get("store"):
-        attempt = f"{backend.agree(int.from_bytes(os.urandom(5), 'little')):x}"
-        store = CheckpointStore(job["store"], backend.rank, backend.world, attempt)
-
-    def batches(state):
-        return Loader(Images(), batch_size=10, seed=0, rank=backend.rank, world=backend.world, state=state)
-
     curve = Curve()
     model = MeeGan(config, DataFacts(sample_shape=(1, 8, 8)))
-    trainer = Trainer(model, settings, settings.steps, batches, backend, store, [curve])
-    trainer._stop = lambda: trainer.step >= job.get("stop_at", 1 << 30) and backend.rank == 0
-    state = trainer.train()
+    trainer, state = trained(job, model, settings, Images(), backend, curve)
     with trainer.evaluating("trained") as nets:
         buffers = {f"{name}.{key}": b.double().sum().item() for name, n in nets.items() for key, b in n.named_buffers()}
         weights = {
@@ -88,13 +71,5 @@ def told(job: dict) -> dict:
         return {"error": str(error)}
 
 
-def main(arguments: dict) -> None:
-    torch.set_num_threads(1)
-    print(json.dumps([told(job) for job in arguments["jobs"]]), flush=True)
-    if dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
-
-
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    serve(told)

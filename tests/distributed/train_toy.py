@@ -12,11 +12,12 @@ import torch.distributed as dist
 
 from generative.errors import GenerativeError
 from generative.training.backend import Backend
-from generative.training.checkpoint import CheckpointStore, writer
+from generative.training.checkpoint import writer
 from generative.training.config import ParallelConfig, TrainConfig
 from generative.training.hooks import Hook
 from generative.training.trainer import Trainer
 from generative.training.validation import ValidationHook
+from tests.support.rank_jobs import store_of
 from tests.support.toys import Awkward, Duel, Gpt, Penalty, Points, Regression, loaders
 
 SILENCE = 12.0
@@ -72,10 +73,7 @@ def train(arguments: dict) -> dict:
             **arguments.get("train", {}),
         }
     )
-    store = None
-    if arguments.get("store"):
-        attempt = f"{backend.agree(int.from_bytes(os.urandom(5), 'little')):x}"
-        store = CheckpointStore(arguments["store"], backend.rank, backend.world, attempt, keep_last=5)
+    store = store_of(arguments, backend, keep_last=5)
     if arguments.get("slow_disk") and backend.rank == backend.world - 1:
         writer.write_part = slowly(writer.write_part, arguments["slow_disk"])
     curve = Curve(arguments.get("kill_after"), arguments.get("silent_after"))

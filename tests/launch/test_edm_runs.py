@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.support.image_runs import SMALL_LOOKS
 
 from generative.errors import ConfigError
 from generative.methods.edm.config import EdmConfig
@@ -28,15 +29,7 @@ TINY = (
     "train.checkpoint.every_steps=2",
     "train.validation.every_steps=2",
     "train.validation.samples=32",
-    "evaluate.samples=40",
-    "evaluate.reference_samples=100",
-    "evaluate.batch_size=25",
-    "evaluate.extractor=pixels",
-    "sample.count=9",
-    "sample.monitor=20",
-    "sample.neighbours=4",
-    "launch.backend=local",
-    "launch.workers=1",
+    *SMALL_LOOKS,
     "method.network.width=8",
     "method.network.dropout=0.1",
     "method.augmentation.probability=0.2",

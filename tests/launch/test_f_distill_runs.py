@@ -25,22 +25,15 @@ from launch.ray_following import Following
 from launch.run import train
 from launch.schema import load_run_config
 from launch.teachers import without_missing
+from tests.support.image_runs import SMALL_LOOKS
 from tests.support.schema import check_lines
 
 QUIET = (
     "train.batch_size=16",
     "train.log_every=2",
     "train.checkpoint.every_steps=2",
-    "evaluate.samples=40",
     "evaluate.every_steps=null",
-    "evaluate.reference_samples=100",
-    "evaluate.batch_size=25",
-    "evaluate.extractor=pixels",
-    "sample.count=9",
-    "sample.monitor=20",
-    "sample.neighbours=4",
-    "launch.backend=local",
-    "launch.workers=1",
+    *SMALL_LOOKS,
 )
 TEACHER = """
 extends: edm/digits

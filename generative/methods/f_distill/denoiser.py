@@ -137,10 +137,3 @@ class DenoiserParts:
                     f"noise of the teacher's schedule, {float(known[0]):.4g} to {float(known[-1]):.6g}",
                     f"take {nearest:.6g} in method.student_sigma or method.steps.levels",
                 )
-
-
-@torch.no_grad()
-def without_class(teacher: Call, x_t: Tensor, t: Tensor) -> Tensor:
-    """The teacher's estimate when it is told no class."""
-    found: Tensor = teacher(x_t, t, None)
-    return found

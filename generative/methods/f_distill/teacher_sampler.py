@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from generative.diffusion.denoising_samplers import heun, start
 from generative.diffusion.noise_levels import karras_grid, with_zero
 from generative.method import Batch
-from generative.methods.f_distill.denoiser import DenoiserParts, without_class
+from generative.methods.f_distill.denoiser import DenoiserParts
 from generative.methods.f_distill.losses import guided
 from generative.methods.f_distill.sampler import asked_for
 from generative.methods.f_distill.times import TimeGrid
@@ -42,7 +42,7 @@ class TeacherSampler:
 
     @property
     def _guides(self) -> bool:
-        return self.guidance != 1.0 and self.parts.classes > 0
+        return self.guidance != 1.0 and self.parts.guidable
 
     @torch.no_grad()
     def __call__(self, condition: Batch, streams: Streams) -> Tensor:
@@ -53,6 +53,8 @@ class TeacherSampler:
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             x, sigma = x.float(), sigma.float()
             found: Tensor = self.teacher(x, sigma, labels)
-            return guided(found, without_class(self.teacher, x, sigma), self.guidance) if self._guides else found
+            if not self._guides or labels is None:
+                return found
+            return guided(found, self.teacher(x, sigma, self.parts.unconditional(labels)), self.guidance)
 
         return heun(denoise, start(streams.normal("z", ids, self.parts.shape).to(ids.device), levels), levels).float()

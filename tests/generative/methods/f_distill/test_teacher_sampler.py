@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from generative.methods.f_distill.sampler import OneStepSampler
+from generative.methods.f_distill.sampler import StudentSampler
 from generative.methods.f_distill.teacher_sampler import TeacherSampler
 from generative.methods.f_distill.times import TimeGrid
 from generative.randomness import Streams
@@ -23,7 +23,7 @@ def network() -> torch.nn.Module:
 
 def test_one_step_of_the_teacher_is_the_student_that_it_began_as() -> None:
     """Same noise, same classes: a step from sigma_max to 0 is D."""
-    student = OneStepSampler(network(), PARTS, 80.0)({"sample_id": IDS}, Streams(1))
+    student = StudentSampler(network(), PARTS, (80.0,))({"sample_id": IDS}, Streams(1))
     teacher = TeacherSampler(network(), PARTS, GRID, 1)
     torch.testing.assert_close(teacher({"sample_id": IDS}, Streams(1)), student)
 

@@ -1,0 +1,14 @@
+"""Settings of runs on images that are over in a moment."""
+
+SMALL_LOOKS = (
+    "evaluate.samples=40",
+    "evaluate.reference_samples=100",
+    "evaluate.batch_size=25",
+    "evaluate.extractor=pixels",
+    "sample.count=9",
+    "sample.monitor=20",
+    "sample.neighbours=4",
+    "launch.backend=local",
+    "launch.workers=1",
+)
+"""Few samples to draw and to measure, in this process."""
