@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.support.image_runs import SMALL_LOOKS
 
 from generative.errors import ConfigError
 from generative.methods.edm.config import EdmConfig
@@ -19,6 +18,7 @@ from launch.image_checks import check_classes
 from launch.image_task import fake_batch, known_facts
 from launch.run import train
 from launch.schema import load_run_config
+from tests.support.image_runs import SMALL_LOOKS
 from tests.support.schema import check_lines
 
 TINY = (

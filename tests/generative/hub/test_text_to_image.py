@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from generative.errors import CheckpointError, ConfigError
 from generative.hub.erased_files import patch_safetensors, read_foreign, write_model
-from generative.hub.erasing import Asked, Outcome, erase_model
+from generative.hub.erasing import Asked, erase_model
 from generative.hub.open_text_to_image import open_model
 from generative.methods.rece.config import PRESETS, EraseConfig, StepConfig
 from generative.methods.rece.formats import (
@@ -24,21 +24,11 @@ from generative.methods.rece.formats import (
     transform_bytes,
 )
 from generative.methods.rece.request import Request
+from tests.generative.hub.erasing import erased
 from tests.generative.methods.rece import golden
-from tests.support.pipelines import golden_folder
 
 pytest.importorskip("transformers")
 CASE = golden.load("nudity_single")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return golden_folder(tmp_path_factory.mktemp("models") / "tiny")
-
-
-def erased(model: Path, cache: Path, earlier: Edits | None = None, concept: str = "nudity", **more: object) -> Outcome:
-    request = Request([concept], [" "], more.pop("config", PRESETS["nudity"].erase))
-    return erase_model(open_model(str(model)), Asked(request, cache=cache, earlier=earlier, **more))
 
 
 def test_embeddings_and_readers(folder: Path) -> None:

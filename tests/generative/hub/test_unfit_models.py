@@ -10,26 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from generative.errors import CheckpointError, ConfigError, GenerativeError
-from generative.hub.erasing import Asked, Outcome, erase_model
+from generative.hub.erasing import Asked, erase_model
 from generative.hub.open_text_to_image import open_model
-from generative.methods.rece.config import PRESETS
-from generative.methods.rece.formats import (
-    Edits,
-)
 from generative.methods.rece.request import Request
+from tests.generative.hub.erasing import erased
 from tests.support.pipelines import golden_folder
 
 pytest.importorskip("transformers")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return golden_folder(tmp_path_factory.mktemp("models") / "tiny")
-
-
-def erased(model: Path, cache: Path, earlier: Edits | None = None, concept: str = "nudity", **more: object) -> Outcome:
-    request = Request([concept], [" "], more.pop("config", PRESETS["nudity"].erase))
-    return erase_model(open_model(str(model)), Asked(request, cache=cache, earlier=earlier, **more))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from generative.method import Alone, Collectives, Context, Loss
 from generative.methods.f_distill.config import FDistillConfig
@@ -54,3 +55,23 @@ def loss_of(
     for other, net in nets.items():
         net.requires_grad_(other == update.trains)
     return method.loss(update, nets, batch, context)
+
+
+def counted_flops(method: FDistill, batch: dict[str, Tensor]) -> int:
+    """What torch counts in all updates of one step."""
+    nets, counted = nets_of(method), 0
+    for update in method.updates():
+        with FlopCounterMode(display=False) as counter:
+            loss_of(method, nets, update.name, batch).value.backward()
+        counted += counter.get_total_flops() * update.repeats
+    return counted
+
+
+def check_gradients(method: FDistill, name: str) -> None:
+    """All of the network that the update trains has a gradient, and nothing else has one."""
+    nets = nets_of(method)
+    loss_of(method, nets, name, batch_of(6)).value.backward()
+    trained = next(u.trains for u in method.updates() if u.name == name)
+    for other, net in nets.items():
+        given = [parameter.grad is not None for parameter in net.parameters()]
+        assert all(given) if other == trained else not any(given), other

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from generative.data.loader import Loader
 from generative.errors import ConfigError
@@ -19,7 +18,14 @@ from generative.randomness import Streams
 from generative.training.backend import Backend
 from generative.training.config import TrainConfig
 from generative.training.trainer import Trainer
-from tests.generative.methods.f_distill.cases import batch_of, loss_of, method_of, nets_of
+from tests.generative.methods.f_distill.cases import (
+    batch_of,
+    check_gradients,
+    counted_flops,
+    loss_of,
+    method_of,
+    nets_of,
+)
 from tests.generative.methods.f_distill.images import Images
 from tests.generative.methods.f_distill.tiny import CLASSES, PARTS, SHAPE
 from tests.support.ranks import together
@@ -30,13 +36,7 @@ UPDATES = ("fake_score", "discriminator", "student")
 @pytest.mark.parametrize("name", UPDATES)
 @pytest.mark.parametrize("settings", [{}, {"r1": {"weight": 2.0}, "time": {"real": "shared"}}, {"guidance": 2.0}])
 def test_only_the_trained_network_gets_gradients(name: str, settings: dict[str, Any]) -> None:
-    method = method_of(**settings)
-    nets = nets_of(method)
-    loss_of(method, nets, name, batch_of(6)).value.backward()
-    trained = next(u.trains for u in method.updates() if u.name == name)
-    for other, net in nets.items():
-        given = [parameter.grad is not None for parameter in net.parameters()]
-        assert all(given) if other == trained else not any(given), other
+    check_gradients(method_of(**settings), name)
 
 
 @pytest.mark.parametrize("name", UPDATES)
@@ -165,14 +165,9 @@ def test_samples_do_not_depend_on_the_batch() -> None:
     [{}, {"guidance": 2.0}, {"gan_weight": 0.0}, {"divergence": "rkl", "gan_weight": 0.0}, {"r1": {"weight": 1.0}}],
 )
 def test_flops_are_those_that_torch_counts(settings: dict[str, Any]) -> None:
-    method = method_of(**settings)
-    nets, batch, counted = nets_of(method), batch_of(4), 0
-    for update in method.updates():
-        with FlopCounterMode(display=False) as counter:
-            loss_of(method, nets, update.name, batch).value.backward()
-        counted += counter.get_total_flops() * update.repeats
+    method, batch = method_of(**settings), batch_of(4)
     # The first layers need no gradient of their input.
-    assert method.flops(batch) == pytest.approx(counted, rel=0.1)
+    assert method.flops(batch) == pytest.approx(counted_flops(method, batch), rel=0.1)
 
 
 def test_the_trainer_trains_it() -> None:

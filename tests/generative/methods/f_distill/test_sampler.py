@@ -15,7 +15,7 @@ from generative.method import Context
 from generative.methods.f_distill.config import FDistillConfig
 from generative.methods.f_distill.sampler import Steps, StudentSampler, training_samples
 from generative.randomness import Streams
-from tests.generative.methods.f_distill.cases import batch_of, loss_of, method_of, nets_of
+from tests.generative.methods.f_distill.cases import batch_of, check_gradients, loss_of, method_of, nets_of
 from tests.generative.methods.f_distill.golden import GOLDEN
 from tests.generative.methods.f_distill.tiny import PARTS, SHAPE
 
@@ -117,13 +117,7 @@ def test_what_it_learns_from_is_what_it_draws() -> None:
 @pytest.mark.parametrize("name", ["fake_score", "discriminator", "student"])
 @pytest.mark.parametrize("settings", [SEVERAL, REAL])
 def test_only_the_trained_network_gets_gradients(name: str, settings: dict[str, Any]) -> None:
-    method = method_of(**settings)
-    nets = nets_of(method)
-    loss_of(method, nets, name, batch_of(6)).value.backward()
-    trained = next(u.trains for u in method.updates() if u.name == name)
-    for other, net in nets.items():
-        given = [parameter.grad is not None for parameter in net.parameters()]
-        assert all(given) if other == trained else not any(given), other
+    check_gradients(method_of(**settings), name)
 
 
 def test_flops_count_the_calls_on_the_way() -> None:
