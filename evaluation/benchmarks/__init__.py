@@ -20,6 +20,8 @@ BENCHMARKS = Registry(
         "shakespeare": "evaluation.benchmarks.shakespeare",
         "mee_gan": "evaluation.benchmarks.mee_gan",
         "f_distill_exact": "evaluation.benchmarks.f_distill_exact",
+        "f_distill_modes": "evaluation.benchmarks.f_distill_modes",
+        "f_distill_speed": "evaluation.benchmarks.f_distill_speed",
         "sgmse": "evaluation.benchmarks.sgmse",
         "sgmse_long": "evaluation.benchmarks.sgmse_long",
         "rece_speed": "evaluation.benchmarks.rece_speed",

@@ -181,6 +181,11 @@ def figures(plan: Plan = Plan()) -> dict[str, Figure]:
     }
 
 
+def run(quick: bool) -> dict[str, Figure]:
+    """All figures."""
+    return figures(Plan(steps=20, seeds=(0,), points=2000) if quick else Plan())
+
+
 def _divergence(judged: str, student: Gaussians, plan: Plan) -> float:
     return divergence(DIVERGENCES[judged], student, plan.points, 100)
 

@@ -208,3 +208,8 @@ def figures(pairs: int, device: torch.device = CPU, case: Case = Case()) -> dict
         "step_speedup": figure(ratio_of_medians(*times), ">= 1.15", note),
         "activation_memory_ratio": figure(memory, "<= 0.8", told),
     }
+
+
+def run(quick: bool) -> dict[str, Figure]:
+    """All figures."""
+    return figures(3 if quick else 12)
