@@ -136,9 +136,13 @@ def test_killed_while_a_checkpoint_is_written(texts, tmp_path):
 
 def test_interrupt_saves_and_any_number_of_workers_goes_on(straight, run, texts, tmp_path):
     process = run.start()
-    # The run takes a second or two: it is told at once, so that it cannot be over before it hears.
     run.wait_for(lambda: run.step() >= 1, process)
+    # A run of a second or two: one worker, and so the other, waits, lest it be over before it hears.
+    worker = min(workers_of(run))
+    os.kill(worker, signal.SIGSTOP)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal sends Ctrl-C, to all in the foreground
+    run.wait_for((run.folder / "stop").exists, process)
+    os.kill(worker, signal.SIGCONT)
     output = run.end(process, code=75)
     assert "again" in output
     assert output.splitlines()[-1].startswith("stop    interrupted at step ")
