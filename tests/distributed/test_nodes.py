@@ -17,7 +17,7 @@ from launch.practice_cluster import PracticeCluster
 from tests.end_to_end.runs import Run, kill_group, write_text
 
 pytest.importorskip("ray")
-pytestmark = [pytest.mark.distributed, pytest.mark.xdist_group("ray"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
 QUIET = ("evaluate.at_end=false", "sample.at_end=false")
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.end_to_end.runs import Run, write_text
 from tests.support.schema import check_lines, check_status
 
-pytestmark = [pytest.mark.distributed, pytest.mark.xdist_group("ray"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
 
 LOCAL = ("launch.backend=local", "launch.workers=1")
 QUIET = ("evaluate.at_end=false", "sample.at_end=false")

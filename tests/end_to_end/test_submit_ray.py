@@ -16,7 +16,7 @@ import pytest
 
 from tests.end_to_end.runs import CONFIG, Run, kill_group, write_text
 
-pytestmark = [pytest.mark.distributed, pytest.mark.xdist_group("ray"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
 
 
 def _free_port() -> int:

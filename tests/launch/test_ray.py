@@ -17,7 +17,7 @@ import pytest
 from generative.training.runfolder import read_lines
 
 pytest.importorskip("ray")
-pytestmark = [pytest.mark.distributed, pytest.mark.xdist_group("ray"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(240)]
 
 HERE = Path(__file__).parent
 PATIENCE = 150.0

@@ -76,7 +76,6 @@ def run(mode: str, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.distributed
-@pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(200)
 def test_an_actor_that_dies_is_replaced_and_results_keep_their_order(tmp_path: Path) -> None:
     pytest.importorskip("ray")
@@ -90,7 +89,6 @@ def test_an_actor_that_dies_is_replaced_and_results_keep_their_order(tmp_path: P
 
 
 @pytest.mark.distributed
-@pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(200)
 def test_an_actor_that_dies_again_and_again_is_given_up(tmp_path: Path) -> None:
     pytest.importorskip("ray")

@@ -101,7 +101,6 @@ def test_parts_cover_everything_once_and_leave_no_worker_idle(count, workers, mo
 
 
 @pytest.mark.distributed
-@pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(240)
 def test_the_commands_with_real_workers(trained):
     pytest.importorskip("ray")
