@@ -80,4 +80,6 @@ def enhance(
     console.line("enhance", " · ".join(counts))
     where = f"{target} ({RECORD} has a line for each)" if source.is_dir() else str(target)
     console.line("written", where if found.done or found.kept else "nothing")
+    if found.report is not None:
+        console.line("report", str(found.report))
     raise typer.Exit(1 if found.failed else 0)

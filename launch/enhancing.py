@@ -25,9 +25,11 @@ from generative.data.speech_files import (
 )
 from generative.data.speech_wave import UnusableError
 from generative.errors import ConfigError, DataError, ResourceError
+from generative.methods.sgmse.sampling import sampler_text
 from generative.randomness import Streams
 from generative.training.runfolder import append_line, explain, read_lines, replace_file
 from launch.enhance_model import EnhanceModel, open_model
+from launch.enhance_report import Made, write_enhancement_report
 from launch.opened import Changes
 from launch.ray_map import map_items, parts
 from launch.sections import LaunchConfig
@@ -88,12 +90,14 @@ class Enhanced:
         kept: number of files that were there already.
         failed: "name: reason".
         seconds: of the whole work.
+        report: the page, where a folder was enhanced.
     """
 
     done: Sequence[dict[str, Any]]
     kept: int
     failed: Sequence[str]
     seconds: float
+    report: Path | None = None
 
     @property
     def audio(self) -> float:
@@ -161,7 +165,16 @@ def enhance_files(asked: Asked, launch: LaunchConfig | None, say: Say, progress:
         lines = [line for part in found for line in part]
     done = [line for line in lines if "failed" not in line]
     failed = [f"{line['file']}: {line['failed']}" for line in lines if "failed" in line]
-    return Enhanced(done, len(files) - len(todo), failed, time.perf_counter() - begun)
+    report = None if folder is None else _report(asked, model, folder, files)
+    return Enhanced(done, len(files) - len(todo), failed, time.perf_counter() - begun, report)
+
+
+def _report(asked: Asked, model: EnhanceModel, folder: Path, files: Sequence[File]) -> Path:
+    """The page about all results that are there now, of this command and of earlier ones."""
+    newest = {line["file"]: line for line in read_lines(folder / RECORD)}
+    made = Made(model.about, sampler_text(model.config), _wanted(asked, model), RECORD)
+    sources = {file.name: file.source for file in files}
+    return write_enhancement_report(folder, made, sources, [newest[name] for name in sources if name in newest])
 
 
 def _in_files(progress: Progress, work: Sequence[Sequence[File]]) -> Progress:
@@ -194,6 +207,11 @@ def _worker(asked: Asked) -> Callable[[Sequence[File]], list[dict[str, Any]]]:
     return _Worker(asked, model, _settings(asked, model))
 
 
+def _wanted(asked: Asked, model: EnhanceModel) -> Wanted:
+    """How noisy files are read."""
+    return Wanted(model.config.sample_rate, asked.resample, asked.channel, 0.0)
+
+
 class _Worker:
     """Enhances files in batches and writes each as soon as it is done."""
 
@@ -201,7 +219,7 @@ class _Worker:
         self._asked, self._model, self._stamp = asked, model, settings
         self._enhancer = model.enhancer(asked.batch_size)
         self._streams = Streams(asked.seed).within("enhance")
-        self._wanted = Wanted(model.config.sample_rate, asked.resample, asked.channel, 0.0)
+        self._wanted = _wanted(asked, model)
 
     def __call__(self, files: Sequence[File], progress: Progress = lambda done, total: None) -> list[dict[str, Any]]:
         """A line for each file."""

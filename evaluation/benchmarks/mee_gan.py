@@ -123,7 +123,7 @@ def stacked(settings: Settings) -> dict[str, Figure]:
     found: dict[str, list[float]] = {}
     for name, gan in STACKED.items():
         for seed in settings.seeds:
-            trainer, seconds = train(gan, data, settings.updates, seed)
+            trainer, seconds = train(gan, data, settings.updates, seed, name=f"{name}, seed {seed}")
             for suffix, weights in (("", "ema"), ("_raw", "trained")):
                 modes, kl, confidence = _judged(classifier, draw(trainer, settings.samples, weights))
                 for what, value in (("modes", modes), ("kl", kl), ("confidence", confidence)):

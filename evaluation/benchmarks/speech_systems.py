@@ -113,17 +113,18 @@ def run_job(job: Job) -> Outcome:
     """Train, then enhance and score the test part with each sampler."""
     torch.set_num_threads(1)
     data = opened(job.items)
-    trainer, seconds = train(training(job.of), data, job.steps, job.seed)
+    name = f"{job.name}, seed {job.seed}"
+    trainer, seconds = train(training(job.of), data, job.steps, job.seed, name=name)
     method = trainer.method
     assert isinstance(method, Sgmse)
     scores: dict[str, list[FileScore]] = {}
     calls: dict[str, float] = {}
     with trainer.evaluating("ema") as nets:
-        for name, section in job.samplers.items():
+        for sampler, section in job.samplers.items():
             begun = time.perf_counter()
-            items, calls[name] = enhanced(Enhancer(settings_of(job.of, section), nets["net"]), data)
-            scores[name] = score(items, data)
-            say(f"  {job.name}, seed {job.seed}: {name} in {time.perf_counter() - begun:.0f} s")
+            items, calls[sampler] = enhanced(Enhancer(settings_of(job.of, section), nets["net"]), data)
+            scores[sampler] = score(items, data)
+            say(f"  {name}: {sampler} in {time.perf_counter() - begun:.0f} s")
     return Outcome(scores, calls, seconds)
 
 

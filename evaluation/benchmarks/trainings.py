@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from evaluation.benchmarks.figure import say
+from evaluation.quantities import duration
 from generative.data.loader import Loader
 from generative.data.sources import Source
 from generative.method import DataFacts
@@ -22,6 +24,9 @@ from generative.training.trainer import Trainer
 
 Watch = Callable[[int, Trainer], None]
 """(step, trainer) -> nothing."""
+
+TOLD_EVERY = 60.0
+"""Seconds between lines about a training."""
 
 STREAMS = Streams(0).within("bench")
 
@@ -47,6 +52,20 @@ class _Watcher(Hook):
         self.watch(trainer.step, trainer)
 
 
+class _Teller(Hook):
+    """Says now and then how far a training is."""
+
+    def __init__(self, name: str, steps: int) -> None:
+        self.name, self.steps, self.begun, self.told = name, steps, time.perf_counter(), time.perf_counter()
+
+    def on_step(self, trainer: Trainer, record: Record | None) -> None:
+        now = time.perf_counter()
+        if now - self.told >= TOLD_EVERY:
+            self.told = now
+            left = (now - self.begun) / trainer.step * (self.steps - trainer.step)
+            say(f"  {self.name}: step {trainer.step:,} of {self.steps:,}, about {duration(left)} left")
+
+
 class Opened(Protocol):
     """Data that are ready to be trained on."""
 
@@ -62,7 +81,13 @@ class Opened(Protocol):
 
 
 def train(
-    run: Training, data: Opened, steps: int, seed: int, threads: int = 1, watch: Watch = lambda step, trainer: None
+    run: Training,
+    data: Opened,
+    steps: int,
+    seed: int,
+    threads: int = 1,
+    watch: Watch = lambda step, trainer: None,
+    name: str = "",
 ) -> tuple[Trainer, float]:
     """Train on this process's device; the trainer, and the seconds that it took.
 
@@ -73,6 +98,7 @@ def train(
         seed: of weights, order and noise.
         threads: of torch.
         watch: called after each step.
+        name: of the training in the lines that tell how far it is; without one nothing is told.
     """
     entry = METHODS[run.method["name"]]
     method = entry.build(entry.config().model_validate(run.method), data.facts)
@@ -82,7 +108,8 @@ def train(
     def batches(state: Mapping[str, Any] | None) -> Loader:
         return Loader(data.train, batch_size=settings.batch_size, seed=seed, state=state)
 
-    trainer = Trainer(method, settings, steps, batches, Backend(threads=threads), hooks=[_Watcher(watch)])
+    hooks: list[Hook] = [_Watcher(watch), *([_Teller(name, steps)] if name else [])]
+    trainer = Trainer(method, settings, steps, batches, Backend(threads=threads), hooks=hooks)
     begun = time.perf_counter()
     trainer.train()
     return trainer, time.perf_counter() - begun

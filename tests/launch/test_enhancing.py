@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from generative.hub.legacy import read_checkpoint
 from launch import enhancing
 from launch.cli import main
 from launch.enhance_model import open_model
+from launch.enhance_report import REPORT
 from launch.enhancing import RECORD, list_files
 from launch.run import train
 from tests.launch.test_speech_task import TINY
@@ -126,6 +129,30 @@ def test_what_is_wrong_with_a_file_is_told_and_the_rest_goes_on(run: Path, noisy
     assert main(["enhance", str(run), str(noisy), str(out), "--resample", "--channel", "first"]) == 1
     assert "2 enhanced · 4 there already · 4 failed" in capsys.readouterr().out
     assert (wave_header(out / "rate.wav").rate, wave_header(out / "rate.wav").frames) == (16000, 9000)
+
+
+def test_the_report_plays_what_came_in_and_what_went_out(run: Path, noisy: Path, tmp_path: Path, capsys) -> None:
+    (noisy / "<b>long.wav").write_bytes(wave_bytes(noise(8000 * 9, loud=2.0), 8000))
+    (noisy / "rate.wav").write_bytes(wave_bytes(noise(9000), 16000))
+    out = tmp_path / "out"
+    assert main(["enhance", str(run), str(noisy), str(out)]) == 1
+    assert str(out / REPORT) in capsys.readouterr().out
+    page = (out / REPORT).read_text()
+    sounds = [base64.b64decode(text) for text in re.findall(r"data:audio/wav;base64,([^\"]*)", page)]
+    assert len(sounds) == 8  # noisy and enhanced of four files
+    assert {wave_header(sound).frames for sound in sounds} == {5000, 9000, 20, 8 * 8000}
+    pairs = list(zip(sounds[::2], sounds[1::2], strict=True))
+    assert all(wave_header(one) == wave_header(other) and one != other for one, other in pairs)
+    assert page.count("data:image/png") == 4
+    assert "<b>long" not in page
+    assert "&lt;b&gt;long.wav, seconds 0.5 to 8.5" in page  # of nine
+    assert "16000 Hz, not 8000" in page
+    # What is there already stands in the page of the next command, too, and the failure until it is mended.
+    (noisy / "rate.wav").unlink()
+    assert main(["enhance", str(run), str(noisy), str(out)]) == 0
+    again = (out / REPORT).read_text()
+    assert again.count("data:audio/wav") == 8
+    assert "16000 Hz, not 8000" not in again
 
 
 def test_a_full_disk_leaves_nothing_half_written(run: Path, noisy: Path, tmp_path: Path, monkeypatch) -> None:
