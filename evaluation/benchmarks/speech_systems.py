@@ -7,18 +7,20 @@ GENERATIVE_NOISE name their folders. Without them everything is measured on made
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from evaluation.benchmarks.figure import say
 from evaluation.benchmarks.trainings import Training, train
+from evaluation.quantities import duration
 from evaluation.speech import FileScore, SpeechItem, available_metrics, score_files
 from evaluation.speech_baselines import GRIDS, choose, enhance
 from evaluation.speech_pool import in_pool
@@ -27,7 +29,7 @@ from generative.data.speech import SpeechData, open_speech
 from generative.data.speech_config import SpeechDataConfig
 from generative.methods.sgmse.config import SgmseConfig
 from generative.methods.sgmse.enhancer import Enhancer
-from generative.methods.sgmse.method import Sgmse
+from generative.methods.sgmse.network import build_network
 from generative.randomness import Streams
 
 SPEECH, NOISE = "GENERATIVE_SPEECH", "GENERATIVE_NOISE"
@@ -79,6 +81,7 @@ class Job:
         seed: of the training.
         samplers: by name.
         items: of the test part.
+        drawn: as many of them are enhanced, from the first on; None: all.
     """
 
     name: str
@@ -87,50 +90,85 @@ class Job:
     seed: int
     samplers: Samplers
     items: int
+    drawn: int | None = None
+
+    @property
+    def title(self) -> str:
+        """For lines of progress."""
+        return f"{self.name}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Scores and network calls of a file by the sampler's name; seconds that the training took; its last loss."""
+    """Scores, and network calls of a file, by the sampler's name."""
 
     scores: Mapping[str, Sequence[FileScore]]
     calls: Mapping[str, float]
-    seconds: float
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One sampler with the averaged weights of a finished training.
+
+    Args:
+        job: the training.
+        sampler: its name among the job's.
+        weights: of the network by name.
+    """
+
+    job: Job
+    sampler: str
+    weights: Mapping[str, NDArray[Any]]
 
 
 def run_jobs(jobs: Sequence[Job], workers: int) -> dict[tuple[str, int], Outcome]:
-    """Train and score, `workers` at a time, each on one thread."""
-    found: dict[tuple[str, int], Outcome] = {}
-    for job, outcome in in_pool(run_job, jobs, min(workers, len(jobs))):
-        assert outcome is not None, f"the process of {job.name}, seed {job.seed} was killed"
-        found[job.name, job.seed] = outcome
-        told = [f"{name} {mean(scores, 'si_sdr'):.2f} dB" for name, scores in outcome.scores.items()]
-        say(f"{job.name}, seed {job.seed}, {job.steps} steps in {outcome.seconds:.0f} s: SI-SDR {', '.join(told)}")
-    return found
+    """Train all, then score each sampler, `workers` at a time, each on one thread: all are busy to the end."""
+    trained = [(job, _whole(weights, job)) for job, weights in in_pool(train_job, jobs, min(workers, len(jobs)))]
+    drawings = [Drawing(job, sampler, weights) for job, weights in trained for sampler in job.samplers]
+    # The longest first, so that none is left alone at the end.
+    drawings.sort(key=lambda one: -one.job.samplers[one.sampler].get("steps", 0))
+    found: dict[tuple[str, str], tuple[list[FileScore], float]] = {}
+    for drawing, drawn in in_pool(draw_scores, drawings, min(workers, len(drawings))):
+        scores, calls = found[drawing.job.title, drawing.sampler] = _whole(drawn, drawing.job)
+        say(f"{drawing.job.title}: {drawing.sampler}, {calls:g} calls: SI-SDR {mean(scores, 'si_sdr'):.2f} dB")
+    return {(job.name, job.seed): _outcome({name: found[job.title, name] for name in job.samplers}) for job in jobs}
 
 
-def run_job(job: Job) -> Outcome:
-    """Train, then enhance and score the test part with each sampler."""
+def _outcome(drawn: Mapping[str, tuple[Sequence[FileScore], float]]) -> Outcome:
+    return Outcome({k: scores for k, (scores, _) in drawn.items()}, {k: calls for k, (_, calls) in drawn.items()})
+
+
+ResultT = TypeVar("ResultT")
+
+
+def _whole(result: ResultT | None, job: Job) -> ResultT:
+    assert result is not None, f"the process of {job.title} was killed"
+    return result
+
+
+def train_job(job: Job) -> dict[str, NDArray[Any]]:
+    """Train; the averaged weights by name."""
     torch.set_num_threads(1)
-    data = opened(job.items)
-    name = f"{job.name}, seed {job.seed}"
-    trainer, seconds = train(training(job.of), data, job.steps, job.seed, name=name)
-    method = trainer.method
-    assert isinstance(method, Sgmse)
-    scores: dict[str, list[FileScore]] = {}
-    calls: dict[str, float] = {}
+    trainer, seconds = train(training(job.of), opened(job.items), job.steps, job.seed, name=job.title)
+    say(f"{job.title}: {job.steps:,} steps in {duration(seconds)}")
     with trainer.evaluating("ema") as nets:
-        for sampler, section in job.samplers.items():
-            begun = time.perf_counter()
-            items, calls[sampler] = enhanced(Enhancer(settings_of(job.of, section), nets["net"]), data)
-            scores[sampler] = score(items, data)
-            say(f"  {name}: {sampler} in {time.perf_counter() - begun:.0f} s")
-    return Outcome(scores, calls, seconds)
+        return {name: value.numpy().copy() for name, value in nets["net"].state_dict().items()}
 
 
-def enhanced(enhancer: Enhancer, data: SpeechData) -> tuple[list[SpeechItem], float]:
-    """The test part, enhanced, and the network calls of a file."""
-    pairs = list(test_pairs(data))
+def draw_scores(drawing: Drawing) -> tuple[list[FileScore], float]:
+    """Enhance the job's part of the test utterances and score them; the network calls of a file."""
+    torch.set_num_threads(1)
+    job, data = drawing.job, opened(drawing.job.items)
+    settings = settings_of(job.of, job.samplers[drawing.sampler])
+    net = build_network(settings)
+    net.load_state_dict({name: torch.from_numpy(value) for name, value in drawing.weights.items()})
+    items, calls = enhanced(Enhancer(settings, net.eval()), data, job.drawn)
+    return score(items, data), calls
+
+
+def enhanced(enhancer: Enhancer, data: SpeechData, count: int | None) -> tuple[list[SpeechItem], float]:
+    """The first utterances of the test part, enhanced, and the network calls of a file."""
+    pairs = list(islice(test_pairs(data), count))
     waves = [torch.from_numpy(np.ascontiguousarray(noisy)) for _, _, noisy in pairs]
     found = enhancer.enhance(waves, range(len(waves)), Streams(0).within("enhance"))
     items = [SpeechItem(n, clean, one.wave.numpy(), noisy) for (n, clean, noisy), one in zip(pairs, found, strict=True)]
