@@ -12,10 +12,11 @@ from torch import Tensor
 
 from generative.data.loader import Loader
 from generative.data.sources import Source
-from generative.method import DataFacts
+from generative.method import DataFacts, Sampler
 from generative.methods.catalogue import METHODS
 from generative.randomness import Streams
 from generative.training.backend import Backend
+from generative.training.checkpoint import CheckpointStore
 from generative.training.config import TrainConfig
 from generative.training.hooks import Hook, Record
 from generative.training.trainer import Trainer
@@ -62,7 +63,13 @@ class Opened(Protocol):
 
 
 def train(
-    run: Training, data: Opened, steps: int, seed: int, threads: int = 1, watch: Watch = lambda step, trainer: None
+    run: Training,
+    data: Opened,
+    steps: int,
+    seed: int,
+    threads: int = 1,
+    watch: Watch = lambda step, trainer: None,
+    store: CheckpointStore | None = None,
 ) -> tuple[Trainer, float]:
     """Train on this process's device; the trainer, and the seconds that it took.
 
@@ -73,27 +80,42 @@ def train(
         seed: of weights, order and noise.
         threads: of torch.
         watch: called after each step.
+        store: where checkpoints go, four over the training, and where it goes on from; None: nowhere.
     """
     entry = METHODS[run.method["name"]]
     method = entry.build(entry.config().model_validate(run.method), data.facts)
-    quiet = {"checkpoint": {"every_steps": None}, "log_every": 100}
+    every = None if store is None else max(1, steps // 4)
+    quiet = {"checkpoint": {"every_steps": every}, "log_every": 100}
     settings = TrainConfig.model_validate({"steps": steps, "seed": seed, **quiet, **run.train})
 
     def batches(state: Mapping[str, Any] | None) -> Loader:
         return Loader(data.train, batch_size=settings.batch_size, seed=seed, state=state)
 
-    trainer = Trainer(method, settings, steps, batches, Backend(threads=threads), hooks=[_Watcher(watch)])
+    trainer = Trainer(method, settings, steps, batches, Backend(threads=threads), store, [_Watcher(watch)])
     begun = time.perf_counter()
     trainer.train()
     return trainer, time.perf_counter() - begun
 
 
-def draw(trainer: Trainer, count: int, weights: str = "ema", size: int = 500) -> Tensor:
+def draw(trainer: Trainer, count: int, weights: str = "ema") -> Tensor:
     """float32[count, *shape]: samples 0 .. count-1 of the trained or the averaged generator, on the CPU."""
     with trainer.evaluating(weights) as nets:
-        sampler = trainer.method.sampler(nets)
-        parts = [
-            sampler({"sample_id": torch.arange(start, min(start + size, count))}, STREAMS)
-            for start in range(0, count, size)
-        ]
+        return draw_with(trainer.method.sampler(nets), torch.arange(count), STREAMS)
+
+
+def draw_with(sampler: Sampler, ids: Tensor, streams: Streams, labels: Tensor | None = None, size: int = 500) -> Tensor:
+    """float32[N, *shape], on the CPU.
+
+    Args:
+        sampler: draws.
+        ids: int64[N], of the samples.
+        streams: of the noise.
+        labels: int64[N], the classes; None: the sampler draws them.
+        size: samples at a time.
+    """
+    rows = {"sample_id": ids} if labels is None else {"sample_id": ids, "label": labels}
+    parts = [
+        sampler({name: tensor[start : start + size] for name, tensor in rows.items()}, streams)
+        for start in range(0, len(ids), size)
+    ]
     return torch.cat(parts).cpu()
