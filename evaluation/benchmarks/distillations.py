@@ -187,7 +187,9 @@ def _judge(job: Job, data: ImageData) -> Callable[[Sampler], Scores]:
     def score(sampler: Sampler) -> Scores:
         images = draw_with(sampler, ids, Streams(job.seed).within("bench"), labels)
         found = compare(score_part(in_batches(images), extractor, keep), reference, ["fid", "improved"])
-        taken_for = torch.cat([extractor.class_probabilities(part)[:, 0].argmax(1) for part in torch.split(images, 1000)])
+        taken_for = torch.cat(
+            [extractor.class_probabilities(part)[:, 0].argmax(1) for part in torch.split(images, 1000)]
+        )
         right = mean_estimate((taken_for == labels).double().numpy(), "", found["fid"].protocol.split(";")[0])
         return {
             "fd": found["fid"],
