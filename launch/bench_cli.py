@@ -44,14 +44,19 @@ def interval(figure: Figure) -> tuple[float, float] | None:
     return figure["value"] - slack, figure["value"] + slack
 
 
-def met(figure: Figure) -> bool | None:
-    """Whether a figure reaches its goal, which may lie inside its interval or beyond; None without a goal."""
+def verdict(figure: Figure) -> str:
+    """Whether a figure reaches its goal; a miss that its error could explain is called so. Nothing without a goal."""
     goal = figure.get("goal")
     if not goal:
-        return None
+        return ""
     sign, bound = str(goal).split()
-    low, high = interval(figure) or (figure["value"], figure["value"])
-    return bool(low <= float(bound) if sign in ("<", "<=") else high >= float(bound))
+
+    def reaches(value: float) -> bool:
+        return value <= float(bound) if sign in ("<", "<=") else value >= float(bound)
+
+    if reaches(figure["value"]):
+        return "met"
+    return "missed, within its error" if any(map(reaches, interval(figure) or ())) else "NOT MET"
 
 
 def table(figures: Mapping[str, Figure]) -> str:
@@ -64,7 +69,7 @@ def table(figures: Mapping[str, Figure]) -> str:
 
 
 def _row(key: str, figure: Figure) -> tuple[str, ...]:
-    spread, verdict = interval(figure), {None: "", True: "met", False: "NOT MET"}[met(figure)]
+    spread = interval(figure)
     shown = "no error known" if spread is None else f"[{spread[0]:.4g}, {spread[1]:.4g}]"
     goal, unit = str(figure.get("goal") or ""), str(figure.get("unit") or "")
-    return key, f"{figure['value']:.5g}", unit, shown, str(figure.get("n", "-")), goal, verdict
+    return key, f"{figure['value']:.5g}", unit, shown, str(figure.get("n", "-")), goal, verdict(figure)

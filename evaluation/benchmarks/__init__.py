@@ -19,6 +19,8 @@ BENCHMARKS = Registry(
         "masked_diffusion": "evaluation.benchmarks.masked_diffusion",
         "shakespeare": "evaluation.benchmarks.shakespeare",
         "mee_gan": "evaluation.benchmarks.mee_gan",
+        "f_distill": "evaluation.benchmarks.f_distill",
+        "f_distill_cifar10": "evaluation.benchmarks.f_distill_cifar10",
         "f_distill_exact": "evaluation.benchmarks.f_distill_exact",
         "f_distill_modes": "evaluation.benchmarks.f_distill_modes",
         "f_distill_speed": "evaluation.benchmarks.f_distill_speed",

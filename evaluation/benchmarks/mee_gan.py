@@ -14,19 +14,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from evaluation.benchmarks import mee_gan_cost
-from evaluation.benchmarks.figure import Figure, figure, say
+from evaluation.benchmarks.figure import Figure, figure, median_estimate, say
+from evaluation.benchmarks.judges import classifier, evenly
 from evaluation.benchmarks.trainings import Training, draw, train
 from evaluation.estimate import Estimate
 from evaluation.image import KeepSettings, compare, in_batches, score_part
-from evaluation.images.small import LabelledImages, SmallExtractor, small_extractor
+from evaluation.images.small import SmallExtractor
 from evaluation.modes import grid, judged_modes, mixture_modes, ring
 from generative.data.image_config import DigitsConfig, HubImageConfig, PointsConfig, StackedDigitsConfig
-from generative.data.images import ImageData, open_images
+from generative.data.images import open_images
 
 VARIABLE = "GENERATIVE_CIFAR10"
 
@@ -112,28 +112,25 @@ def run(quick: bool) -> dict[str, Figure]:
 
 def judge() -> SmallExtractor:
     """A classifier of digits, trained on the training digits."""
-    data = open_images(DigitsConfig())
-    found = data.train.fetch(np.arange(len(data.train)))
-    return small_extractor(LabelledImages(found["sample"], found["label"], "digits of scikit-learn"))
+    return classifier(open_images(DigitsConfig()), "digits of scikit-learn")
 
 
 def stacked(settings: Settings) -> dict[str, Figure]:
     """Modes, divergence from uniform and the classifier's confidence of each method: medians over seeds."""
-    data, classifier = open_images(StackedDigitsConfig()), judge()
+    data, judged_by = open_images(StackedDigitsConfig()), judge()
     found: dict[str, list[float]] = {}
     for name, gan in STACKED.items():
         for seed in settings.seeds:
             trainer, seconds = train(gan, data, settings.updates, seed, name=f"{name}, seed {seed}")
             for suffix, weights in (("", "ema"), ("_raw", "trained")):
-                modes, kl, confidence = _judged(classifier, draw(trainer, settings.samples, weights))
+                modes, kl, confidence = _judged(judged_by, draw(trainer, settings.samples, weights))
                 for what, value in (("modes", modes), ("kl", kl), ("confidence", confidence)):
                     found.setdefault(f"{what}_{name}{suffix}", []).append(value)
             told = {what: found[f"{what}_{name}"][-1] for what in ("modes", "kl", "confidence")}
             say(f"{name}, seed {seed}: " + ", ".join(f"{k} {v:.4g}" for k, v in told.items()) + f" ({seconds:.0f} s)")
-    numbers = np.linspace(0, len(data.train) - 1, settings.samples).round().astype(np.int64)
-    real = _judged(classifier, data.train.fetch(numbers)["sample"])
+    real = _judged(judged_by, evenly(data, settings.samples)["sample"])
     note = f"{settings.updates:,} updates of each network, batch 128; {settings.samples:,} samples; "
-    note += f"{classifier.description}; real data: {real[0]:.0f} modes, KL {real[1]:.3f}, confidence {real[2]:.3f}"
+    note += f"{judged_by.description}; real data: {real[0]:.0f} modes, KL {real[1]:.3f}, confidence {real[2]:.3f}"
     shown = {key: values for key, values in found.items() if not key.endswith("_raw")}
     figures = {key: _median(key, values, note, settings) for key, values in shown.items()}
     for key, values in found.items():
@@ -153,12 +150,6 @@ def _median(key: str, values: list[float], note: str, settings: Settings) -> Fig
     name = key.partition("_")[2]
     spread = f"median of seeds {', '.join(map(str, settings.seeds))}; from {min(values):.4g} to {max(values):.4g}"
     return figure(median_estimate(values, f"{NAMES[name]}; {note}; {spread}"), GOALS.get(key), values=values)
-
-
-def median_estimate(values: list[float], protocol: str) -> Estimate:
-    """Median of a few independent values; standard error 1.2533 s / sqrt(n), that of a normal sample's median."""
-    error = 1.2533 * float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else None
-    return Estimate(float(np.median(values)), error, len(values), "", protocol)
 
 
 # ---------------------------------------------------------------------- ring and grid
@@ -236,10 +227,9 @@ def cifar(settings: Settings) -> dict[str, Figure]:
         say(f"CIFAR-10 is left out: {VARIABLE} does not name its folder" if settings.cifar_steps else "no CIFAR-10")
         return {}
     data = open_images(HubImageConfig(id=folder, validation_split="test"))
-    extractor = _cifar_extractor(data)
     keep, count = KeepSettings(reservoir=2000), 10_000
-    numbers = np.linspace(0, len(data.train) - 1, count).round().astype(np.int64)
-    real = score_part(in_batches(data.train.fetch(numbers)["sample"]), extractor, keep)
+    extractor = classifier(data, "CIFAR-10", count)
+    real = score_part(in_batches(evenly(data, count)["sample"]), extractor, keep)
     figures: dict[str, Figure] = {}
     every = max(1, settings.cifar_steps // CURVE)
     for name, method in IMAGE_GANS.items():
@@ -258,9 +248,3 @@ def cifar(settings: Settings) -> dict[str, Figure]:
         note = f"DCGAN of width 32, {settings.cifar_steps} steps of 64 images, one seed; FID by step {told}"
         figures[f"cifar_fid_{name}"] = figure(curve[-1][1], None, note, [estimate.value for _, estimate in curve])
     return figures
-
-
-def _cifar_extractor(data: ImageData) -> SmallExtractor:
-    numbers = np.linspace(0, len(data.train) - 1, 10_000).round().astype(np.int64)
-    found = data.train.fetch(numbers)
-    return small_extractor(LabelledImages(found["sample"], found["label"], "CIFAR-10"))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from evaluation.benchmarks import sgmse_speed
 from evaluation.benchmarks.figure import Figure, figure, say
+from evaluation.benchmarks.kept import workplace
 from evaluation.benchmarks.speech_systems import (
     BRIDGE,
     SCORE,
@@ -74,12 +75,13 @@ def quality(settings: Settings) -> dict[str, Figure]:
     systems, chosen = classical(data, settings.validation)
     say(f"baselines chosen on the validation part: {chosen}")
     kinds = (("bridge", BRIDGE, OF_BRIDGE), ("score", SCORE, OF_SCORE))
-    jobs = [
-        Job(name, of, settings.steps, seed, samplers, settings.items)
-        for name, of, samplers in kinds
-        for seed in settings.seeds
-    ]
-    outcomes = run_jobs(jobs, os.cpu_count() or 1)
+    with workplace("sgmse") as folder:
+        jobs = [
+            Job(name, of, settings.steps, seed, samplers, settings.items, folder)
+            for name, of, samplers in kinds
+            for seed in settings.seeds
+        ]
+        outcomes = run_jobs(jobs, os.cpu_count() or 1)
     each: dict[str, list[Sequence[FileScore]]] = {}
     for outcome in outcomes.values():
         for name, scores in outcome.scores.items():

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from torch import nn
 
-from generative.config import Config, load_layers, validate
+from generative.config import Config, ConfigT, load_layers, validate
 from generative.data.config import TextDataConfig
 from generative.data.loader import Loader
 from generative.data.text import TextData
@@ -31,10 +31,15 @@ class SmallRun(Config):
 
 def load_run(name: str, overrides: Sequence[str]) -> SmallRun:
     """Those sections of a named configuration, after overrides."""
+    return load_sections(name, overrides, SmallRun)
+
+
+def load_sections(name: str, overrides: Sequence[str], schema: type[ConfigT]) -> ConfigT:
+    """The sections of a named configuration that a schema has, after overrides."""
     layers = load_layers(name, overrides)
-    for section in set(layers.values) - set(SmallRun.model_fields):
+    for section in set(layers.values) - set(schema.model_fields):
         layers.remove((section,))
-    return validate(layers, SmallRun)
+    return validate(layers, schema)
 
 
 @dataclass(frozen=True)

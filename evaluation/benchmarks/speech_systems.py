@@ -6,11 +6,13 @@ GENERATIVE_NOISE name their folders. Without them everything is measured on made
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,17 +22,20 @@ from pydantic import TypeAdapter
 
 from evaluation.benchmarks.figure import say
 from evaluation.benchmarks.trainings import Training, train
+from evaluation.images.extractors import identity
 from evaluation.quantities import duration
 from evaluation.speech import FileScore, SpeechItem, available_metrics, score_files
 from evaluation.speech_baselines import GRIDS, choose, enhance
 from evaluation.speech_pool import in_pool
 from generative.config import load_layers
+from generative.data.files import write_aside
 from generative.data.speech import SpeechData, open_speech
 from generative.data.speech_config import SpeechDataConfig
 from generative.methods.sgmse.config import SgmseConfig
 from generative.methods.sgmse.enhancer import Enhancer
 from generative.methods.sgmse.network import build_network
 from generative.randomness import Streams
+from generative.training.checkpoint import CheckpointStore
 
 SPEECH, NOISE = "GENERATIVE_SPEECH", "GENERATIVE_NOISE"
 CONFIG = "sgmse/fsdd8k"
@@ -82,6 +87,7 @@ class Job:
         samplers: by name.
         items: of the test part.
         drawn: as many of them are enhanced, from the first on; None: all.
+        folder: where trainings and drawings are kept.
     """
 
     name: str
@@ -90,12 +96,19 @@ class Job:
     seed: int
     samplers: Samplers
     items: int
+    folder: Path
     drawn: int | None = None
 
     @property
     def title(self) -> str:
         """For lines of progress."""
         return f"{self.name}, seed {self.seed}"
+
+    @property
+    def kept(self) -> str:
+        """Name of its checkpoints in the folder: the same for the same training."""
+        run = training(self.of)
+        return f"{self.name}-{identity(asdict(run), opened(self.items).description, self.steps, self.seed)[:24]}"
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,13 @@ class Drawing:
     job: Job
     sampler: str
     weights: Mapping[str, NDArray[Any]]
+
+    @property
+    def kept(self) -> Path:
+        """File of its outcome."""
+        job = self.job
+        what = identity(job.kept, settings_of(job.of, job.samplers[self.sampler]).model_dump(mode="json"), job.drawn)
+        return job.folder / f"{what[:24]}.json"
 
 
 def run_jobs(jobs: Sequence[Job], workers: int) -> dict[tuple[str, int], Outcome]:
@@ -149,7 +169,8 @@ def _whole(result: ResultT | None, job: Job) -> ResultT:
 def train_job(job: Job) -> dict[str, NDArray[Any]]:
     """Train; the averaged weights by name."""
     torch.set_num_threads(1)
-    trainer, seconds = train(training(job.of), opened(job.items), job.steps, job.seed, name=job.title)
+    store = CheckpointStore(job.folder / job.kept, keep_last=1)
+    trainer, seconds = train(training(job.of), opened(job.items), job.steps, job.seed, name=job.title, store=store)
     say(f"{job.title}: {job.steps:,} steps in {duration(seconds)}")
     with trainer.evaluating("ema") as nets:
         return {name: value.numpy().copy() for name, value in nets["net"].state_dict().items()}
@@ -157,13 +178,18 @@ def train_job(job: Job) -> dict[str, NDArray[Any]]:
 
 def draw_scores(drawing: Drawing) -> tuple[list[FileScore], float]:
     """Enhance the job's part of the test utterances and score them; the network calls of a file."""
+    if drawing.kept.is_file():
+        told = json.loads(drawing.kept.read_text(encoding="utf-8"))
+        return [FileScore.from_json(one) for one in told["scores"]], told["calls"]
     torch.set_num_threads(1)
     job, data = drawing.job, opened(drawing.job.items)
     settings = settings_of(job.of, job.samplers[drawing.sampler])
     net = build_network(settings)
     net.load_state_dict({name: torch.from_numpy(value) for name, value in drawing.weights.items()})
     items, calls = enhanced(Enhancer(settings, net.eval()), data, job.drawn)
-    return score(items, data), calls
+    scores = score(items, data)
+    write_aside(drawing.kept, json.dumps({"calls": calls, "scores": [one.to_json() for one in scores]}).encode())
+    return scores, calls
 
 
 def enhanced(enhancer: Enhancer, data: SpeechData, count: int | None) -> tuple[list[SpeechItem], float]:

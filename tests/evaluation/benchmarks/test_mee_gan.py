@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from evaluation.benchmarks import mee_gan, mee_gan_cost
-from evaluation.benchmarks.mee_gan import GOALS, QUICK, median_estimate
+from evaluation.benchmarks.figure import median_estimate
+from evaluation.benchmarks.mee_gan import GOALS, QUICK
 from evaluation.images.small import LabelledImages, small_extractor
 from evaluation.images.small_network import SmallSettings
 
