@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,6 +93,11 @@ class Distillation:
         """The section `sampling` by calls."""
         few = {calls: {"sampler": "dpm_solver_2m", "steps": calls} for calls in FEW}
         return {**few, MOST: self.sampling}
+
+    @property
+    def told(self) -> dict[int, str]:
+        """The same in words."""
+        return FEW | {MOST: f"Heun, {self.sampling['steps']} steps, churn {self.sampling.get('churn', 0):g}"}
 
 
 @dataclass(frozen=True)
@@ -244,10 +250,10 @@ def _trained_teacher(job: Job, data: ImageData) -> Trainer:
 
 def _trained(job: Job, data: ImageData, run: Training, steps: int, folder: Path, name: str) -> Trainer:
     """Train, from the newest checkpoint in the folder where there is one."""
-    quarter = max(1, steps // 4)
+    quarter, begun = max(1, steps // 4), time.perf_counter()
 
     def tell(step: int, trainer: Trainer) -> None:
         if step % quarter == 0:
-            say(f"  {name}: step {step:,} of {steps:,}")
+            say(f"  {name}: step {step:,} of {steps:,} ({time.perf_counter() - begun:.0f} s)")
 
     return train(run, data, steps, job.seed, job.threads, tell, CheckpointStore(folder, keep_last=1))[0]

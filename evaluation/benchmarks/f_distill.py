@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass
 
 from evaluation.benchmarks.distillation_figures import comparison, table
-from evaluation.benchmarks.distillations import FEW, MOST, Distillation, Job, run_jobs, workplace
+from evaluation.benchmarks.distillations import MOST, Distillation, Job, run_jobs, workplace
 from evaluation.benchmarks.figure import Figure
 from evaluation.benchmarks.small_runs import load_sections
 from evaluation.benchmarks.trainings import Training
@@ -24,7 +24,6 @@ from generative.training.config import TrainConfig
 
 DIVERGENCES = ("rkl", "js", "kl", "sh", "jf", "sf")
 DEFAULT = "js"
-CALLS = FEW | {MOST: "stochastic Heun, 18 steps, churn 10"}
 GOALS = {
     "fd_teacher": "<= 0.8",
     "fd_ratio_student_teacher": "<= 1.2",
@@ -74,10 +73,11 @@ def run(quick: bool) -> dict[str, Figure]:
     with workplace() as folder:
         jobs = [Job(of, name, seed, folder) for name in (None, *DIVERGENCES) for seed in settings.seeds]
         outcomes = run_jobs(jobs, settings.workers or os.cpu_count() or 1)
-    note = f"{of.teacher_steps:,} steps of each teacher, {of.student_steps:,} of each student"
+    note = f"{of.teacher_steps:,} steps of each teacher (edm/digits), {of.student_steps:,} of each student "
+    note += "(f_distill/digits)"
     found = {
         **comparison(outcomes, MOST, DEFAULT, settings.seeds, note),
-        **table(outcomes, CALLS, DIVERGENCES, settings.seeds, note),
+        **table(outcomes, of.told, DIVERGENCES, settings.seeds, note),
     }
     return {key: entry | {"goal": GOALS.get(key)} for key, entry in found.items()}
 

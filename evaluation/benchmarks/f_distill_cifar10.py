@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaluation.benchmarks.distillation_figures import comparison, table
-from evaluation.benchmarks.distillations import FEW, MOST, Distillation, Job, run_jobs, workplace
+from evaluation.benchmarks.distillations import MOST, Distillation, Job, run_jobs, workplace
 from evaluation.benchmarks.figure import Figure, say
 from evaluation.benchmarks.mee_gan import VARIABLE
 from evaluation.benchmarks.trainings import Training
 
 DIVERGENCES = ("js", "rkl")
 SEED = 0
-CALLS = FEW | {MOST: "Heun, 18 steps"}
 
 NETWORK = {"name": "song", "width": 16, "multipliers": [1, 2, 4], "blocks": 1, "attention": [], "dropout": 0.0}
 ADAM = {"name": "adamw", "weight_decay": 0.0}
@@ -95,7 +94,7 @@ def measure(data: dict[str, Any], settings: Settings) -> dict[str, Figure]:
     note += f"teacher, {of.student_steps:,} of 32 of each student; not comparable with published distances"
     found = {
         **comparison(outcomes, MOST, DIVERGENCES[0], [SEED], note),
-        **table(outcomes, CALLS, DIVERGENCES, [SEED], note),
+        **table(outcomes, of.told, DIVERGENCES, [SEED], note),
     }
     return {f"cifar_{key}": entry for key, entry in found.items()}
 

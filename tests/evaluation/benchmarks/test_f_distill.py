@@ -55,6 +55,9 @@ def test_a_student_is_told_what_its_teacher_is(tmp_path: Path) -> None:
     teacher = job.of.teacher.method
     assert method["network"] == teacher["network"] | {"dropout": 0.0}
     assert (method["shape"], method["classes"]) == ([1, 8, 8], 10)
+    assert 2 * job.of.sampling["steps"] - 1 == MOST
+    assert job.of.told[MOST] == "Heun, 18 steps, churn 10"
+    assert job.of.samplers[4] == {"sampler": "dpm_solver_2m", "steps": 4}
     assert (method["divergence"], method["sigma_data"]) == ("kl", teacher["sigma_data"])
     assert method["teacher_weights"] == "ema=0.999"
     other = replace(job, of=replace(job.of, teacher_steps=3))
