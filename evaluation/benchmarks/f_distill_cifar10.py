@@ -63,7 +63,7 @@ class Settings:
     """
 
     teacher_steps: int = 4000
-    student_steps: int = 700
+    student_steps: int = 1000
     samples: int = 2000
     real: int = 20_000
     judge_steps: int = 1500
