@@ -13,7 +13,8 @@ import os
 from dataclasses import dataclass
 
 from evaluation.benchmarks.distillation_figures import comparison, table
-from evaluation.benchmarks.distillations import MOST, Distillation, Job, run_jobs, workplace
+from evaluation.benchmarks.distillations import MOST, Distillation, Job, workplace
+from evaluation.benchmarks.distilling import run_jobs
 from evaluation.benchmarks.figure import Figure
 from evaluation.benchmarks.small_runs import load_sections
 from evaluation.benchmarks.trainings import Training
@@ -74,7 +75,7 @@ def run(quick: bool) -> dict[str, Figure]:
         jobs = [Job(of, name, seed, folder) for name in (None, *DIVERGENCES) for seed in settings.seeds]
         outcomes = run_jobs(jobs, settings.workers or os.cpu_count() or 1)
     note = f"{of.teacher_steps:,} steps of each teacher (edm/digits), {of.student_steps:,} of each student "
-    note += "(f_distill/digits)"
+    note += "(f_distill/digits); classes as in the real images"
     found = {
         **comparison(outcomes, MOST, DEFAULT, settings.seeds, note),
         **table(outcomes, of.told, DIVERGENCES, settings.seeds, note),

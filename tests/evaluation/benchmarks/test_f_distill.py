@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.benchmarks import distillations, f_distill, f_distill_cifar10
+from evaluation.benchmarks import distilling, f_distill, f_distill_cifar10
 from evaluation.benchmarks.distillation_figures import METRICS, comparison, over_seeds, table
-from evaluation.benchmarks.distillations import FEW, FOLDER, MOST, Job, Outcome, run_job, student_of
+from evaluation.benchmarks.distillations import FEW, FOLDER, MOST, Job, Outcome
+from evaluation.benchmarks.distilling import run_job, student_of
 from evaluation.estimate import Estimate
 from generative.data.image_config import DigitsConfig
 from generative.data.images import open_images
@@ -82,7 +83,7 @@ def test_digits_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def fail(*args: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(distillations, "train", fail)
+    monkeypatch.setattr(distilling, "train", fail)
     assert run_job(job)[1]["fd"].value == figures["fd_js"]["value"]
     job.outcome.unlink()
     with pytest.raises(AssertionError, match="trained again"):
