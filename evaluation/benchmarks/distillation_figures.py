@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from evaluation.benchmarks.distillations import Outcomes, Scores
+from evaluation.benchmarks.distillations import Outcomes, Scores, scored_on
 from evaluation.benchmarks.figure import Figure, figure, median_estimate
 from evaluation.estimate import Estimate, mean_estimate
 
@@ -73,8 +73,7 @@ def over_seeds(several: Sequence[Estimate], seeds: Sequence[int]) -> Estimate:
     """The mean over seeds with its error; of a single seed, the estimate with its own."""
     if len(several) == 1:
         return replace(several[0], protocol=f"seed {seeds[0]}; {several[0].protocol}")
-    scored_on = several[0].protocol.split(";")[0]
-    protocol = f"mean over seeds {', '.join(map(str, seeds))}, each {scored_on}"
+    protocol = f"mean over seeds {', '.join(map(str, seeds))}, each {scored_on(several[0])}"
     return mean_estimate([one.value for one in several], several[0].unit, protocol)
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.benchmarks import distillations, f_distill, f_distill_cifar10
+from evaluation.benchmarks import distilling, f_distill, f_distill_cifar10
 from evaluation.benchmarks.distillation_figures import METRICS, comparison, over_seeds, table
-from evaluation.benchmarks.distillations import FEW, MOST, Job, Outcome, run_job, student_of
+from evaluation.benchmarks.distillations import FEW, MOST, Job, Outcome
+from evaluation.benchmarks.distilling import run_job, student_of
 from evaluation.benchmarks.kept import FOLDER
 from evaluation.estimate import Estimate
 from generative.data.image_config import DigitsConfig
@@ -56,6 +57,9 @@ def test_a_student_is_told_what_its_teacher_is(tmp_path: Path) -> None:
     teacher = job.of.teacher.method
     assert method["network"] == teacher["network"] | {"dropout": 0.0}
     assert (method["shape"], method["classes"]) == ([1, 8, 8], 10)
+    assert 2 * job.of.sampling["steps"] - 1 == MOST
+    assert job.of.told[MOST] == "Heun, 18 steps, churn 10"
+    assert job.of.samplers[4] == {"sampler": "dpm_solver_2m", "steps": 4}
     assert (method["divergence"], method["sigma_data"]) == ("kl", teacher["sigma_data"])
     assert method["teacher_weights"] == "ema=0.999"
     other = replace(job, of=replace(job.of, teacher_steps=3))
@@ -80,7 +84,7 @@ def test_digits_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def fail(*args: object, **further: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(distillations, "train", fail)
+    monkeypatch.setattr(distilling, "train", fail)
     assert run_job(job)[1]["fd"].value == figures["fd_js"]["value"]
     job.outcome.unlink()
     with pytest.raises(AssertionError, match="trained again"):
