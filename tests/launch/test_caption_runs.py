@@ -28,7 +28,7 @@ from tests.support.image_runs import SMALL_LOOKS
 from tests.support.schema import check_lines
 
 pytest.importorskip("diffusers")
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
