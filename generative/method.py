@@ -201,12 +201,14 @@ class DataFacts:
         sequence_length: tokens of a window.
         sample_shape: of an image [C, H, W], a point or a wave.
         classes: labels are 0 .. classes - 1; None: there are none, or they are not known yet.
+        text_shape: of a caption's embedding, (tokens, width).
     """
 
     vocab_size: int | None = None
     sequence_length: int | None = None
     sample_shape: tuple[int, ...] | None = None
     classes: int | None = None
+    text_shape: tuple[int, int] | None = None
 
 
 class Sampler(Protocol):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -15,26 +15,34 @@ from generative import __version__
 from generative.data.config import HubTextConfig, ShardsTextConfig, TextDataConfig
 from generative.data.text import open_text
 from generative.data.tokenizers import Tokenizer, open_tokenizer
-from generative.errors import GenerativeError
+from generative.errors import ConfigError, GenerativeError
 from generative.hub import llama
 from generative.hub.export import Export, choose_average, choose_network
 from generative.hub.files import parse_size, total_bytes
 from generative.hub.folder import check_target
 from generative.hub.released import RELEASED, write_released
-from generative.hub.tensors import DTYPES, whole_tensors
+from generative.hub.tensors import DTYPES, InMemory, Source, whole_tensors
 from generative.method import Average, DataFacts, Method
 from generative.training.checkpoint import Checkpoint, open_checkpoint
 from generative.training.exported import MODEL_TYPE
 from generative.training.networks import compare_weights, weight_names
+from launch.afterwards import Afterwards, asked_width
 from launch.export_card import make_card
+from launch.export_pipeline import check_expressible, export_pipeline
 from launch.modality import build_method
 from launch.opened import kept_as_best, read_config, run_folder_of
 from launch.schema import RunConfig
 
-Layout = Literal["generative", "llama", "released"]
+Layout = Literal["generative", "llama", "released", "diffusers"]
 Say = Callable[[str, str], None]
 """Hears lines: (label, text)."""
 Progress = Callable[[int, int], None]
+
+NO_RELEASED = {
+    "edm": "EDM's files are pickles with the source text of their classes in them, which are read here but not written",
+    "f_distill": "its released code has checkpoints of all networks and optimizers, as pickles",
+}
+"""Methods whose released files cannot be written, and why."""
 
 OLD_STATISTICS = "running statistics of batch normalisation are those of training, not of the averaged weights"
 
@@ -64,6 +72,8 @@ class Subject:
     average: Average | None
     module: nn.Module
     """On the meta device."""
+    afterwards: Afterwards | None = None
+    """The average that is made of those that are kept."""
 
     @property
     def one_of_several(self) -> str | None:
@@ -76,6 +86,8 @@ class Subject:
         kept = kept_as_best(self.checkpoint)
         if kept is not None:
             return kept
+        if self.afterwards is not None:
+            return self.afterwards.name(self.network)
         return "trained" if self.average is None else f"ema {self.average}"
 
 
@@ -97,6 +109,8 @@ def export_run(path: str | Path, to: str | Path, asked: Asked, say: Say, progres
     if asked.layout == "released":
         return export_released(Path(path), target, asked, say)
     subject = open_subject(Path(path), asked, say)
+    if asked.layout == "diffusers":
+        check_expressible(subject)
     export, notes = plan(subject, asked, target.name)
     total = total_bytes({"": list(export.tensors)})
     names = f"{len(export.tensors)} tensors, {total / 1e6:,.1f} MB"
@@ -108,7 +122,10 @@ def export_run(path: str | Path, to: str | Path, asked: Asked, say: Say, progres
         done += count
         progress(done, total)
 
-    written = export.write(target, most, asked.force, on_bytes)
+    if asked.layout == "diffusers":
+        written = export_pipeline(subject, export.source, [*export.tensors], export.card, target, on_bytes)
+    else:
+        written = export.write(target, most, asked.force, on_bytes)
     for note in notes:
         say("note", note)
     return written
@@ -117,6 +134,12 @@ def export_run(path: str | Path, to: str | Path, asked: Asked, say: Say, progres
 def export_released(path: Path, target: Path, asked: Asked, say: Say) -> list[Path]:
     """Write the networks of a run or checkpoint as the released code of its method reads them; errors as above."""
     method: Any = read_config(run_folder_of(path)).method
+    if method.name in NO_RELEASED:
+        raise ConfigError(
+            f"--layout released: {NO_RELEASED[method.name]}",
+            f"a method with released files of plain tensors: {', '.join(RELEASED)}",
+            "leave out --layout: model.safetensors then has the released networks' own parameter names",
+        )
     files_of = RELEASED[method.name]
     checkpoint = open_checkpoint(path, on_event=lambda kind, step, message: say(kind, message))
     average = choose_average(method.ema, asked.weights)
@@ -138,12 +161,14 @@ def open_subject(path: Path, asked: Asked, say: Say) -> Subject:
     method = build_method(config, facts)
     specs = method.networks()
     network = choose_network(trained_networks(method), asked.network or getattr(method, "product", None))
-    average = choose_average(specs[network].ema, asked.weights)
+    width = asked_width(asked.weights)
+    afterwards = None if width is None else Afterwards.of(checkpoint, width)
+    average = None if afterwards else choose_average(specs[network].ema, asked.weights)
     with torch.device("meta"):
         module = specs[network].build()
     names = weight_names(checkpoint, network, average)
     compare_weights(module, {ours: checkpoint.shape(full) for ours, full in names.items()}, str(checkpoint.path))
-    return Subject(folder, config, checkpoint, method, facts, network, average, module)
+    return Subject(folder, config, checkpoint, method, facts, network, average, module, afterwards)
 
 
 def trained_networks(method: Method) -> list[str]:
@@ -156,7 +181,10 @@ def plan(subject: Subject, asked: Asked, title: str) -> tuple[Export, list[str]]
     sizes = llama.llama_sizes(subject.module) if asked.layout == "llama" else None
     names = weight_names(subject.checkpoint, subject.network, subject.average)
     dtype = DTYPES[asked.dtype]
-    tensors = whole_tensors(subject.checkpoint, names, dtype)
+    tensors, source = whole_tensors(subject.checkpoint, names, dtype), cast("Source", subject.checkpoint)
+    if subject.afterwards is not None:
+        source = InMemory(subject.afterwards.weights(subject.network))
+        tensors = [replace(tensor, source=tensor.name) for tensor in tensors]
     tokenizer, missing = find_tokenizer(subject)
     notes, generation = [missing] if missing else [], {}
     if subject.average is not None and any(name.endswith("running_mean") for name in names):
@@ -171,7 +199,7 @@ def plan(subject: Subject, asked: Asked, title: str) -> tuple[Export, list[str]]
         generation = llama.generation_config(sizes, eos)
         notes = [*notes, *llama.llama_notes(sizes)]
     card = make_card(subject, asked, title, tokenizer, notes)
-    return Export(subject.checkpoint, tensors, described, card, generation, tokenizer), notes
+    return Export(source, tensors, described, card, generation, tokenizer), notes
 
 
 def architecture(subject: Subject) -> dict[str, Any]:

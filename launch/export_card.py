@@ -51,20 +51,33 @@ model = load_exported("{name}")
 images = model.sample(16, seed=0)  # float32[16, C, H, W] in [-1, 1], one network call each"""
 
 
+PIPELINE = """from diffusers import StableDiffusionPipeline
+
+pipeline = StableDiffusionPipeline.from_pretrained("{name}")
+image = pipeline("a lighthouse in a storm", num_inference_steps=1, guidance_scale=0.0).images[0]"""
+
+LATENTS = """from generative.hub.loading import load_exported
+
+model = load_exported("{name}")
+latents = model.sample(16, seed=0, text=text)  # text float[16, L, D]: embeddings by the teacher's text encoder"""
+
+
 def make_card(subject: Subject, asked: Asked, title: str, tokenizer: Tokenizer | None, notes: list[str]) -> Card:
     """The card of a subject, from its run folder."""
     kind, llama = subject.config.method.name, asked.layout == "llama"
     return Card(
         title=title,
         summary=_summary(subject, TITLES.get(kind, kind)),
-        library="transformers" if llama else "generative",
-        task=task_of(subject.facts),
+        library={"llama": "transformers", "diffusers": "diffusers"}.get(asked.layout, "generative"),
+        task="text-to-image" if subject.facts.text_shape else task_of(subject.facts),
         tags=["generative", kind.replace("_", "-")],
         training=dict(_training(subject, asked)),
         command=_command(subject.folder),
         figures=[*_figures(subject), *_validation(subject)],
         measured=", measured before the weights were rounded to bf16" if asked.dtype == "bf16" else "",
-        usage=_usage(subject, llama, tokenizer, title),
+        usage=("python", PIPELINE.format(name=title))
+        if asked.layout == "diffusers"
+        else _usage(subject, llama, tokenizer, title),
         notes=notes,
     )
 
@@ -74,7 +87,7 @@ def _usage(subject: Subject, llama: bool, tokenizer: Tokenizer | None, title: st
     if llama:
         return "python", _loading(tokenizer).format(name=title)
     if subject.network == getattr(subject.method, "product", None):
-        return "python", ONE_STEP.format(name=title)
+        return "python", (LATENTS if subject.facts.text_shape else ONE_STEP).format(name=title)
     return start_from(title, subject.one_of_several)
 
 

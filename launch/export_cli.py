@@ -24,6 +24,7 @@ class LayoutName(StrEnum):
     GENERATIVE = "generative"
     LLAMA = "llama"
     RELEASED = "released"
+    DIFFUSERS = "diffusers"
 
 
 def export(
@@ -31,7 +32,11 @@ def export(
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder to make; it appears when it is complete.")],
     network: Annotated[str | None, typer.Option(help="Which one, where the method trains several.")] = None,
     weights: Annotated[
-        str, typer.Option(metavar="trained|ema|ema=0.999", help="As trained, or one of the averages kept of them.")
+        str,
+        typer.Option(
+            metavar="trained|ema|ema=0.999|power=0.15",
+            help="As trained, one of the averages kept of them, or one of any width (method.ema_power).",
+        ),
     ] = "trained",
     dtype: Annotated[Number, typer.Option(help="Number format of the weights.")] = Number.FP32,
     max_shard: Annotated[str, typer.Option("--max-shard", metavar="SIZE", help="Size of a weight file.")] = "5GB",
@@ -39,7 +44,7 @@ def export(
         LayoutName,
         typer.Option(
             help="llama: for transformers' AutoModelForCausalLM (autoregressive models). released: the files of the "
-            "method's own published code (mee_gan, sgmse)."
+            "method's own published code (mee_gan, sgmse). diffusers: a pipeline (f_distill of Stable Diffusion)."
         ),
     ] = LayoutName.GENERATIVE,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in DIR.")] = False,
@@ -62,6 +67,9 @@ def export(
         console.end_progress()
     if layout is LayoutName.RELEASED:
         typer.echo(f"written to {to}: {', '.join(path.name for path in files)}")
+        return
+    if layout is LayoutName.DIFFUSERS:
+        typer.echo(f'written to {to}: {len(files)} files; StableDiffusionPipeline.from_pretrained("{to}") reads it')
         return
     pieces = [path.name for path in files if path.suffix == ".safetensors"]
     others = [path.name for path in files if path.name not in pieces]

@@ -82,7 +82,7 @@ class Judge:
     def _figures(self, run: OpenRun, average: str) -> dict[str, Any]:
         nets, _ = run.networks(average)
         with torch.no_grad():
-            sample = sampler_of(run.method, nets, run.device, STREAMS)
+            sample = sampler_of(run.method, nets, run.device, STREAMS, run.data)
             subject = _asked(subject_of(run.config, run.data, sample, run.device, run.folder))
             if self._reference is None:
                 count = len(reference_of(subject.settings, run.data)[1])

@@ -20,7 +20,7 @@ from launch.image_evaluation import (
     scorer,
     subject_of,
 )
-from launch.image_samples import sample_streams
+from launch.image_samples import prompted, sample_streams
 from launch.opened import Changes, OpenRun, open_run
 from launch.ray_map import Progress, log_file, map_items, parts
 from launch.sections import LaunchConfig
@@ -68,7 +68,7 @@ def _scorer(path: str, changes: Changes) -> Callable[[Item], Arrays]:
     """Scores parts with a run that is opened now."""
     run = open_run(path, changes)
     nets, _ = run.networks(run.config.evaluate.weights)
-    sample = sampler_of(run.method, nets, run.device, STREAMS)
+    sample = sampler_of(run.method, nets, run.device, STREAMS, run.data)
     subject = subject_of(run.config, run.data, sample, run.device, run.folder)
     ready: dict[str, Callable[[range], Part]] = {}
     makers: Mapping[str, Callable[[Subject], Callable[[range], Part]]] = {"generated": scorer, "real": reference_scorer}
@@ -104,5 +104,6 @@ def sampler_with(
 def _drawer(path: str, changes: Changes) -> Callable[[tuple[int, int]], np.ndarray]:
     run = open_run(path, changes)
     nets, _ = run.networks(run.config.sample.weights)
-    sample = sampler_of(run.method, nets, run.device, sample_streams(run.config.sample.seed))
+    data = prompted(run.data, run.config.sample)
+    sample = sampler_of(run.method, nets, run.device, sample_streams(run.config.sample.seed), data)
     return lambda part: sample(torch.arange(*part)).numpy()

@@ -6,6 +6,7 @@ from evaluation.image import OF_CLASSES, check_metrics
 from generative.data.images import ImageData
 from generative.errors import ConfigError
 from launch.image_evaluation import reference_of
+from launch.image_sections import AT_END
 from launch.schema import RunConfig
 
 
@@ -20,6 +21,17 @@ def check_figures(config: RunConfig, data: ImageData) -> None:
             expected="class probabilities: of inception, or of small where the data have labels",
             remedy=f"leave {' and '.join(of_classes)} out of evaluate.metrics, or set evaluate.extractor=inception",
         )
+
+
+def check_weights(config: RunConfig) -> None:
+    """Refuse weights that can only be had of a run that is there. Raises ConfigError."""
+    for section, wanted in (("evaluate", config.evaluate.weights), ("sample", config.sample.weights)):
+        if wanted not in AT_END:
+            raise ConfigError(
+                f"{section}.weights={wanted} in a training",
+                expected=" or ".join(AT_END),
+                remedy=f"train with {section}.weights=ema, and give {wanted} to `generative {section}` afterwards",
+            )
 
 
 def check_classes(config: RunConfig, data: ImageData) -> None:

@@ -92,27 +92,35 @@ class Part:
         )
 
 
-def sampler_of(method: Any, nets: Mapping[str, nn.Module], device: torch.device, streams: Streams) -> Any:
-    """int64[B] -> float32[B, *shape] on the CPU: samples by number."""
-    return _by_number(method.sampler(nets), device, streams)
+def sampler_of(
+    method: Any, nets: Mapping[str, nn.Module], device: torch.device, streams: Streams, data: ImageData
+) -> Any:
+    """int64[B] -> float32[B, *shape] on the CPU: samples by number, latents decoded."""
+    return _by_number(method.sampler(nets), device, streams, data)
 
 
-def companion_of(method: Any, nets: Mapping[str, nn.Module], device: torch.device, streams: Streams) -> Any:
+def companion_of(
+    method: Any, nets: Mapping[str, nn.Module], device: torch.device, streams: Streams, data: ImageData
+) -> Any:
     """Whose samples from the same noise are shown beside the method's, in words, and how they are drawn; or None."""
     door = getattr(method, "companion", None)
     if door is None:
         return None
     name, sampler = door(nets)
-    return name, _by_number(sampler, device, streams)
+    return name, _by_number(sampler, device, streams, data)
 
 
-def _by_number(sampler: Any, device: torch.device, streams: Streams) -> Callable[[Tensor], Tensor]:
+def _by_number(sampler: Any, device: torch.device, streams: Streams, data: ImageData) -> Callable[[Tensor], Tensor]:
     def sample(ids: Tensor) -> Tensor:
+        told = {name: value.to(device) for name, value in data.told(ids).items()}
         with torch.no_grad():
-            drawn: Tensor = sampler({"sample_id": ids.to(device)}, streams)
-        return drawn.float().cpu()
+            drawn: Tensor = sampler({"sample_id": ids.to(device), **told}, streams)
+        return data.pictures(drawn.float()).cpu()
 
-    return sample
+    if data.captioned is None:
+        return sample
+    size = data.captioned.batch_size
+    return lambda ids: torch.cat([sample(some) for some in torch.split(ids, size)])
 
 
 def keep(settings: ImageEvaluation) -> KeepSettings:
@@ -159,7 +167,7 @@ def reference_scorer(subject: Subject) -> Callable[[range], Part]:
     def batches(numbers: range) -> Iterator[ImageBatch]:
         for start in range(numbers.start, numbers.stop, settings.batch_size):
             ids = np.arange(start, min(start + settings.batch_size, numbers.stop))
-            yield source.fetch(chosen[ids])["sample"], torch.from_numpy(ids)
+            yield subject.data.pictures(source.fetch(chosen[ids])["sample"]), torch.from_numpy(ids)
 
     return lambda numbers: Part(score_part(batches(numbers), extractor, keep(settings)), None)
 
@@ -203,7 +211,7 @@ def labelled_images(source: str, data: ImageData) -> Any:
         data = open_images(DigitsConfig())
     count = min(MOST_FOR_CLASSIFIER, len(data.train))
     found = data.train.fetch(np.linspace(0, len(data.train) - 1, count).round().astype(np.int64))
-    return LabelledImages(found["sample"], found.get("label"), data.description.split(",")[0])
+    return LabelledImages(data.pictures(found["sample"]), found.get("label"), data.description.split(",")[0])
 
 
 def figures(subject: Subject, generated: Part, reference: Part | None) -> dict[str, dict[str, Any]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from generative.errors import ConfigError
 from launch.image_checks import check_figures, check_reference
 from launch.image_evaluation import (
     STREAMS,
@@ -21,7 +23,7 @@ from launch.image_evaluation import (
     subject_of,
     summary,
 )
-from launch.image_samples import look, sample_streams
+from launch.image_samples import look, prompted, sample_streams
 from launch.modality import AskedSamples, Progress, refuse_text
 from launch.opened import Changes, OpenRun
 from launch.sections import LaunchConfig
@@ -31,17 +33,24 @@ def draw(
     run: OpenRun, asked: AskedSamples, launch: LaunchConfig | None, changes: Changes, progress: Progress | None
 ) -> dict[str, Any]:
     """A grid of samples in <run>/samples/asked, beside their nearest training images."""
-    refuse_text(asked, "makes images", "--count and --seed choose the samples")
+    if run.data.captioned is None:
+        refuse_text(asked, "makes images", "--count and --seed choose the samples")
+    refuse_text(replace(asked, prompt=None), "makes images", "--prompt is what they are told")
+    if asked.prompt is not None and launch is not None:
+        raise ConfigError(
+            "--prompt with workers", "a file of prompts", "write it to a file.txt, and set sample.prompts=file.txt"
+        )
+    data = prompted(run.data, run.config.sample, asked.prompt)
     settings, worn, beside = run.config.sample, run.worn(run.config.sample.weights), None
     if launch is None:
         nets, _ = run.networks(settings.weights)
-        drawn = (run.method, nets, run.device, sample_streams(settings.seed))
+        drawn = (run.method, nets, run.device, sample_streams(settings.seed), data)
         sample, beside = sampler_of(*drawn), companion_of(*drawn)
     else:
         from launch.image_actors import sampler_with
 
         sample = sampler_with(run, launch, changes, progress)
-    found = look(settings, run.data, sample, worn, run.checkpoint.step, beside)
+    found = look(settings, data, sample, worn, run.checkpoint.step, beside, singly=data.captioned is not None)
     found.write(run.folder / "samples" / "asked")
     return found.record | {"folder": str(run.folder / "samples" / "asked")}
 
@@ -59,7 +68,7 @@ def measure(run: OpenRun, launch: LaunchConfig | None, changes: Changes, progres
     if run.data.kind == "image":
         check_reference(run.config, run.data)
     nets: Mapping[str, nn.Module] = {} if launch is not None else run.networks(settings.weights)[0]
-    sample = _not_here if launch is not None else sampler_of(run.method, nets, run.device, STREAMS)
+    sample = _not_here if launch is not None else sampler_of(run.method, nets, run.device, STREAMS, run.data)
     subject = subject_of(run.config, run.data, sample, run.device, run.folder)
     if launch is not None:
         from launch.image_actors import parts_with

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from evaluation.image_monitor import Neighbourhood, neighbourhood
+from generative.data.captioned_files import read_prompts
 from generative.data.image_files import grid_png, points_png
 from generative.data.images import ImageData
+from generative.errors import ConfigError
 from generative.randomness import Streams
 from generative.training.runfolder import replace_file
 from launch.image_sections import ImageSampling
@@ -62,6 +64,7 @@ def look(
     model: str,
     step: int,
     companion: tuple[str, Draw] | None = None,
+    singly: bool = False,
 ) -> Drawn:
     """Draw samples 0 .. count-1, compare them with training samples, and make pictures.
 
@@ -72,6 +75,7 @@ def look(
         model: name of the weights.
         step: that they were trained for.
         companion: another model, in words, and how it draws: its samples of the same numbers are shown beside the grid.
+        singly: also a file for each sample of the grid.
     """
     wanted = max(settings.count, settings.neighbours, settings.monitor)
     drawn = torch.cat([sample(torch.arange(i, min(i + 250, wanted))) for i in range(0, wanted, 250)])
@@ -79,8 +83,12 @@ def look(
     grid = drawn[: settings.count]
     columns = settings.columns or math.ceil(math.sqrt(len(grid)))
     files = {f"{name}.png": picture(grid, columns, data.kind)}
+    if singly:
+        files |= {f"{name}_{i:04d}.png": picture(one[None], 1, data.kind) for i, one in enumerate(grid)}
     item = {"kind": "grid", "file": f"{name}.png", "title": f"{len(grid):,} samples"}
-    items = [item | {"count": len(grid), "columns": columns}]
+    items: list[dict[str, Any]] = [item | {"count": len(grid), "columns": columns}]
+    if data.captioned is not None:
+        items[0]["captions"] = data.captioned.in_words(len(grid))
     if companion is not None:
         name_of, draw = companion
         files[f"{name}_companion.png"] = picture(draw(torch.arange(len(grid))), columns, data.kind)
@@ -103,7 +111,7 @@ def _watched(settings: ImageSampling, data: ImageData, drawn: Tensor) -> Neighbo
     if count < FEWEST:
         return None
     numbers = np.linspace(0, len(data.train) - 1, count).round().astype(np.int64)
-    real = data.train.fetch(numbers)["sample"]
+    real = data.pictures(data.train.fetch(numbers)["sample"])
     return neighbourhood(drawn[:count].flatten(1), real.flatten(1))
 
 
@@ -111,7 +119,7 @@ def nearest_images(samples: Tensor, data: ImageData) -> Tensor:
     """The training image nearest to each sample by the distance of pixels, float32[B, C, H, W]."""
     best, found = torch.full((len(samples),), torch.inf), torch.empty_like(samples)
     for start in range(0, len(data.train), CHUNK):
-        real = data.train.fetch(np.arange(start, min(start + CHUNK, len(data.train))))["sample"]
+        real = data.pictures(data.train.fetch(np.arange(start, min(start + CHUNK, len(data.train))))["sample"])
         distance, index = torch.cdist(samples.flatten(1), real.flatten(1)).min(1)
         nearer = distance < best
         best[nearer], found[nearer] = distance[nearer], real[index[nearer]]
@@ -124,6 +132,27 @@ def picture(samples: Tensor, columns: int, kind: str) -> bytes:
         return points_png(samples)
     side = samples.shape[-1]
     return grid_png(samples, columns, scale=max(1, LEGIBLE // side) if side < SMALL else 1)
+
+
+def prompted(data: ImageData, settings: ImageSampling, prompt: str | None = None) -> ImageData:
+    """The data with the prompts that samples are asked for, where some are.
+
+    Raises:
+        ConfigError: prompts for a model that is told none, or two kinds of them.
+        DataError: a file of prompts that cannot be read.
+    """
+    if prompt is None and settings.prompts is None:
+        return data
+    if data.captioned is None or (prompt is not None and settings.prompts is not None):
+        raise ConfigError(
+            f"sample.prompts={settings.prompts}" + ("" if prompt is None else " and --prompt"),
+            "either of them, for a text-to-image model",
+            "leave one out" if data.captioned else "leave out sample.prompts",
+        )
+    texts = [] if prompt is None else [prompt]
+    if settings.prompts is not None:
+        texts = read_prompts(settings.prompts)
+    return replace(data, captioned=data.captioned.of(texts))
 
 
 def sample_streams(seed: int) -> Streams:

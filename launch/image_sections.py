@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from generative.config import Config
 from generative.config_messages import combination
+from generative.data.config import AbsolutePath
+
+
+def _known(weights: str) -> str:
+    if weights in AT_END or weights.startswith(("ema=", "power=")):
+        return weights
+    raise combination(
+        f"weights={weights}", "ema, trained, ema=RATE or power=WIDTH", "give one of these, say weights=power=0.15"
+    )
+
+
+AT_END = ("ema", "trained")
+"""Weights that there are while a run trains."""
+
+Weights = Annotated[str, AfterValidator(_known)]
 
 
 class ImageEvaluation(Config):
@@ -41,8 +56,9 @@ class ImageEvaluation(Config):
     """Most samples, and real images, whose features are compared one by one (all metrics but FID and IS)."""
     batch_size: PositiveInt = 250
     """Samples drawn and scored together; does not change results."""
-    weights: Literal["ema", "trained"] = "ema"
-    """Which weights are evaluated; ema takes the first average, where there is one."""
+    weights: Weights = "ema"
+    """Which weights are evaluated; ema takes the first average, where there is one. Of a run that is there also one by
+    name, ema=0.999, or power=0.15: of any width, made of its power-function averages (method.ema_power)."""
 
     @model_validator(mode="after")
     def _weights_for_published(self) -> ImageEvaluation:
@@ -70,5 +86,7 @@ class ImageSampling(Config):
     """Samples that are watched for copies and lost modes each time; 0 for none."""
     seed: int = 0
     """Seed of the samples' noise."""
-    weights: Literal["ema", "trained"] = "ema"
-    """Which weights are sampled; ema takes the first average, where there is one."""
+    prompts: AbsolutePath | None = None
+    """File of prompts (as data.captions) to draw for, of a text-to-image model; null: held-out captions."""
+    weights: Weights = "ema"
+    """Which weights are sampled; as evaluate.weights."""

@@ -13,18 +13,22 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from evaluation.image_monitor import alarms
+from generative.data.captioned_config import CaptionedConfig
+from generative.data.captioned_prepare import prepare_captions
 from generative.data.image_config import FolderImageConfig, HubImageConfig
 from generative.data.image_facts import known_image_facts
 from generative.data.image_prepare import prepare_images
 from generative.data.images import ImageData, check_batch, open_images
 from generative.errors import CheckpointError, ConfigError
 from generative.method import Collectives, DataFacts
+from generative.methods.f_distill.network import parts_of
 from generative.training.checkpoint import Checkpoint
 from generative.training.hooks import Hook, Record
 from generative.training.runfolder import write_json
 from generative.training.trainer import Trainer
+from launch.caption_checks import check_captions, check_size
 from launch.console import Console, bar_progress
-from launch.image_checks import check_classes, check_figures, check_following, check_reference
+from launch.image_checks import check_classes, check_figures, check_following, check_reference, check_weights
 from launch.image_evaluation import (
     STREAMS,
     Part,
@@ -70,11 +74,14 @@ WHEN_ASKED: Mapping[str, Any] = {}
 
 def open_data(config: RunConfig, progress: Progress | None = None) -> ImageData:
     """Training and held-out images (or points); decoded first where that has not been done."""
+    check_size(config)
     return open_images(config.data, progress=progress)
 
 
 def prepare(config: RunConfig, workers: int | None, verify: bool, console: Console) -> Path | None:
     """Decode into a cache; its folder, or None for samples that are made as they are needed."""
+    if isinstance(config.data, CaptionedConfig):
+        return prepare_captions(config.data, progress=bar_progress(console, "data"), verify=verify)
     if not isinstance(config.data, FolderImageConfig | HubImageConfig):
         return None
     return prepare_images(config.data, progress=bar_progress(console, "data"), verify=verify)
@@ -82,13 +89,22 @@ def prepare(config: RunConfig, workers: int | None, verify: bool, console: Conso
 
 def known_facts(config: RunConfig) -> DataFacts:
     """The shape of a sample, and classes, which the method may name before the data are there."""
+    if isinstance(config.data, CaptionedConfig):
+        parts = parts_of(config.method, DataFacts())
+        return DataFacts(sample_shape=parts.shape, text_shape=parts.text_shape)
     facts = known_image_facts(config.data)
     return facts if facts.classes else replace(facts, classes=getattr(config.method, "classes", None) or None)
 
 
 def describe(config: RunConfig) -> str:
     """The source in a few words."""
-    where = getattr(config.data, "id", None) or getattr(config.data, "path", None) or getattr(config.data, "kind", "")
+    captions = getattr(config.data, "captions", None) or getattr(config.data, "images", None)
+    where = (
+        captions
+        or getattr(config.data, "id", None)
+        or getattr(config.data, "path", None)
+        or getattr(config.data, "kind", "")
+    )
     return " ".join(filter(None, [config.data.name.replace("_", " "), str(where)]))
 
 
@@ -96,9 +112,12 @@ def check(config: RunConfig, data: ImageData) -> None:
     """Refuse batches larger than the data, unknown metrics, and extractors whose weights are missing."""
     check_batch(data, config.train.batch_size)
     check_figures(config, data)
+    check_weights(config)
     check_classes(config, data)
     check_following(config, data)
-    coupled = all(update.coupled for update in build_method(config, data.facts).updates())
+    method = build_method(config, data.facts)
+    check_captions(config, data, method)
+    coupled = all(update.coupled for update in method.updates())
     if config.train.validation.every_steps and coupled:
         raise ConfigError(
             f"train.validation.every_steps={config.train.validation.every_steps}, but the losses of "
@@ -135,7 +154,15 @@ def fake_batch(facts: DataFacts, size: int, global_batch: int) -> dict[str, Tens
     shape = facts.sample_shape or ()
     sample = torch.zeros(1, *([1] * len(shape))).expand(size, *shape)
     labels = {} if facts.classes is None else {"label": torch.zeros_like(ids)}
-    return {"sample": sample, **labels, "sample_id": ids, "position": ids, "valid": torch.ones(size, dtype=torch.bool)}
+    texts = {} if facts.text_shape is None else {"text": torch.zeros(1, 1, 1).expand(size, *facts.text_shape).half()}
+    return {
+        "sample": sample,
+        **labels,
+        **texts,
+        "sample_id": ids,
+        "position": ids,
+        "valid": torch.ones(size, dtype=torch.bool),
+    }
 
 
 # ---------------------------------------------------------------------- samples
@@ -180,7 +207,7 @@ def write_samples(config: RunConfig, data: ImageData, trainer: Trainer, run_dir:
 
         def write() -> None:
             if trainer.backend.rank == 0:
-                drawn = (trainer.method, nets, device, sample_streams(config.sample.seed))
+                drawn = (trainer.method, nets, device, sample_streams(config.sample.seed), data)
                 model, beside = describe_weights(trainer, weights), companion_of(*drawn)
                 found = look(config.sample, data, sampler_of(*drawn), model, trainer.step, beside)
                 found.write(run_dir / "samples")
@@ -202,7 +229,7 @@ def finish(config: RunConfig, data: ImageData, trainer: Trainer, run_dir: Path) 
         weights = config.evaluate.weights
         backend = trainer.backend
         with trainer.evaluating(weights) as nets, backend.patience.together():
-            sample = sampler_of(trainer.method, nets, backend.device, STREAMS)
+            sample = sampler_of(trainer.method, nets, backend.device, STREAMS, data)
             subject = subject_of(config, data, sample, backend.device, run_dir)
             shares = measured_shares(subject, backend.rank, backend.world)
         generated, reference = (share and all_of(share, backend.collectives, backend.device) for share in shares)

@@ -18,6 +18,7 @@ from generative.training.networks import checkpoint_weights, has_network, initia
 from generative.training.precision import under_autocast
 from generative.training.starts import SOURCES, kept_copies
 from launch import folder as run_folder
+from launch.afterwards import Afterwards, asked_width
 from launch.modality import build_method, modality
 from launch.schema import RunConfig
 
@@ -44,7 +45,27 @@ class OpenRun:
         if weights == "trained" or not spec.ema or self.best:
             return None
         named = {average_name(average): average for average in spec.ema}
-        return named.get(weights, spec.ema[0])
+        wanted = weights.removeprefix("ema=")
+        if weights.startswith("ema=") and wanted not in named:
+            raise ConfigError(
+                f"weights {weights}: the run has no such average",
+                expected=f"one of {', '.join(f'ema={name}' for name in named)}, or trained",
+                remedy="give one of these",
+            )
+        return named.get(wanted, spec.ema[0])
+
+    def _afterwards(self, weights: str) -> Afterwards | None:
+        """The average that is to be made of those that are kept; None: weights that are there."""
+        width = asked_width(weights)
+        if width is None:
+            return None
+        if self.best:
+            raise ConfigError(
+                f"weights {weights} of {self.checkpoint.path}, which has one set of weights",
+                expected="a run, or one of its checkpoints",
+                remedy="name the run's newest checkpoint (RUN/checkpoints/step_...)",
+            )
+        return Afterwards.of(self.checkpoint, width)
 
     @property
     def best(self) -> str | None:
@@ -57,8 +78,13 @@ class OpenRun:
         They compute in the precision that the run was trained and evaluated in.
 
         Args:
-            weights: "ema" (the first average of each network), "trained", or an average by its name ("0.99").
+            weights: "ema" (the first average of each network), "trained", an average by its name ("0.99"), or
+                "power=0.15", which is made of the power-function averages in the run's checkpoints.
+
+        Raises:
+            ConfigError, CheckpointError: no such weights.
         """
+        afterwards = self._afterwards(weights)
         nets: dict[str, nn.Module] = {}
         kept = kept_copies(self.folder / "checkpoints" / SOURCES)
         for name, spec in self.method.networks().items():
@@ -66,7 +92,10 @@ class OpenRun:
                 continue
             module = spec.build()
             if spec.trainable:
-                worn = checkpoint_weights(self.checkpoint, name, self._rate(spec, weights))
+                if afterwards is not None and spec.ema:
+                    worn = afterwards.weights(name)
+                else:
+                    worn = checkpoint_weights(self.checkpoint, name, self._rate(spec, weights))
                 load_weights(module, worn, str(self.checkpoint.path))
             elif name in kept:
                 initialize(module, kept[name], name, {})
@@ -75,6 +104,10 @@ class OpenRun:
 
     def worn(self, weights: str) -> str:
         """Name of the weights that the networks wear."""
+        afterwards = self._afterwards(weights)
+        if afterwards is not None:
+            averaged = [name for name, spec in self.method.networks().items() if spec.ema]
+            return afterwards.name((averaged or list(self.method.networks()))[0])
         rates = [self._rate(spec, weights) for spec in self.method.networks().values() if spec.ema]
         return self.best or (f"ema {rates[0]}" if rates and rates[0] is not None else "trained")
 

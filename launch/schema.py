@@ -20,6 +20,7 @@ from generative.methods.mee_gan.config import MeeGanConfig
 from generative.methods.sgmse.config import SgmseConfig
 from generative.training.config import ParallelConfig, TrainConfig
 from launch.image_sections import ImageEvaluation, ImageSampling
+from launch.published_teachers import is_published
 from launch.sections import LaunchConfig, PlanConfig, RunSection, TextEvaluation, TextSampling, TrackerConfig
 from launch.speech_sections import SpeechEvaluation, SpeechSampling
 
@@ -81,6 +82,25 @@ class ImageRunConfig(RunConfig):
     data: ImageDataConfig
     evaluate: ImageEvaluation = ImageEvaluation()
     sample: ImageSampling = ImageSampling()
+
+    @model_validator(mode="after")
+    def _captions_for_texts(self) -> ImageRunConfig:
+        captions, text = self.data.name == "captions", is_published(self.method)
+        teacher = getattr(self.method, "teacher", None)
+        if captions and not text:
+            raise combination(
+                f"data.name=captions with method.name={self.method.name}, which makes images without a text",
+                "a text-to-image model (f_distill with method.network={name: stable_diffusion})",
+                "begin with configs/f_distill/sd15.yaml, or set data.name=folder for images alone",
+            )
+        if text and not captions:
+            raise combination(
+                f"a text-to-image teacher ({teacher}), and data.name={self.data.name} without captions",
+                "captions, with images for the discriminator",
+                "set data={name: captions, images: FOLDER, captions: FILE}, a .csv, .jsonl or .parquet file with the "
+                "columns file_name and text",
+            )
+        return self
 
     @model_validator(mode="after")
     def _buffer_fits_batch(self) -> ImageRunConfig:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from generative.training.starts import SOURCES, kept_copies
 from launch.console import Console
 from launch.folder import read_json
+from launch.published_teachers import fetch, is_published
 from launch.teachers import exists, missing, path_of
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ def train_first(config: RunConfig, overrides: Sequence[str], train: Train, conso
         ConfigError: there is no teacher, and nothing to train it by.
     """
     method = config.method
+    if is_published(method):
+        if method.teacher is None:
+            raise missing(Path("null"))
+        fetch(method)
+        return 0
     if method.teacher is None or "teacher" in kept_copies(Path(config.folder) / "checkpoints" / SOURCES):
         return 0
     path = path_of(method.teacher)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from generative.config import merged
 from generative.errors import CheckpointError, ConfigError
+from launch.published_teachers import at_hand, is_published, name_encoder, of_pipeline
 
 if TYPE_CHECKING:
     from generative.config import Layers
@@ -36,12 +37,16 @@ def complete(layers: Layers, folder: str) -> None:
         ConfigError: no such teacher, or one that does not go with what is given.
     """
     method = layers.values.get("method")
+    if isinstance(method, dict) and is_published(method):
+        name_encoder(layers.values.get("data"), method)
     if not isinstance(method, dict) or method.get("name") != NAME or not isinstance(method.get("teacher"), str):
         return
     told = _of_started(Path(folder), method)
     if told is None:
         told = _told(method)
     if told is not None:
+        if is_published(method):
+            method["network"] = told["network"]  # the pipeline's own: what is written down is for plans without it
         _check_same(told, method)
         method.update(merged(told, method) | {"teacher_weights": told["teacher_weights"]})
 
@@ -54,16 +59,20 @@ def _of_started(folder: Path, method: Mapping[str, Any]) -> Values | None:
     if kept is None or kept.method.name != NAME or kept.method.teacher != method["teacher"]:
         return None
     values: Values = kept.method.model_dump(mode="json")
-    time = {key: values["time"][key] for key in ("sigma_min", "sigma_max")}
+    told = ("sigma_min", "sigma_max", *(("size",) if is_published(method) else ()))
+    time = {key: values["time"][key] for key in told}
     wanted = method.get("teacher_weights", "ema")
     weights = values["teacher_weights"] if wanted == "ema" else wanted
-    keys = (*FIXED, "student_sigma", "teacher_steps")
+    keys = (*FIXED, "student_sigma", "teacher_steps", "teacher_sampling")
     return {key: values[key] for key in keys} | {"time": time, "teacher_weights": weights}
 
 
 def _told(method: Mapping[str, Any]) -> Values | None:
     """What teacher or configuration tells; None where neither is there but all is given."""
+    if is_published(method):
+        return of_pipeline(method)
     path, weights = path_of(method["teacher"]), str(method.get("teacher_weights", "ema"))
+    _check_layout(path)
     if _exported(path):
         return _of_export(path, weights)
     if exists(path):
@@ -75,6 +84,15 @@ def _told(method: Mapping[str, Any]) -> Values | None:
     raise missing(path)
 
 
+def _check_layout(path: Path) -> None:
+    if (path / "model_index.json").is_file():
+        raise ConfigError(
+            f"method.teacher={path} is a pipeline of diffusers",
+            expected="a run, checkpoint or export of the method edm, unless the network says otherwise",
+            remedy="set method.network={name: stable_diffusion}, or begin with the configuration f_distill/sd15",
+        )
+
+
 def path_of(teacher: str) -> Path:
     """Of "PATH#NETWORK"."""
     return Path(teacher.partition("#")[0])
@@ -82,6 +100,13 @@ def path_of(teacher: str) -> Path:
 
 def missing(path: Path) -> ConfigError:
     """There is no teacher."""
+    if path.is_file():
+        return ConfigError(
+            f"method.teacher={path} is a file",
+            expected="the folder of a run, checkpoint or export of the method edm",
+            remedy=f"name the folder that `generative import {path} --out FOLDER` makes of a published network (which "
+            "runs nothing in the file)",
+        )
     return ConfigError(
         f"method.teacher={path}: there is no such run, checkpoint or export",
         expected="a diffusion model to distil (method edm), with at least one checkpoint",
@@ -93,7 +118,9 @@ def missing(path: Path) -> ConfigError:
 def without_missing(config: RunConfig) -> RunConfig:
     """For plans, which need no weights: a distillation without a teacher that is not there yet."""
     method = config.method
-    if method.name != NAME or method.teacher is None or exists(path_of(method.teacher)):
+    if method.name != NAME or method.teacher is None:
+        return config
+    if at_hand(method.teacher) if is_published(method) else exists(path_of(method.teacher)):
         return config
     return config.model_copy(update={"method": method.model_copy(update={"teacher": None})})
 
@@ -173,6 +200,7 @@ def _values(method: Any, facts: Mapping[str, Any]) -> Values:
         "time": {"sigma_min": sampling.sigma_min, "sigma_max": sampling.sigma_max},
         "student_sigma": sampling.sigma_max,
         "teacher_steps": sampling.steps,
+        "teacher_sampling": sampling.model_dump(mode="json"),
     }
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from generative.config import Config
 from generative.config_messages import combination
+from generative.data.captioned_config import CaptionedConfig
 from generative.data.config import AbsolutePath, HubName
 
 
@@ -121,7 +122,7 @@ DecodedImageConfig = FolderImageConfig | HubImageConfig
 """Sources that are decoded into a cache."""
 
 ImageDataConfig = Annotated[
-    DigitsConfig | StackedDigitsConfig | PointsConfig | FolderImageConfig | HubImageConfig,
+    DigitsConfig | StackedDigitsConfig | PointsConfig | FolderImageConfig | HubImageConfig | CaptionedConfig,
     Field(discriminator="name"),
 ]
 """An image source; the section `data` of a configuration."""

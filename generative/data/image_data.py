@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from generative.data.order import Indices
 from generative.data.sources import Source, checked
 from generative.errors import DataError
 from generative.method import DataFacts
+
+if TYPE_CHECKING:
+    from generative.data.captioned import Captioned
 
 EIGHT_BITS = 127.5
 """Half the range of a pixel: x / 127.5 - 1 maps 0 .. 255 to -1 .. 1."""
@@ -34,6 +37,8 @@ class ImageData:
         fingerprint: identity of the training and held-out samples, the same on every machine.
         classes: labels are 0 .. classes-1; None where there are none.
         kind: images have values in [-1, 1], points are as they are.
+        captioned: of latents with captions: what samples are drawn for, and what makes pictures of them; None: samples
+            are pictures themselves.
     """
 
     train: Source
@@ -43,6 +48,20 @@ class ImageData:
     fingerprint: str
     classes: int | None
     kind: Literal["image", "points"]
+    captioned: Captioned | None = None
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether samples are (or decode to) images, not captions alone."""
+        return self.kind == "image" and (self.captioned is None or self.captioned.with_images)
+
+    def told(self, ids: Tensor) -> dict[str, Tensor]:
+        """What a sampler is told of sample numbers int64[B] besides them: captions, where there are some."""
+        return {} if self.captioned is None else self.captioned.told(ids)
+
+    def pictures(self, samples: Tensor) -> Tensor:
+        """Samples float32[B, *sample_shape] as they are looked at: latents are decoded."""
+        return samples if self.captioned is None else self.captioned.pixels(samples)
 
 
 def check_batch(data: ImageData, batch_size: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from generative.data.captioned_config import CaptionedConfig
 from generative.data.hub import load_split
 from generative.data.image_config import (
     DecodedImageConfig,
@@ -37,6 +38,8 @@ def known_image_facts(config: ImageDataConfig) -> DataFacts:
     if isinstance(config, DigitsConfig | StackedDigitsConfig):
         single = isinstance(config, DigitsConfig)
         return DataFacts(sample_shape=(1 if single else 3, 8, 8), classes=10 if single else 1000)
+    if isinstance(config, CaptionedConfig):
+        return DataFacts()  # those of the model that encodes them
     if config.size and config.channels:
         return DataFacts(sample_shape=(config.channels, config.size, config.size))
     try:

@@ -140,7 +140,7 @@ def pack(
     path, journal = pixel_file(folder, split), journal_file(folder, split)
     size = int(np.prod(target.shape))
     with path.open("a+b") as file:
-        done = _resume(file, journal, size)
+        done = resume(file, journal, size)
         sha = _hash(file)
         tell(done)
         for block in _blocks(pool, rows[done:], target, max(1, _BLOCK_BYTES // size)):
@@ -160,8 +160,14 @@ def pack(
     return PackedSplit(len(rows), sha.hexdigest(), hashlib.sha256(numbers).hexdigest())
 
 
-def _resume(file: BufferedRandom, journal: Path, size: int) -> int:
-    """Number of images in the file that the journal vouches for; what comes after them is cut off."""
+def resume(file: BufferedRandom, journal: Path, size: int) -> int:
+    """Number of images in the file that the journal vouches for; what comes after them is cut off.
+
+    Args:
+        file: opened to read and append.
+        journal: {"images": how many are whole}.
+        size: bytes of one.
+    """
     try:
         done = int(json.loads(journal.read_text(encoding="utf-8"))["images"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from generative.data.captioned import open_captions
+from generative.data.captioned_config import CaptionedConfig
 from generative.data.digits import open_digits, open_stacked_digits
 from generative.data.documents import digest
 from generative.data.image_config import DigitsConfig, ImageDataConfig, PointsConfig, StackedDigitsConfig
@@ -25,7 +27,7 @@ def open_images(
 ) -> ImageData:
     """Training and validation samples of a configuration; images are decoded first where that has not been done.
 
-    Pixels of 8 bits become x / 127.5 - 1. Arguments are as for `prepare_images`.
+    Pixels of 8 bits become x / 127.5 - 1; with captions samples are latents. Arguments are as for `prepare_images`.
 
     Raises:
         DataError: missing, unsuitable or unequal images, a missing package, a full disk.
@@ -36,6 +38,8 @@ def open_images(
         return open_stacked_digits(config)
     if isinstance(config, PointsConfig):
         return open_points(config)
+    if isinstance(config, CaptionedConfig):
+        return open_captions(config, cache=cache, progress=progress, verify=verify)
     return open_packed_images(prepare_images(config, cache, progress=progress, verify=verify), config.mirror)
 
 

@@ -38,11 +38,16 @@ class ExportedModel:
     config: Mapping[str, Any]
 
     @torch.no_grad()
-    def sample(self, count: int, seed: int = 0, label: Tensor | None = None) -> Tensor:
-        """float32[count, *shape]: samples 0 .. count - 1 of a seed; `label` int64[count] where the model knows classes,
-        drawn where it is not given.
+    def sample(self, count: int, seed: int = 0, label: Tensor | None = None, text: Tensor | None = None) -> Tensor:
+        """float32[count, *shape]: samples 0 .. count - 1 of a seed.
+
+        Args:
+            count: how many.
+            seed: of their noise.
+            label: int64[count] where the model knows classes; drawn where it is not given.
+            text: float[count, L, D] where it is told texts: their embeddings.
         """
-        given = {} if label is None else {"label": label}
+        given = {name: told for name, told in (("label", label), ("text", text)) if told is not None}
         drawn = self.method.sampler(self.networks)
         return drawn({"sample_id": torch.arange(count), **given}, Streams(seed).within("samples"))
 

@@ -74,6 +74,15 @@ def fetch_pipeline(name: str, revision: str | None) -> Path:
     """
     patterns = [INDEX, *(f"{p}/*.json" for p in PARTS), *(f"{p}/*.safetensors" for p in PARTS)]
     patterns += [f"{e}/*" for e in ("tokenizer*", "text_encoder*")]
+    return fetched(name, revision, patterns, "correct MODEL or --revision; or download the model, and give its path")
+
+
+def fetched(name: str, revision: str | None, patterns: list[str], remedy: str) -> Path:
+    """Files of a repository, without pickles, in the local cache.
+
+    Raises:
+        CheckpointError: they cannot be fetched, which `remedy` helps against.
+    """
     try:
         from huggingface_hub import snapshot_download
 
@@ -90,7 +99,7 @@ def fetch_pipeline(name: str, revision: str | None) -> Path:
         raise CheckpointError(
             f"{name}: no such file or folder here, and not to be had from the hub: {reason[:200]}",
             "a pipeline of diffusers, a .safetensors file, or an id on the hub that can be reached",
-            "correct MODEL or --revision; or download the model, and give its path",
+            remedy,
         ) from error
 
 

@@ -57,6 +57,14 @@ def post_hoc_weights(kept: Sequence[Profile], wanted: Profile) -> Floats:
     return weights.astype(np.float64)
 
 
+def profile_error(kept: Sequence[Profile], wanted: Profile, weights: Floats) -> float:
+    """Distance of the weighted sum of profiles from the wanted one, relative to its own length (in L2 over steps)."""
+    whole = float(inner_products([wanted], [wanted])[0, 0])
+    cross = float(inner_products([wanted], kept)[0] @ weights)
+    square = whole - 2 * cross + float(weights @ inner_products(kept, kept) @ weights)
+    return float(np.sqrt(max(square, 0.0) / whole))
+
+
 def weighted_sum(tensors: Sequence[Tensor], weights: Floats) -> Tensor:
     """Sum of weighted tensors in float64, in the type of the first."""
     total = torch.zeros(tensors[0].shape, dtype=torch.float64)

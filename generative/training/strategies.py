@@ -41,8 +41,10 @@ def check_strategy(
                 ("ddp", "zero1", "zero2"),
             )
     for name, spec in method.networks().items():
-        if strategy.startswith("zero") and spec.clip_parts and clip_norm(name, config) is not None:
-            problem = f"network {name!r} is clipped in parts ({', '.join(spec.clip_parts)}), DeepSpeed clips the whole"
+        clipped = spec.clip_parts and clip_norm(name, config) is not None
+        if strategy.startswith("zero") and parallel.cpu_offload and clipped:
+            parts = ", ".join(spec.clip_parts)
+            problem = f"network {name!r} is clipped in parts ({parts}), where DeepSpeed offloads it clips the whole"
             raise _refused(strategy, problem, ("fsdp", "ddp"))
         if strategy not in ("none", "ddp") and config.precision == "bf16" and spec.trainable:
             _check_norms(name, modules[name], strategy)

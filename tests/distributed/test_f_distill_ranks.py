@@ -6,32 +6,50 @@ import pathlib
 
 import pytest
 
-from tests.support.groups import run_group
+from tests.support.rank_curves import Ranks
 
-SCRIPT = pathlib.Path(__file__).with_name("train_f_distill.py")
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(1200)]
+ranks = Ranks(pathlib.Path(__file__).with_name("train_f_distill.py"), 1e-3, (2e-3, 5e-4))
 
-
-def close(found, wanted):
-    assert len(found["curve"]) == len(wanted["curve"])
-    for mine, theirs in zip(found["curve"], wanted["curve"], strict=True):
-        assert mine == pytest.approx(theirs, rel=1e-3)
-    assert found["bins"] == pytest.approx(wanted["bins"], rel=1e-3)
-    for weights in ("trained", "ema"):
-        assert found[weights] == pytest.approx(wanted[weights], rel=2e-3, abs=5e-4)
+# so small that it clips fake score and heads, each by its own norm
+JOINT = {"method": {"critic": "joint"}, "clip_norm": 0.02}
 
 
 def test_ranks_and_strategies_agree(tmp_path: pathlib.Path) -> None:
     """Also a run that two ranks begin and one goes on with."""
-    ((alone,),) = run_group(SCRIPT, 1, {"jobs": [{}]}, timeout=200)
+    (alone,) = ranks(1, {})
     assert alone["trained"] != alone["ema"]
     assert all(value != 1.0 for value in alone["bins"])
-    store = str(tmp_path / "run")
-    jobs = [{}, {"strategy": "fsdp"}, {"stop_at": 3, "store": store}]
-    (two, sharded, stopped), other = run_group(SCRIPT, 2, {"jobs": jobs}, timeout=200)
-    assert other[0] == two
-    close(two, alone)
-    close(sharded, alone)
+    two, sharded, stopped = ranks(2, {}, {"strategy": "fsdp"}, {"stop_at": 3, "store": str(tmp_path)})
+    ranks.close(two, alone)
+    ranks.close(sharded, alone)
     assert stopped["curve"] == two["curve"][:3]
-    ((resumed,),) = run_group(SCRIPT, 1, {"jobs": [{"store": store}]}, timeout=200)
-    close({**resumed, "curve": stopped["curve"] + resumed["curve"]}, alone)
+    ranks.close(ranks.resumed(1, tmp_path, stopped), alone)
+
+
+def test_a_joint_critic_is_the_same_under_every_strategy(tmp_path: pathlib.Path) -> None:
+    """Its parts are clipped each by its own norm, also of pieces; a resumed run is the same to the last bit."""
+    alone, loose = ranks(1, JOINT, {**JOINT, "clip_norm": None})
+    assert alone["trained"] != loose["trained"]
+    stop = {**JOINT, "stop_at": 3, "store": str(tmp_path)}
+    strategies = [{**JOINT, "strategy": name} for name in ("zero1", "zero2", "zero3", "fsdp")]
+    two, *sharded, stopped = ranks(2, JOINT, *strategies, stop)
+    for found in (two, *sharded):
+        ranks.close(found, alone)
+    assert ranks.resumed(2, tmp_path, stopped, **JOINT) == two
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"steps": {"levels": [5.0, 0.5]}},
+        {"steps": {"levels": [5.0, 0.5], "input": "noised_data"}, "ratio": {"recalibration": {}}},
+        {"lora": {"rank": 2, "alpha": 2.0}},
+        {"lora": {"rank": 2, "alpha": 2.0}, "backbone": "fake"},
+    ],
+    ids=["few steps", "noised data, calibrated", "lora", "lora, fake's features"],
+)
+def test_what_can_be_had_besides_is_the_same_for_two_ranks(method: dict[str, object]) -> None:
+    (alone,) = ranks(1, {"method": method})
+    (two,) = ranks(2, {"method": method})
+    ranks.close(two, alone)

@@ -1,5 +1,6 @@
 """One rank that distils a small EDM; prints its curve, weights and ratio bins as one JSON line."""
 
+from generative.config import merged
 from generative.method import DataFacts
 from generative.methods.f_distill.config import FDistillConfig
 from generative.methods.f_distill.method import FDistill
@@ -27,12 +28,17 @@ def train(job: dict) -> dict:
         {
             "steps": 5,
             "batch_size": 6,
-            "optimizer": {"lr": 1e-3, "betas": [0.0, 0.99], "weight_decay": 0.0, "clip_norm": 10.0},
+            "optimizer": {
+                "lr": 1e-3,
+                "betas": [0.0, 0.99],
+                "weight_decay": 0.0,
+                "clip_norm": job.get("clip_norm", 10.0),
+            },
             "checkpoint": {"every_steps": None},
         }
     )
     curve = Curve()
-    config = FDistillConfig.model_validate(METHOD)
+    config = FDistillConfig.model_validate(merged(METHOD, job.get("method", {})))
     model = FDistill(config, parts_of(config, DataFacts(sample_shape=(1, 8, 8), classes=3)))
     trainer, _ = trained(job, model, settings, Images(), backend, curve)
     found = {"curve": curve.records, "bins": trainer.state["ratio_means"].tolist()}

@@ -8,12 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from generative.errors import ConfigError
+from generative.errors import ConfigError, GenerativeError
 from generative.methods.edm.config import EdmConfig
-from generative.training.checkpoint import open_checkpoint
+from generative.training.checkpoint import Checkpoint, open_checkpoint
 from generative.training.networks import checkpoint_weights
+from generative.training.post_hoc import post_hoc_average
 from launch import runs
+from launch.cli import main
 from launch.image_checks import check_classes
 from launch.image_task import fake_batch, known_facts
 from launch.run import train
@@ -61,6 +64,58 @@ def test_a_run_leaves_pictures_figures_and_held_out_losses(finished: Path) -> No
 def test_checkpoints_hold_both_kinds_of_averages(finished: Path) -> None:
     names = {name.split("/")[2] for name in open_checkpoint(finished).names() if name.startswith("ema/")}
     assert names == {"0.998", "power-0.1"}
+
+
+def test_an_average_of_any_width_is_sampled_measured_and_exported(finished: Path, tmp_path: Path) -> None:
+    """The same weights by each command: those of the least squares over what the two checkpoints keep."""
+    checkpoints = [Checkpoint(finished / "checkpoints" / f"step_{step:06d}") for step in (2, 4)]
+    wanted = post_hoc_average(checkpoints, "net", 0.105)
+    assert main(["export", str(finished), "--to", str(tmp_path / "out"), "--weights", "power=0.105"]) == 0
+    stored = load_file(tmp_path / "out" / "model.safetensors")
+    assert stored.keys() == wanted.keys()
+    for name, tensor in stored.items():
+        torch.testing.assert_close(tensor, wanted[name])
+    assert "power 0.105 made of 2 averages" in (tmp_path / "out" / "README.md").read_text()
+    nets, worn = runs.open_run(finished).networks("power=0.105")
+    assert worn.startswith("power 0.105 made of 2 averages (")
+    torch.testing.assert_close(nets["net"].state_dict(), wanted)
+    drawn = runs.sample_run(finished, count=4, overrides=["sample.weights=power=0.105"])
+    assert drawn["model"] == worn
+    written: list[Path] = []
+    told = runs.evaluate_run(finished, overrides=["evaluate.weights=power=0.105"], on_written=written.append)
+    assert (told["model"], written[0].name) == (worn, "step_000004_weights_power-0.105.json")
+    nets, worn = runs.open_run(finished).networks("ema=power-0.1")
+    assert worn == "ema power-0.1"
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        ("power=0.3", "above 0 and at most 0.28"),
+        ("power=wide", "not a relative width"),
+        ("power=0.02", "come no nearer"),
+        ("ema=0.5", "no such average"),
+        ("best", "ema, trained, ema=RATE or power=WIDTH"),
+    ],
+)
+def test_weights_that_cannot_be_had(finished: Path, weights: str, told: str) -> None:
+    with pytest.raises(GenerativeError, match=told):
+        runs.sample_run(finished, count=4, overrides=[f"sample.weights={weights}"])
+
+
+def test_weights_made_afterwards_are_no_setting_of_a_training(tmp_path: Path) -> None:
+    words = [*TINY, f"run.dir={tmp_path}", "evaluate.weights=power=0.1"]
+    with pytest.raises(ConfigError, match=r"evaluate\.weights=power=0\.1 in a training"):
+        train("edm/quickstart", words)
+
+
+@pytest.mark.parametrize(("layout", "told"), [("released", "pickles"), ("diffusers", "UNet2DModel cannot express it")])
+def test_layouts_that_cannot_be_written(
+    finished: Path, tmp_path: Path, layout: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(finished), "--to", str(tmp_path / "out"), "--layout", layout]) != 0
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_sampler_is_asked_for(finished: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from generative.data.image_files import encode_png
 from generative.errors import GenerativeError
 from generative.hub.loading import load_exported
 from generative.randomness import Streams
@@ -71,6 +74,7 @@ def test_the_teacher_is_trained_first_and_what_it_tells_is_kept(finished: Path, 
     assert (method.time.sigma_min, method.time.sigma_max) == (teacher.sampling.sigma_min, teacher.sampling.sigma_max)
     assert method.student_sigma == 1.5
     assert method.teacher_steps == teacher.sampling.steps
+    assert method.teacher_sampling == teacher.sampling
     averaged = checkpoint_weights(open_checkpoint(place / "teacher"), "net", 0.9)
     kept = checkpoint_weights(open_checkpoint(finished / "checkpoints" / "sources" / "teacher"), "teacher")
     torch.testing.assert_close(kept, averaged, rtol=0, atol=0)
@@ -80,7 +84,7 @@ def test_a_run_shows_student_and_teacher_from_the_same_noise(finished: Path) -> 
     check_lines(finished)
     items = json.loads((finished / "samples" / "step_000004.json").read_text())["items"]
     assert [item["kind"] for item in items] == ["grid", "grid", "neighbours"]
-    assert items[1]["title"].startswith("the same noise through the teacher (")
+    assert items[1]["title"].startswith("the same noise through the teacher (heun, ")
     page = (finished / "report.html").read_text()
     assert items[1]["title"] in page
     figures = json.loads((finished / "evaluation.json").read_text())["figures"]
@@ -136,7 +140,13 @@ def test_published_settings_fit_their_teachers(name: str, teacher: str) -> None:
         ("method.time.sigma_max=40", "the teacher has"),
         ("method.sigma_data=0.5", "the teacher has"),
         ("method.network={name: mlp, width: 32}", "the teacher has"),
-        ("method.student_sigma=1000", "student_sigma=1000"),
+        ("method.time.sigma_min=0.1", r"time\.sigma_min=0\.1, but the teacher has 0\.002[\s\S]*leave out"),
+        ("method.shape=[3,8,8]", r"method\.shape=\[3, 8, 8\], but the teacher has \[1, 8, 8\]"),
+        ("method.student_sigma=1000", r"student_sigma=1000\.0 with times from[\s\S]*largest noise is usual"),
+        ("method.student_sigma=0.001", r"student_sigma=0\.001 with times from"),
+        ("method.student_sigma=-1", "a number greater than 0"),
+        ("method.steps.levels=[0.5,0.0001]", r"steps\.levels=\[0\.5, 0\.0001\] with times from"),
+        ("method.steps.levels=[90]", "levels below the noise that the student starts from"),
         ("method.teacher_weights=ema=0.5", "the teacher has no such weights"),
         ("data={name: stacked_digits}", "shape"),
         ("train.micro_batch_size=4", "couples the samples"),
@@ -149,6 +159,43 @@ def test_what_is_wrong_is_told_before_work_starts(
     with pytest.raises(GenerativeError, match=told):
         train("f_distill/quickstart", here)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_labels_that_the_teacher_needs(words: list[str], tmp_path: Path) -> None:
+    """A folder of images without classes, for a teacher of ten."""
+    (tmp_path / "images").mkdir()
+    for i in range(20):
+        (tmp_path / "images" / f"{i}.png").write_bytes(encode_png(np.full((8, 8, 1), 12 * i, dtype=np.uint8)))
+    data = f"data={{name: folder, path: {tmp_path / 'images'}, channels: 1, cache: {tmp_path / 'cache'}}}"
+    with pytest.raises(
+        GenerativeError, match=r"a teacher of 10 classes, and data without labels[\s\S]*data\.classes=true"
+    ):
+        train("f_distill/quickstart", [*words, "~method.teacher_config", f"run.dir={tmp_path / 'run'}", data])
+
+
+def test_a_pickle_is_no_teacher_and_is_never_run(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, mark = tmp_path / "edm-cifar10-32x32-cond-vp.pkl", tmp_path / "ran"
+    path.write_bytes(pickle.dumps({"ema": Hostile(str(mark))}))
+    with pytest.raises(GenerativeError, match=r"vp\.pkl is a file[\s\S]*generative import"):
+        train("f_distill/quickstart", [*words, "~method.teacher_config", f"method.teacher={path}", "run.dir=nowhere"])
+    assert main(["import", str(path), "--out", str(tmp_path / "out")]) != 0
+    told = capsys.readouterr().err
+    assert "io.open" in told
+    assert "to fix:" in told
+    assert not mark.exists()
+    assert not (tmp_path / "out").exists()
+
+
+class Hostile:
+    """Unpickled by a plain reader it would make a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (self.path, "w")
 
 
 @pytest.fixture(scope="module")

@@ -5,27 +5,16 @@ Shapes: B samples [C, R, R], K classes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from generative.diffusion.denoising_samplers import (
-    Churn,
-    Denoiser,
-    Noise,
-    ddim,
-    dpm_solver_2m,
-    dpm_solver_2s,
-    euler,
-    heun,
-    start,
-)
-from generative.diffusion.noise_levels import karras_grid, with_zero
+from generative.diffusion.denoising_samplers import Denoiser
+from generative.diffusion.sampling import draw
+from generative.diffusion.sampling_config import EdmSamplingConfig
 from generative.method import Batch
-from generative.methods.edm.config import EdmSamplingConfig
 from generative.nets.edm_precond import class_labels
 from generative.nets.edm_unet import UNetSize
 from generative.randomness import Streams
@@ -57,15 +46,13 @@ class EdmSampler:
         shape = (self.size.channels, self.size.side, self.size.side)
         device = next(self.net.parameters()).device
         s = self.sampling
-        grid = with_zero(karras_grid(s.steps, s.sigma_min, s.sigma_max, s.rho))
         labels = self._labels(condition, streams)
         denoise = guided(self.net, None if labels is None else labels.to(device), s.guidance)
 
         def noise(step: int) -> Tensor:
             return streams.at(step).normal("churn", ids, shape).to(device)
 
-        x = start(streams.normal("z", ids, shape).to(device), grid)
-        return _run(s, denoise, x, grid, noise).float()
+        return draw(s, denoise, streams.normal("z", ids, shape).to(device), noise)
 
     def _labels(self, condition: Batch, streams: Streams) -> Tensor | None:
         """One-hot, float32[B, K]; None: the network knows no classes."""
@@ -91,14 +78,3 @@ def guided(net: Callable[..., Tensor], labels: Tensor | None, weight: float) -> 
         return without + weight * (with_class - without)
 
     return denoise
-
-
-def _run(s: EdmSamplingConfig, denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Tensor:
-    if s.sampler == "ddim":
-        return ddim(denoise, x, grid, s.eta, noise)
-    if s.sampler == "dpm_solver_2s":
-        return dpm_solver_2s(denoise, x, grid)
-    if s.sampler == "dpm_solver_2m":
-        return dpm_solver_2m(denoise, x, grid)
-    churn = Churn(s.churn, s.churn_min, math.inf if s.churn_max is None else s.churn_max, s.churn_noise)
-    return (heun if s.sampler == "heun" else euler)(denoise, x, grid, churn, noise)

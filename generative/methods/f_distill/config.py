@@ -9,9 +9,10 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from generative.config import Config, merged
 from generative.config_messages import combination
+from generative.diffusion.sampling_config import EdmSamplingConfig
 from generative.methods.f_distill.further_config import LoraConfig, RecalibrationConfig, StepsConfig
+from generative.methods.f_distill.latent_config import StudentConfig
 from generative.methods.f_distill.presets import PRESETS, PresetName
-from generative.nets.edm_config import NetworkConfig
 
 TRAINED = "net"
 """What the one network of a diffusion model's run is called."""
@@ -165,14 +166,18 @@ class FDistillConfig(Config):
     ema_ramp: float | None = Field(default=0.05, gt=0)
     """An average's half-life is at most this part of the steps so far; null: the same from the start."""
     teacher: str | None = None
-    """Run folder, checkpoint or export of the diffusion model (method edm) to distil."""
+    """Run folder, checkpoint or export of the diffusion model (method edm) to distil; with
+    method.network={name: stable_diffusion} the folder of a pipeline of diffusers, or its name on the hub."""
     teacher_weights: str = "ema"
     """ema: the first average of the teacher's run; trained; or one by name, as ema=0.999."""
     teacher_config: str | None = None
     """Configuration that trains the teacher; `generative train` does so first where there is no `teacher` yet."""
     teacher_steps: PositiveInt | None = None
-    """Steps of Heun's method by which the teacher draws beside the student, 2 N - 1 calls; null: the teacher's own."""
-    network: NetworkConfig | None = None
+    """Steps in which the teacher draws beside the student (Heun's method takes 2 N - 1 calls); null: its own."""
+    teacher_sampling: EdmSamplingConfig | None = None
+    """How it does so; null: read from the teacher, so that it draws as it does by itself; of a pipeline by heun,
+    18 steps."""
+    network: StudentConfig | None = None
     """Of teacher, student and fake score; null: read from the teacher, as are the four below."""
     shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     """[C, R, R] of the teacher's samples."""
@@ -187,7 +192,7 @@ class FDistillConfig(Config):
 
     @property
     def source(self) -> str | None:
-        """Where the teacher's weights are: "runs/edm/digits#net@0.999"."""
+        """Where the weights of a teacher of ours are: "runs/edm/digits#net@0.999"; a published pipeline has its own."""
         if self.teacher is None or "#" in self.teacher:
             return self.teacher
         average = self.teacher_weights.partition("=")[2]
@@ -223,6 +228,12 @@ class FDistillConfig(Config):
                 f"steps.levels={self.steps.levels} with student_sigma={self.student_sigma}",
                 "levels below the noise that the student starts from",
                 "leave the first level out of method.steps.levels: it is method.student_sigma",
+            )
+        if self.steps.levels and self.steps.levels[-1] < self.time.sigma_min:
+            raise combination(
+                f"steps.levels={self.steps.levels} with times from time.sigma_min={self.time.sigma_min}",
+                "noise that the teacher was trained on",
+                f"leave out levels below {self.time.sigma_min} in method.steps.levels",
             )
         if self.levels is not None and (not self.levels or len(set(self.levels)) < len(self.levels)):
             raise combination(

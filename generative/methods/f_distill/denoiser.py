@@ -47,7 +47,8 @@ class DenoiserParts:
         maps: what its encoder gives, from the finest level to the coarsest.
         multiply_adds: of one call on one sample.
         encoder_multiply_adds: of its encoder alone.
-        empty: of a network that is told texts: the embedding of the empty one, float[L, D]; batches hold `text`.
+        text_shape: (L, D) of the embeddings of a network that is told texts; batches hold `text` [B, L, D].
+        empty: finds that of the empty text, float[L, D]; asked only where there is guidance.
         noise_levels: those that it was trained on, ascending; None: any.
         pretrained: makes the teacher with its weights, where they are not a run's.
     """
@@ -58,7 +59,8 @@ class DenoiserParts:
     maps: Sequence[FeatureMap]
     multiply_adds: int = 0
     encoder_multiply_adds: int = 0
-    empty: Tensor | None = None
+    text_shape: tuple[int, int] | None = None
+    empty: Callable[[], Tensor] | None = None
     noise_levels: tuple[float, ...] | None = None
     pretrained: Callable[[], nn.Module] | None = None
 
@@ -83,7 +85,7 @@ class DenoiserParts:
         Raises:
             ConfigError: the data has no classes, or no texts of this form.
         """
-        if self.empty is not None:
+        if self.text_shape is not None:
             return self._texts(batch)
         if not self.classes:
             return None
@@ -104,21 +106,21 @@ class DenoiserParts:
     @property
     def guidable(self) -> bool:
         """Whether it is told something that guidance can leave out."""
-        return self.classes > 0 or self.empty is not None
+        return self.classes > 0 or self.text_shape is not None
 
     def unconditional(self, labels: Tensor) -> Tensor:
         """In place of `labels`: what the network is told where it is told nothing."""
-        return torch.zeros_like(labels) if self.empty is None else self.empty.to(labels).expand_as(labels)
+        return torch.zeros_like(labels) if self.empty is None else self.empty().to(labels).expand_as(labels)
 
     def _texts(self, batch: Batch) -> Tensor:
-        assert self.empty is not None
+        assert self.text_shape is not None
         found = batch.get("text")
-        if found is None or found.shape[1:] != self.empty.shape:
+        if found is None or found.shape[1:] != self.text_shape:
             seen = "none" if found is None else f"embeddings of shape {[*found.shape]}"
             raise ConfigError(
                 f"a teacher that is told texts, and a batch with {seen}",
-                f"embeddings of shape [B, {', '.join(map(str, self.empty.shape))}] under the name text",
-                "compute them with the model's own text encoder",
+                f"embeddings of shape [B, {', '.join(map(str, self.text_shape))}] under the name text",
+                "train on data.name=captions, or compute them with the model's own text encoder",
             )
         return found.float()
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from generative.diffusion.sampling_config import EdmSamplingConfig
 from generative.method import Batch, Context, Loss, Mean, Networks, NetworkSpec, Update
 from generative.methods.f_distill.backbone import FAKE, HEADS, JointCritic, Views
 from generative.methods.f_distill.config import FDistillConfig
@@ -35,9 +36,6 @@ from generative.methods.f_distill.times import TimeGrid
 from generative.nets.feature_heads import UnetHeads
 
 TEACHER = "network:teacher"
-
-TEACHER_STEPS = 18
-"""Of Heun's method, where the teacher does not tell its own."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +116,14 @@ class FDistill:
 
     def networks(self) -> Mapping[str, NetworkSpec]:
         """Student and fake score start as the teacher."""
-        config, build, teacher = self.config, self.parts.build, self.config.source
+        config, build, pretrained = self.config, self.parts.build, self.parts.pretrained
         found = {
             "student": NetworkSpec(
                 build, ema=tuple(config.ema), ema_ramp=config.ema_ramp, init_from=config.init_from or TEACHER
             )
         }
-        frozen = {"teacher": NetworkSpec(self.parts.pretrained or build, trainable=False, init_from=teacher)}
+        teacher = None if pretrained else config.source
+        frozen = {"teacher": NetworkSpec(pretrained or build, trainable=False, init_from=teacher)}
         # Adapters start as the teacher by changing nothing.
         fake = TEACHER if config.lora is None else None
         if self.views.joint:
@@ -219,9 +218,18 @@ class FDistill:
         """The teacher, to be seen beside the student from the same noise; who draws, in words, and how."""
         teacher, config = nets["teacher"], self.config
         assert isinstance(teacher, nn.Module)
-        grid = self.matching_times
-        drawn = TeacherSampler(teacher, self.parts, grid, config.teacher_steps or TEACHER_STEPS, config.guidance)
-        return f"teacher ({drawn.calls} calls)", drawn
+        drawn = TeacherSampler(teacher, self.parts, self.teacher_sampling, config.guidance)
+        return f"teacher ({drawn.in_words})", drawn
+
+    @property
+    def teacher_sampling(self) -> EdmSamplingConfig:
+        """How the teacher draws: as it does by itself, or by Heun's method over the range of noise."""
+        config, grid = self.config, self.matching_times
+        told: dict[str, Any] = {} if config.teacher_steps is None else {"steps": config.teacher_steps}
+        own = config.teacher_sampling
+        if own is None:
+            own, told = EdmSamplingConfig(), {"sigma_min": grid.sigma_min, "sigma_max": grid.sigma_max, **told}
+        return own.model_copy(update=told)
 
     def flops(self, batch: Batch) -> int:
         """Of one step on the samples of `batch`, two for each multiply-add; see `costs`."""

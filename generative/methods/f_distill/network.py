@@ -10,6 +10,7 @@ from generative.errors import ConfigError
 from generative.method import DataFacts
 from generative.methods.f_distill.config import FDistillConfig
 from generative.methods.f_distill.denoiser import DenoiserParts, FeatureMap
+from generative.methods.f_distill.latent_config import LatentUNetConfig
 from generative.nets.edm_precond import EdmNetwork
 from generative.nets.edm_size import size_of
 
@@ -29,8 +30,13 @@ def parts_of(config: FDistillConfig, facts: DataFacts) -> DenoiserParts:
         raise ConfigError(
             "method.network is not given, and there is no teacher to read it from",
             expected="a diffusion model to distil",
-            remedy="set method.teacher to a run, checkpoint or export of the method edm",
+            remedy="set method.teacher to a run, checkpoint or export of the method edm; for a pipeline of diffusers "
+            "method.network={name: stable_diffusion} too",
         )
+    if isinstance(config.network, LatentUNetConfig):
+        from generative.methods.f_distill.stable_diffusion import configured_parts
+
+        return configured_parts(config, config.network, facts)
     _check_shape(config, facts)
     size = size_of(facts, "f_distill", config.classes, config.augment_labels)
     build = partial(EdmNetwork, config.network.model_copy(update={"dropout": 0.0}), size, config.sigma_data)

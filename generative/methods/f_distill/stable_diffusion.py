@@ -5,32 +5,31 @@ Shapes: latents [B, C, R, R], text embeddings [B, L, D].
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
-from pydantic import PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from generative.config import Config
-from generative.errors import CheckpointError, ConfigError, ResourceError
+from generative.data.captioned_models import Published, embedded
+from generative.errors import ConfigError
+from generative.method import DataFacts
+from generative.methods.f_distill.config import FDistillConfig
 from generative.methods.f_distill.denoiser import DenoiserParts, FeatureMap
-from generative.methods.f_distill.latent_denoiser import LatentDenoiser, Schedule
+from generative.methods.f_distill.latent_config import LatentUNetConfig
+from generative.methods.f_distill.latent_denoiser import Schedule
+from generative.methods.f_distill.stable_diffusion_files import (
+    StableDiffusionConfig,
+    build,
+    load,
+    read_settings,
+    schedule_of,
+    shapes_only,
+)
 
-
-class StableDiffusionConfig(Config):
-    """A published text-to-image model in diffusers' layout; weights are read from safetensors only."""
-
-    source: str
-    """Local folder, or repository on the hub, with `unet` and `scheduler`."""
-    revision: str | None = None
-    """Of a repository: branch, tag or commit."""
-    variant: str | None = None
-    """Of the weights' files, such as fp16."""
-    side: PositiveInt | None = None
-    """Of the latents, an eighth of the image's; null: that which the model was trained on."""
+__all__ = ["StableDiffusionConfig", "configured_parts", "stable_diffusion_parts", "told_by_pipeline"]
 
 
 def stable_diffusion_parts(config: StableDiffusionConfig, empty: Tensor) -> DenoiserParts:
@@ -49,91 +48,135 @@ def stable_diffusion_parts(config: StableDiffusionConfig, empty: Tensor) -> Deno
         CheckpointError: no such model, or no safetensors in it.
         ConfigError: a model of another kind.
     """
-    settings, schedule = _read(config)
-    build = partial(_build, settings, schedule)
+    settings, noise = read_settings(config)
+    schedule = schedule_of(noise, config.source)
     side = config.side or settings["sample_size"]
-    shape = (int(settings["in_channels"]), side, side)
+    pretrained = partial(load, config, settings, noise, schedule)
+    return _parts(settings, schedule, side, (empty.shape[0], empty.shape[1]), lambda: empty, pretrained)
+
+
+def configured_parts(config: FDistillConfig, network: LatentUNetConfig, facts: DataFacts) -> DenoiserParts:
+    """The same of a configuration that tells all of the network (`generative train` reads it from the pipeline).
+
+    Raises:
+        ConfigError: settings that are missing, a model of another kind, data of another shape.
+        ResourceError: diffusers is not installed.
+    """
+    if network.unet is None or network.schedule is None:
+        raise ConfigError(
+            "method.network.unet and method.network.schedule are not given, and there is no teacher to read them from",
+            "a text-to-image model to distil",
+            "set method.teacher to the folder of a pipeline of diffusers, or to its name on the hub",
+        )
+    side = network.side or network.unet.get("sample_size")
+    if not isinstance(side, int):
+        raise ConfigError(f"latents of side {side}", "a number", "set method.network.side")
+    schedule = schedule_of(network.schedule, config.teacher or "method.network.schedule")
+    text = _text_shape(network)
+    pretrained: Callable[[], nn.Module] | None = None
+    empty: Callable[[], Tensor] = partial(torch.zeros, *text)
+    if config.teacher is not None:
+        model = StableDiffusionConfig(source=config.teacher, revision=network.revision, variant=network.variant)
+        pretrained = partial(load, model, network.unet, network.schedule, schedule)
+        empty = partial(_empty, model.published, text)
+    found = _parts(network.unet, schedule, side, text, empty, pretrained)
+    _check_data(found, facts)
+    return found
+
+
+def _text_shape(network: LatentUNetConfig) -> tuple[int, int]:
+    assert network.unet is not None
+    width = network.unet.get("cross_attention_dim", 1280)  # the default of diffusers
+    if not isinstance(width, int):
+        raise ConfigError(
+            f"a U-Net with cross_attention_dim={width}", "one width of texts for all blocks", "take another teacher"
+        )
+    return network.tokens or 77, width
+
+
+def _empty(model: Published, shape: tuple[int, int]) -> Tensor:
+    """Embedding of the empty prompt; for plans zeros in its place."""
+    return torch.zeros(*shape) if shapes_only() else embedded(model, ("",))[0].float()
+
+
+def _check_data(parts: DenoiserParts, facts: DataFacts) -> None:
+    """Refuse latents or texts of another shape. Raises ConfigError."""
+    theirs, texts = facts.sample_shape, facts.text_shape
+    if theirs is not None and tuple(theirs) != parts.shape:
+        raise ConfigError(
+            f"a teacher of latents of shape {[*parts.shape]}, and data of shape {[*theirs]}",
+            "one shape for teacher, student and data",
+            "correct data.size (8 times the side of Stable Diffusion's latents) or method.network.side",
+        )
+    if texts is not None and tuple(texts) != parts.text_shape:
+        raise ConfigError(
+            f"a teacher that is told texts of shape {[*(parts.text_shape or ())]}, and data with {[*texts]}",
+            "texts of the teacher's own text encoder",
+            "leave out data.model: it is method.teacher",
+        )
+
+
+def told_by_pipeline(teacher: str, network: Mapping[str, Any]) -> dict[str, Any]:
+    """What a pipeline tells of a distillation, as settings of its section `method`.
+
+    Args:
+        teacher: folder, or name on the hub.
+        network: what is given of `LatentUNetConfig`.
+
+    Raises:
+        CheckpointError, ConfigError, ResourceError: no such model, or one of another kind.
+    """
+    given = LatentUNetConfig.model_validate(dict(network))
+    model = StableDiffusionConfig(source=teacher, revision=given.revision, variant=given.variant)
+    model.published.check()
+    unet, noise = read_settings(model)
+    encoder = model.published.part(_clip_config, "text_encoder")
+    levels = schedule_of(noise, teacher).levels
+    side = given.side or unet.get("sample_size")
+    told = {"unet": unet, "schedule": noise, "tokens": encoder.max_position_embeddings, "side": side}
+    return {
+        "network": {**given.model_dump(mode="json"), **told},
+        "shape": [unet["in_channels"], side, side] if side else None,
+        "classes": 0,
+        "augment_labels": 0,
+        "time": {"sigma_min": float(levels[0]), "sigma_max": float(levels[-1]), "size": len(levels)},
+        "student_sigma": float(levels[-1]),
+    }
+
+
+def _clip_config(*args: Any, **more: Any) -> Any:
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig.from_pretrained(*args, **more)
+
+
+def _parts(
+    settings: Mapping[str, Any],
+    schedule: Schedule,
+    side: int,
+    text: tuple[int, int],
+    empty: Callable[[], Tensor],
+    pretrained: Callable[[], nn.Module] | None,
+) -> DenoiserParts:
+    make = partial(build, settings, schedule)
+    shape = (int(settings.get("in_channels", 4)), side, side)
     with torch.device("meta"):
-        net, x = build(), torch.empty(1, *shape)
-        maps = range(len(settings["block_out_channels"]) + 1)
-        inputs = (x, torch.ones(1), torch.empty(1, *empty.shape))
+        net, x = make(), torch.empty(1, *shape)
+        maps = range(len(net.unet.down_blocks) + 1)
+        inputs = (x, torch.ones(1), torch.empty(1, *text))
         with FlopCounterMode(display=False) as encoder, torch.no_grad():
             found = net(*inputs, features=maps, encoder_only=True)
         with FlopCounterMode(display=False) as whole, torch.no_grad():
             net(*inputs)
     return DenoiserParts(
-        build,
+        make,
         shape,
         0,
         [FeatureMap(each.shape[1], each.shape[2]) for each in found],
         whole.get_total_flops() // 2,
         encoder.get_total_flops() // 2,
+        text_shape=text,
         empty=empty,
         noise_levels=tuple(schedule.levels.tolist()),
-        pretrained=partial(_load, config, settings, schedule),
-    )
-
-
-def _read(config: StableDiffusionConfig) -> tuple[dict[str, Any], Schedule]:
-    """Settings of the U-Net, and the schedule."""
-    try:
-        from diffusers import DDIMScheduler, UNet2DConditionModel
-    except ImportError as error:
-        raise ResourceError(
-            "Stable Diffusion as a teacher needs the package diffusers, which is not installed",
-            "an installation with diffusers",
-            "pip install diffusers",
-        ) from error
-    where = {"revision": config.revision}
-    try:
-        settings = UNet2DConditionModel.load_config(config.source, subfolder="unet", **where)
-        scheduler = DDIMScheduler.from_pretrained(config.source, subfolder="scheduler", **where)
-    except (OSError, ValueError) as error:
-        raise _missing(config, error) from error
-    told = scheduler.config.prediction_type
-    if told not in ("epsilon", "v_prediction"):
-        raise ConfigError(f"{config.source} predicts {told!r}", "epsilon or v_prediction", "take another teacher")
-    squares = scheduler.alphas_cumprod.double()
-    if not float(squares[-1]) > 0:
-        raise ConfigError(
-            f"{config.source} ends at pure noise (zero terminal signal-to-noise ratio), from which there is no x0",
-            "a schedule with some signal at its last step",
-            "take a model trained without rescale_betas_zero_snr",
-        )
-    return dict(settings), Schedule(squares, told == "v_prediction")
-
-
-def _build(settings: Mapping[str, Any], schedule: Schedule) -> LatentDenoiser:
-    """A network of random weights."""
-    from diffusers import UNet2DConditionModel
-
-    return LatentDenoiser(UNet2DConditionModel.from_config(dict(settings)), schedule)
-
-
-def _load(config: StableDiffusionConfig, settings: Mapping[str, Any], schedule: Schedule) -> LatentDenoiser:
-    """The published network; where only names and shapes are asked for, on the meta device, one without weights."""
-    from diffusers import UNet2DConditionModel
-
-    if torch.get_default_device().type == "meta":
-        return _build(settings, schedule)
-    try:
-        unet = UNet2DConditionModel.from_pretrained(
-            config.source,
-            subfolder="unet",
-            revision=config.revision,
-            variant=config.variant,
-            use_safetensors=True,
-            torch_dtype=torch.float32,
-        )
-    except (OSError, ValueError) as error:
-        raise _missing(config, error) from error
-    return LatentDenoiser(unet, schedule)
-
-
-def _missing(config: StableDiffusionConfig, error: Exception) -> CheckpointError:
-    first = str(error).strip().split("\n")[0][:200]
-    return CheckpointError(
-        f"no model could be read from {config.source!r}: {first}",
-        "a folder or repository with unet (config.json, safetensors) and scheduler, as diffusers writes it",
-        "correct source, revision or variant; save weights that are pickled again with safetensors",
+        pretrained=pretrained,
     )

@@ -7,38 +7,41 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from generative.diffusion.denoising_samplers import heun, start
-from generative.diffusion.noise_levels import karras_grid, with_zero
+from generative.diffusion.sampling import draw
+from generative.diffusion.sampling_config import EdmSamplingConfig
 from generative.method import Batch
 from generative.methods.f_distill.denoiser import DenoiserParts
 from generative.methods.f_distill.losses import guided
 from generative.methods.f_distill.sampler import asked_for
-from generative.methods.f_distill.times import TimeGrid
 from generative.randomness import Streams
 
 
 @dataclass(frozen=True)
 class TeacherSampler:
-    """Heun's method (Karras et al. 2022, algorithm 1) from sigma_max z; the student starts from its own sigma times z.
+    """As the teacher's own settings say, from sigma_max z; the student starts from its own sigma times z.
 
     Args:
         teacher: the frozen network.
         parts: its kind.
-        grid: its range of noise.
-        steps: N; calls are 2 N - 1, and twice that with guidance.
-        guidance: as in the distillation.
+        sampling: how it draws; their guidance is not used.
+        guidance: as in the distillation, whose student imitates the guided teacher.
     """
 
     teacher: nn.Module
     parts: DenoiserParts
-    grid: TimeGrid
-    steps: int
+    sampling: EdmSamplingConfig
     guidance: float = 1.0
 
     @property
     def calls(self) -> int:
         """Network calls for a sample."""
-        return (2 * self.steps - 1) * (2 if self._guides else 1)
+        return self.sampling.calls * (2 if self._guides else 1)
+
+    @property
+    def in_words(self) -> str:
+        """For captions."""
+        guided = f", guidance {self.guidance:g}" if self._guides else ""
+        return f"{self.sampling.in_words}{guided}, {self.calls} calls"
 
     @property
     def _guides(self) -> bool:
@@ -48,7 +51,6 @@ class TeacherSampler:
     def __call__(self, condition: Batch, streams: Streams) -> Tensor:
         """float32[B, *shape]: ids and classes as of the student's sampler, so that both draw from the same noise."""
         ids, labels = asked_for(condition, streams, self.parts, next(self.teacher.parameters()).device)
-        levels = with_zero(karras_grid(self.steps, self.grid.sigma_min, self.grid.sigma_max, self.grid.rho))
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             x, sigma = x.float(), sigma.float()
@@ -57,4 +59,7 @@ class TeacherSampler:
                 return found
             return guided(found, self.teacher(x, sigma, self.parts.unconditional(labels)), self.guidance)
 
-        return heun(denoise, start(streams.normal("z", ids, self.parts.shape).to(ids.device), levels), levels).float()
+        def noise(step: int) -> Tensor:
+            return streams.at(step).normal("churn", ids, self.parts.shape)
+
+        return draw(self.sampling, denoise, streams.normal("z", ids, self.parts.shape), noise)

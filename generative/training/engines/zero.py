@@ -161,9 +161,33 @@ class ZeroEngine(Engine):
     def step(self, lr_factor: float) -> float:
         """Clip and step, with the norm that `gradient_norm` found."""
         lr = self.set_lr(lr_factor)
+        if self.clip_norm is not None and self.clip_parts:
+            self._clip(self.clip_norm)
         self._step_with(self._norm)
         self.updates += 1
         return lr
+
+    @torch.no_grad()
+    def _clip(self, largest: float) -> None:
+        """Each of `clip_parts` by the norm of its own gradient, of which every rank has pieces; DeepSpeed then clips
+        nothing. Pieces of bf16 are rounded once more where they are scaled."""
+        self._zero.clip_grad = 0.0
+        pieces = [[piece for name, piece in self._pieces() if name.startswith(f"{p}.")] for p in self.clip_parts]
+        device = self._flats()[0].device
+        squares = torch.stack(
+            [sum((piece.float().square().sum() for piece in part), torch.zeros((), device=device)) for part in pieces]
+        )
+        dist.all_reduce(squares)
+        for part, factor in zip(pieces, (largest / (squares.sqrt() + 1e-6)).clamp(max=1.0), strict=True):
+            for piece in part:
+                piece.mul_(factor.to(piece.dtype))
+
+    def _pieces(self) -> Iterator[tuple[str, Tensor]]:
+        """This rank's part of each gradient, after the reduction."""
+        names, zero = {id(parameter): name for name, parameter in self._trained.items()}, self._zero
+        for group, parameters in enumerate(zero.fp16_groups if self.stage == 3 else zero.params_in_partition):
+            pieces = [g for g in zero.averaged_gradients[group] if not getattr(g, "_zero_padding", False)]
+            yield from ((names[id(p)], piece) for p, piece in zip(parameters, pieces, strict=False))
 
     def discard(self) -> None:
         """Drop the gradients the way DeepSpeed does where they overflow."""

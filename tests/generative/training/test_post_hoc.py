@@ -17,7 +17,14 @@ from generative.training.checkpoint import CheckpointStore
 from generative.training.config import TrainConfig
 from generative.training.ema import Ema, power_exponent
 from generative.training.networks import build_engines, checkpoint_weights
-from generative.training.post_hoc import Profile, inner_products, post_hoc_average, post_hoc_weights, weighted_sum
+from generative.training.post_hoc import (
+    Profile,
+    inner_products,
+    post_hoc_average,
+    post_hoc_weights,
+    profile_error,
+    weighted_sum,
+)
 from generative.training.state import entries, restore
 from tests.support.toys import Regression
 
@@ -74,6 +81,23 @@ def test_what_is_kept_is_found_again():
     np.testing.assert_allclose(post_hoc_weights(kept, kept[3]), [0, 0, 0, 1, 0, 0], atol=1e-9)
     with pytest.raises(ValueError, match="different"):
         post_hoc_weights([kept[0], kept[0]], kept[1])
+
+
+def test_how_near_a_profile_comes():
+    """The error is the length of the difference, by quadrature; more profiles come nearer."""
+    kept, wanted = [Profile(t, g) for t in (2.0, 4.0) for g in (17.0, 7.0)], Profile(4.0, 4.0)
+    weights = post_hoc_weights(kept, wanted)
+    places = (np.arange(400_000) + 0.5) * 1e-5
+
+    def values(p):
+        return np.where(places <= p.time, (p.exponent + 1) * places**p.exponent / p.time ** (p.exponent + 1), 0.0)
+
+    off = values(wanted) - sum(w * values(p) for w, p in zip(weights, kept, strict=True))
+    found = profile_error(kept, wanted, weights)
+    assert found == pytest.approx(math.sqrt((off**2).sum() / (values(wanted) ** 2).sum()), rel=1e-3)
+    assert profile_error(kept, kept[1], post_hoc_weights(kept, kept[1])) < 1e-6
+    more = [*kept, Profile(1.0, 7.0), Profile(3.0, 7.0)]
+    assert profile_error(more, wanted, post_hoc_weights(more, wanted)) < found
 
 
 @pytest.mark.parametrize(("width", "end"), [(0.15, 4000), (0.075, 4000), (0.10, 3100)])

@@ -233,15 +233,15 @@ def test_the_trainer_trains_it(settings: dict[str, Any]) -> None:
     assert all(not torch.equal(p, start[name]) for name, p in fake.state_dict().items())
 
 
-def test_deepspeed_clips_the_whole_network_only() -> None:
+def test_deepspeed_clips_the_whole_of_what_it_offloads() -> None:
     method = method_of(**COUPLED)
     modules = {name: spec.build() for name, spec in method.networks().items()}
     config = TrainConfig(steps=1)
     with pytest.raises(ConfigError, match=r"'critic' is clipped in parts \(fake, heads\)"):
-        check_strategy(method, config, ParallelConfig(strategy="zero2"), 2, modules)
+        check_strategy(method, config, ParallelConfig(strategy="zero2", cpu_offload=True), 2, modules)
     unclipped = TrainConfig.model_validate({"steps": 1, "optimizer": {"clip_norm": None}})
-    for strategy, train in (("fsdp", config), ("zero2", unclipped)):
-        check_strategy(method, train, ParallelConfig(strategy=strategy), 2, modules)
+    for strategy, train, offload in (("fsdp", config, False), ("zero2", config, False), ("zero3", unclipped, True)):
+        check_strategy(method, train, ParallelConfig(strategy=strategy, cpu_offload=offload), 2, modules)
 
 
 @pytest.mark.parametrize("settings", [*EVERY_JOINT, FROZEN])
