@@ -24,8 +24,8 @@ from generative.data.files import write_aside
 from generative.data.image_config import ImageDataConfig
 from generative.data.images import ImageData, open_images
 from generative.data.lock import locked
+from generative.diffusion.sampling_config import EdmSamplingConfig
 from generative.method import Sampler
-from generative.methods.edm.config import EdmSamplingConfig
 from generative.methods.edm.method import NET, Edm
 from generative.methods.edm.sampler import EdmSampler
 from generative.randomness import Streams
