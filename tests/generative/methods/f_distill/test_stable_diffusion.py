@@ -228,8 +228,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
     good = save(tmp_path / "good")
     with pytest.raises(ConfigError, match=r"noise 80"):
         method_of(good, student_sigma=80.0)
-    with pytest.raises(ConfigError, match=r"noise 0\.001"):
-        method_of(good, steps={"levels": [0.001]})
+    with pytest.raises(ConfigError, match=r"noise 0\.01"):
+        method_of(good, steps={"levels": [0.01]})
     method = method_of(good)
     for wrong in ({}, {"text": torch.zeros(2, TOKENS + 1, WIDTH)}):
         with pytest.raises(ConfigError, match=r"under the name text"):
