@@ -72,7 +72,7 @@ def test_the_teacher_is_trained_first_and_what_it_tells_is_kept(finished: Path, 
     assert (method.shape, method.classes, method.teacher_weights) == ((1, 8, 8), 10, "ema=0.9")
     teacher = runs.read_config(place / "teacher").method
     assert (method.time.sigma_min, method.time.sigma_max) == (teacher.sampling.sigma_min, teacher.sampling.sigma_max)
-    assert method.student_sigma == 1.5
+    assert method.student_sigma == 1.0
     assert method.teacher_steps == teacher.sampling.steps
     assert method.teacher_sampling == teacher.sampling
     averaged = checkpoint_weights(open_checkpoint(place / "teacher"), "net", 0.9)
