@@ -21,6 +21,7 @@ from generative.data.cache import PLAN, begin, default_cache, make_once
 from generative.data.captioned_config import CaptionedConfig
 from generative.data.captioned_files import Captions, read_captions
 from generative.data.captioned_models import Autoencoder, Published, TextEncoder, here
+from generative.data.documents import listing
 from generative.data.files import check_file, file_hash, write_json
 from generative.data.found import Found
 from generative.data.image_data import NumberFile
@@ -34,6 +35,9 @@ from generative.randomness import Streams
 
 FORMAT = {"format": "generative-captions", "version": 1}
 HALF = "<f2"
+ENCODERS = ("vae", "text_encoder", "tokenizer")
+"""Parts of a pipeline that the numbers depend on."""
+
 SHOWN = 1000
 """Captions of a split that are kept as text, to be shown beside samples."""
 
@@ -141,6 +145,10 @@ def _identity(config: CaptionedConfig, captions: Captions) -> dict[str, Any]:
         sha.update(f"{image}\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
     keys = ("model", "revision", "max_samples", "validation_fraction", *(("size",) if captions.images else ()))
     told = {key: getattr(config, key) for key in keys}
+    folder = Path(config.model or "")
+    if folder.is_dir():
+        parts = sorted(path for part in ENCODERS for path in (folder / part).rglob("*") if path.is_file())
+        told["encoders"] = listing(folder, parts)
     return {"layout": 1, "rows": sha.hexdigest(), "images": captions.images is not None, **told}
 
 
