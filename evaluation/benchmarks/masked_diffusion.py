@@ -20,6 +20,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from evaluation.benchmarks.figure import Figure, figure, say
+from evaluation.benchmarks.masked_generation import (
+    FULL_GENERATION,
+    QUICK_GENERATION,
+    GenerationSettings,
+    measure_generation,
+)
 from evaluation.benchmarks.masked_pairs import FULL_PAIRS, QUICK_PAIRS, PairSettings, measure_pairs
 from evaluation.benchmarks.masked_step import FULL_STEP, QUICK_STEP, StepSettings, measure_step
 from evaluation.benchmarks.memory import peak_bytes
@@ -51,6 +57,7 @@ class Settings:
         repeats: estimates of each window.
         step: of the comparison of whole training steps.
         options: of the comparison of continuations.
+        generation: of the comparison of samplers.
     """
 
     pairs: int = 200
@@ -64,18 +71,29 @@ class Settings:
     repeats: int = 400
     step: StepSettings = FULL_STEP
     options: PairSettings = FULL_PAIRS
+    generation: GenerationSettings = FULL_GENERATION
 
 
-QUICK = Settings(pairs=5, train_steps=100, windows=8, draws=8, repeats=20, step=QUICK_STEP, options=QUICK_PAIRS)
+QUICK = Settings(
+    pairs=5,
+    train_steps=100,
+    windows=8,
+    draws=8,
+    repeats=20,
+    step=QUICK_STEP,
+    options=QUICK_PAIRS,
+    generation=QUICK_GENERATION,
+)
 
 
 def run(quick: bool) -> dict[str, Figure]:
-    """Speed and memory of the head and of a step, the spread of the likelihood estimators, common random numbers."""
+    """Speed and memory of the head and of a step, spread of the likelihood estimators, common noise, samplers."""
     settings = QUICK if quick else Settings()
     with tempfile.TemporaryDirectory() as cache, one_thread():
         found = measure_head(settings) | measure_step(settings.step)
         trained, data = small_model(settings, Path(cache))
-        return found | measure_estimators(settings, trained, data) | measure_pairs(trained, data, settings.options)
+        found |= measure_estimators(settings, trained, data) | measure_pairs(trained, data, settings.options)
+        return found | measure_generation(settings.generation, cache)
 
 
 # ---------------------------------------------------------------------- the head

@@ -8,6 +8,7 @@ Shapes: R replicates, n options, L tokens of a context with an option.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,7 +48,8 @@ class OptionScores:
 
 
 def _stderr(values: Tensor) -> Tensor:
-    return values.std(1) / values.shape[1] ** 0.5
+    spread: Tensor = values.std(1)
+    return spread / math.sqrt(values.shape[1])
 
 
 def score_options(

@@ -98,7 +98,7 @@ def _blocks(settings: SamplingConfig, denoiser: Denoiser, wanted: Tensor, schedu
         number = (any_wanted.long().cumsum(0) - 1) // settings.block_length
     else:
         number = torch.zeros(T, dtype=torch.int64, device=wanted.device)
-    numbers = number[any_wanted].unique().tolist()
+    numbers = sorted(set(number[any_wanted].tolist()))
     steps = settings.steps // len(numbers)
     if steps < 1:
         raise ConfigError(
@@ -175,8 +175,10 @@ def _check(settings: SamplingConfig, denoiser: Denoiser) -> None:
 
 def _alike(wanted: Tensor) -> list[Tensor]:
     """Rows of bool[B, T] that are equal, as groups of indices int64."""
-    _, group = wanted.unique(dim=0, return_inverse=True)
-    return [(group == each).nonzero()[:, 0] for each in range(int(group.max()) + 1)]
+    groups: dict[tuple[bool, ...], list[int]] = {}
+    for row, places in enumerate(wanted.tolist()):
+        groups.setdefault(tuple(places), []).append(row)
+    return [torch.tensor(rows, device=wanted.device) for rows in groups.values()]
 
 
 def _among(rows: Tensor, result: Sampled, denoiser: Denoiser, observer: Observer) -> Observer:
