@@ -136,7 +136,7 @@ def measure_generation(settings: GenerationSettings, cache: str) -> dict[str, Fi
         say(f"{settings.samples} texts by {name}")
         drawer(torch.arange(2))  # whatever is done once
         start = time.perf_counter()
-        tokens = torch.cat([drawer(ids) for ids in torch.arange(settings.samples).split(settings.batch)])
+        tokens = torch.cat([drawer(ids) for ids in torch.split(torch.arange(settings.samples), settings.batch)])
         rates[name] = tokens.numel() / (time.perf_counter() - start)
         seen[name] = quality(tokens, lambda texts: judge({"tokens": texts}, Streams(0)))
     return _figures(settings, seen, rates)

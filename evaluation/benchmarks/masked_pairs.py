@@ -56,7 +56,7 @@ def measure_pairs(trained: Trained, data: TextData, settings: PairSettings) -> d
     say(f"differences between two continuations in {settings.windows} windows")
     cases = pairs_of_options(data, settings)
     score = Scorer(Denoiser(trained.nets["net"], trained.method.mask_id))
-    logs = {"paired_variance_ratio": [], "unrelated_variance_ratio": []}  # type: dict[str, list[float]]
+    logs: dict[str, list[float]] = {"paired_variance_ratio": [], "unrelated_variance_ratio": []}
     for number, (context, true, changed, other) in enumerate(cases):
         for name, second in (("paired_variance_ratio", changed), ("unrelated_variance_ratio", other)):
             spread = [_variance(score, context, (true, second), settings, number, common) for common in (False, True)]
@@ -96,7 +96,8 @@ def _geometric(logs: NDArray[np.float64]) -> Estimate:
 
 def pairs_of_options(data: TextData, settings: PairSettings) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """(context, true continuation, the same with a word replaced, that of another window), int64 each."""
-    rng, found = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     tokens = data.validation.fetch(evenly_spaced(len(data.validation), 2 * settings.windows).numpy())["tokens"][:, :-1]
     start = tokens.shape[1] - settings.tokens
     # Tokens that are no bytes (ends of documents) stand between words.
