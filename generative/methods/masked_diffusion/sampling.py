@@ -100,7 +100,7 @@ def _blocks(settings: SamplingConfig, denoiser: Denoiser, wanted: Tensor, schedu
         number = torch.zeros(T, dtype=torch.int64, device=wanted.device)
     numbers = sorted(set(number[any_wanted].tolist()))
     steps = settings.steps // len(numbers)
-    if steps < 1:
+    if steps < 1 and not _adaptive(settings):
         raise ConfigError(
             f"method.sampling.steps={settings.steps} for {len(numbers)} blocks",
             "at least one step for each block",

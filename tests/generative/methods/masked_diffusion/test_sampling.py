@@ -223,6 +223,16 @@ def test_settings_that_do_not_go_together_are_refused(changes):
         SamplingConfig(**changes)
 
 
+@pytest.mark.parametrize("changes", [{"name": "first_hitting"}, {"name": "margin", "count": "threshold"}])
+def test_what_takes_as_many_steps_as_it_needs_is_not_asked_how_many(net, changes):
+    few, many = (
+        draw(settings_of(**changes, steps=n, block_length=3), denoiser(net), canvases(3), torch.arange(3), Streams(0))
+        for n in (1, 12)
+    )
+    assert torch.equal(few.tokens, many.tokens)
+    assert not (few.tokens == MASK).any()
+
+
 def test_forbidden_ids_never_come_out(net):
     canvas, ids = torch.full((20, T), MASK), torch.arange(20)
     free = draw(settings_of(), denoiser(net), canvas, ids, Streams(0)).tokens
