@@ -82,6 +82,9 @@ class TextEvaluation(Config):
     """Held-out windows, taken evenly over the held-out text."""
     draws: PositiveInt = 16
     """Forward passes a window for bounds that are estimated (strata of the number of masked tokens)."""
+    estimator: Literal["exact_count", "monte_carlo", "chain_rule"] = "exact_count"
+    """How a masked model's likelihood is estimated. exact_count: the bound, least noise; monte_carlo: the bound as in
+    the released harness; chain_rule: the exact likelihood of left-to-right generation, one forward pass a token."""
     batch_size: PositiveInt = 32
     """Sequences in one forward pass; does not change results."""
     weights: Literal["ema", "trained"] = "trained"

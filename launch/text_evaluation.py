@@ -94,7 +94,7 @@ def evaluate(
 def scores(subject: Subject) -> dict[str, Score]:
     """All that takes the networks, by name: nats of each window of a batch, float64[B] or float64[B, K]."""
     method, nets, draws = subject.method, subject.nets, subject.settings.draws
-    nats = method.likelihood(nets, draws).nats
+    nats = method.likelihood(nets, draws, subject.settings.estimator).nats
     found: dict[str, Score] = {"likelihood": lambda batch: nats(batch, STREAMS)}
     if hasattr(method, "span_likelihood"):
         span, length, streams = _span(subject.data), _length(subject.data), STREAMS.within("infill")
@@ -120,12 +120,12 @@ def summary(
     settings: TextEvaluation, data: TextData, method: Any, nats: Mapping[str, Tensor], model: str, step: int
 ) -> dict[str, Any]:
     """What the scores of all windows come to, with the baselines, as it is written to evaluation.json."""
-    door: Likelihood = method.likelihood({}, settings.draws)
+    door: Likelihood = method.likelihood({}, settings.draws, settings.estimator)
     figures = _likelihood(door, data, nats["likelihood"])
     figures |= _infilling(data, nats["infill"]) if "infill" in nats else {}
     figures |= _baselines(settings, data, door.given)
     found = {"time": time.time(), "step": step, "model": model, "data": f"held-out part of {data.description}"}
-    asked = {"windows": settings.windows, "draws": settings.draws}
+    asked = {"windows": settings.windows, "draws": settings.draws, "estimator": settings.estimator}
     return found | asked | {"figures": figures} | (_loss_by_noise(nats["profile"]) if "profile" in nats else {})
 
 

@@ -47,7 +47,7 @@ def draw_samples(
         canvas[:, : tokens.shape[1]] = tokens
         return _fill("sample", canvas, ids, settings, data, method, nets, [None] * len(ids))
     condition = {"sample_id": ids} | ({"prompt": tokens} if given else {})
-    drawn = replace(method.sampler(nets), length=length)(condition, _streams(settings))
+    drawn = replace(_sampler(data, method, nets), length=length)(condition, _streams(settings))
     shown = data.tokenizer.display(given) if given else ""
     return [_item("sample", shown, data.tokenizer.display(row), None, []) for row in drawn.tolist()]
 
@@ -97,6 +97,18 @@ def _streams(settings: TextSampling) -> Streams:
     return Streams(settings.seed).within("samples")
 
 
+def _sampler(data: TextData, method: Any, nets: Mapping[str, nn.Module]) -> Any:
+    """The method's sampler, which ends texts where its settings say so."""
+    ending = method.config.sampling.stop_at_eos
+    if ending and data.tokenizer.eos_id is None:
+        raise ConfigError(
+            f"method.sampling.stop_at_eos=true, but the tokenizer {data.tokenizer.name!r} has no end of text",
+            expected="a tokenizer with an end of text (bytes, or one of Hugging Face)",
+            remedy="set method.sampling.stop_at_eos=false",
+        )
+    return replace(method.sampler(nets), eos_id=data.tokenizer.eos_id if ending else None)
+
+
 def _fill(
     kind: str,
     canvas: Tensor,
@@ -122,7 +134,7 @@ def _fill(
             )
 
     condition = {"sample_id": ids, "canvas": canvas}
-    drawn = method.sampler(nets).draw(condition, _streams(settings).within(kind), observe)
+    drawn = _sampler(data, method, nets).draw(condition, _streams(settings).within(kind), observe)
     return [
         _item(kind, data.tokenizer.display(before, method.mask_id), data.tokenizer.display(after), truth, steps)
         for before, after, truth, steps in zip(canvas.tolist(), drawn.tokens.tolist(), truths, states, strict=True)

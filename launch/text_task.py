@@ -26,7 +26,7 @@ from launch.schema import RunConfig
 from launch.sections import LaunchConfig, TextSampling
 from launch.text_evaluation import evaluate
 
-RECORD_KEYS = ("windows", "draws", "weights")
+RECORD_KEYS = ("windows", "draws", "estimator", "weights")
 WHEN_ASKED = {"sample.infill": 0}
 
 

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from evaluation.benchmarks.figure import Figure, figure, say
+from evaluation.benchmarks.masked_generation import (
+    FULL_GENERATION,
+    QUICK_GENERATION,
+    GenerationSettings,
+    measure_generation,
+)
+from evaluation.benchmarks.masked_pairs import FULL_PAIRS, QUICK_PAIRS, PairSettings, measure_pairs
+from evaluation.benchmarks.masked_step import FULL_STEP, QUICK_STEP, StepSettings, measure_step
+from evaluation.benchmarks.memory import peak_bytes
 from evaluation.benchmarks.small_runs import Trained, load_run, train
 from evaluation.benchmarks.timing import interleave, one_thread
 from evaluation.estimate import Estimate, Ratio, mean_estimate, ratio_of_medians
@@ -47,6 +55,9 @@ class Settings:
         windows: held-out windows of T = 64 of that model.
         draws: network evaluations that each estimate of a window takes.
         repeats: estimates of each window.
+        step: of the comparison of whole training steps.
+        options: of the comparison of continuations.
+        generation: of the comparison of samplers.
     """
 
     pairs: int = 200
@@ -58,16 +69,31 @@ class Settings:
     windows: int = 16
     draws: int = 16
     repeats: int = 400
+    step: StepSettings = FULL_STEP
+    options: PairSettings = FULL_PAIRS
+    generation: GenerationSettings = FULL_GENERATION
 
 
-QUICK = Settings(pairs=5, train_steps=100, windows=8, draws=8, repeats=20)
+QUICK = Settings(
+    pairs=5,
+    train_steps=100,
+    windows=8,
+    draws=8,
+    repeats=20,
+    step=QUICK_STEP,
+    options=QUICK_PAIRS,
+    generation=QUICK_GENERATION,
+)
 
 
 def run(quick: bool) -> dict[str, Figure]:
-    """Speed and memory of the head, and the spread of the likelihood estimators."""
+    """Speed and memory of the head and of a step, spread of the likelihood estimators, common noise, samplers."""
     settings = QUICK if quick else Settings()
     with tempfile.TemporaryDirectory() as cache, one_thread():
-        return measure_head(settings) | measure_estimators(settings, Path(cache))
+        found = measure_head(settings) | measure_step(settings.step)
+        trained, data = small_model(settings, Path(cache))
+        found |= measure_estimators(settings, trained, data) | measure_pairs(trained, data, settings.options)
+        return found | measure_generation(settings.generation, cache)
 
 
 # ---------------------------------------------------------------------- the head
@@ -141,34 +167,27 @@ def measure_head(settings: Settings) -> dict[str, Figure]:
     }
 
 
-def peak_bytes(action: Callable[[], object], clear: Callable[[], object]) -> int:
-    """Most bytes of CPU tensors that `action` holds at a time beyond what is left by `clear`, by torch's profiler."""
-    clear()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        action()
-    # Every allocation and release is an event with a positive or negative size; the operators' own sums hide the peak.
-    assert profile.profiler is not None
-    events: list[Any] = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
-    return int(np.cumsum(sizes).max(initial=0))
-
-
 # ---------------------------------------------------------------------- the estimators of the bound
 
 
-def measure_estimators(settings: Settings, cache: Path) -> dict[str, Figure]:
-    """Standard errors of both estimators at equal network evaluations, on a model trained here."""
+def small_model(settings: Settings, cache: Path) -> tuple[Trained, TextData]:
+    """A masked diffusion model of bytes of Python's library, trained here."""
     overrides = ["data.name=builtin", "data.max_bytes=1200000", "data.tokenizer.name=bytes", f"data.cache={cache}"]
     run = load_run("masked_diffusion/shakespeare", [*overrides, f"train.steps={settings.train_steps}"])
     data = open_text(run.data)
     say(f"training a small model for {settings.train_steps} steps")
-    trained = train(run, data)
+    return train(run, data), data
+
+
+def measure_estimators(settings: Settings, trained: Trained, data: TextData) -> dict[str, Figure]:
+    """Standard errors of both estimators at equal network evaluations."""
     say(f"{settings.repeats} estimates of {settings.windows} windows by each estimator")
     exact, iid = estimates(trained, data, settings)
-    length = run.data.sequence_length
+    length = data.facts.sequence_length
+    assert length is not None
     note = (
         f"{settings.repeats} estimates of {settings.windows} held-out windows of {length} bytes with {settings.draws} "
-        f"forward passes a window each; model of {run.method.network.width} features, {settings.train_steps} steps"
+        f"forward passes a window each; model of {trained.method.network.width} features, {settings.train_steps} steps"
     )
     difference = mean_estimate(((exact - iid) / length).mean(axis=1), "nats/token", f"{note}; both are unbiased")
     return {

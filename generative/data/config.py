@@ -127,7 +127,20 @@ class ShardsTextConfig(WindowConfig):
     """A folder of packed chunks to hold out instead of the end of the tokens."""
 
 
+class PairsTextConfig(WindowConfig):
+    """Prompts with responses, for fine-tuning: JSON lines, one pair each, filled up with ends of text to a window."""
+
+    name: Literal["pairs"] = "pairs"
+    path: AbsolutePath
+    """File of JSON lines in UTF-8."""
+    prompt: str = "prompt"
+    """Key of the prompt."""
+    response: str = "response"
+    """Key of the response."""
+
+
 TextDataConfig = Annotated[
-    BuiltinTextConfig | FilesTextConfig | HubTextConfig | ShardsTextConfig, Field(discriminator="name")
+    BuiltinTextConfig | FilesTextConfig | HubTextConfig | ShardsTextConfig | PairsTextConfig,
+    Field(discriminator="name"),
 ]
 """A text source; the section `data` of a configuration."""

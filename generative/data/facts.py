@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from generative.data.config import HuggingFaceTokenizerConfig, ShardsTextConfig, TextDataConfig
+from generative.data.config import HuggingFaceTokenizerConfig, PairsTextConfig, ShardsTextConfig, TextDataConfig
 from generative.data.prepare import prepared_folder
 from generative.data.tokenizers import ByteTokenizer, Tokenizer, load_tokenizer
 from generative.errors import DataError, GenerativeError
@@ -42,7 +42,7 @@ def _tokenizer_at_hand(config: TextDataConfig) -> Tokenizer | None:
         from generative.data.huggingface import HuggingFaceTokenizer
 
         return HuggingFaceTokenizer.open(config.tokenizer.id, config.tokenizer.revision, local=True)
-    folder: Path | None = None if isinstance(config, ShardsTextConfig) else prepared_folder(config)
+    folder: Path | None = None if isinstance(config, ShardsTextConfig | PairsTextConfig) else prepared_folder(config)
     return None if folder is None else load_tokenizer(folder)
 
 

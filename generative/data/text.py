@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from generative.data.config import HubTextConfig, ShardsTextConfig, TextDataConfig
+from generative.data.config import HubTextConfig, PairsTextConfig, ShardsTextConfig, TextDataConfig
 from generative.data.hub import open_stream
 from generative.data.manifest import Manifest
 from generative.data.packed import is_packed, open_packed
+from generative.data.pairs import open_pairs
 from generative.data.prepare import Progress, prepare_text
 from generative.data.shards import TokenFile, TokenSequence
 from generative.data.text_data import TextData, describe, text_data
@@ -36,6 +37,8 @@ def open_text(
     """
     if isinstance(config, HubTextConfig) and config.streaming:
         return open_stream(config)
+    if isinstance(config, PairsTextConfig):
+        return open_pairs(config)
     if isinstance(config, ShardsTextConfig):
         return _open_shards(config, verify)
     folder = prepare_text(config, cache, workers=workers, progress=progress, verify=verify)

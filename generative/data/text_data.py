@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from generative.data.config import BuiltinTextConfig, FilesTextConfig, HubTextConfig, TextDataConfig
+from generative.data.config import BuiltinTextConfig, HubTextConfig, TextDataConfig
 from generative.data.shards import TokenSequence, WindowSource
 from generative.data.sources import Source, StreamingSource
 from generative.data.tokenizers import Tokenizer
@@ -58,7 +58,8 @@ def _describe_text(config: TextDataConfig) -> str:
     if isinstance(config, HubTextConfig):
         subset = f"/{config.config}" if config.config else ""
         return f"hub data {short_name(config.id)}{subset} {config.split}.{config.column}"
-    return f"{'files' if isinstance(config, FilesTextConfig) else 'token shards'} {config.path.name}"
+    kind = {"files": "files", "pairs": "prompts and responses"}.get(config.name, "token shards")
+    return f"{kind} {config.path.name}"
 
 
 def text_data(

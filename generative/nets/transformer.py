@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from generative.errors import ConfigError
+from generative.nets.attention import Attention, Linear, Recall, Remember, rope_tables
 from generative.nets.linear_cross_entropy import linear_cross_entropy
 from generative.nets.transformer_config import TransformerConfig
 
@@ -24,62 +25,13 @@ Output = Tensor | tuple[Tensor, Tensor]
 """Logits, or the weighted loss with each row's negative log-likelihood."""
 
 
-def rope_tables(config: TransformerConfig, length: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """cos and sin of the rotary angles, fp32[T, h/2] (rounded to bfloat16 where the configuration says so)."""
-    exponent = torch.arange(0, config.head_width, 2, device=device, dtype=torch.float32) / config.head_width
-    theta = 1.0 / config.rope_base**exponent
-    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * theta
-    cos, sin = angles.cos(), angles.sin()
-    return (cos.bfloat16().float(), sin.bfloat16().float()) if config.rope_table_dtype == "bf16" else (cos, sin)
-
-
-def rotate(x_bthf: Tensor, cos_tf: Tensor, sin_tf: Tensor) -> Tensor:
-    """Rotary positions in half-split form, in fp32 or better: x[B, T, heads, h] -> the same shape and type."""
-    first, second = x_bthf.to(torch.promote_types(x_bthf.dtype, torch.float32)).chunk(2, dim=-1)
-    cos, sin = cos_tf[:, None], sin_tf[:, None]
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x_bthf.dtype)
-
-
-class _Linear(nn.Linear):
-    """Linear layer without bias whose weights are left for `Transformer` to draw."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, bias=False)
-
-    def reset_parameters(self) -> None:
-        """Nothing: drawing a billion numbers twice takes a while."""
-
-
-class Attention(nn.Module):
-    """Self-attention with fused projections; rows of `qkv` are all queries, then all keys, then all values."""
-
-    def __init__(self, config: TransformerConfig, causal: bool) -> None:
-        super().__init__()
-        self.heads, self.groups, self.causal = config.heads, config.groups, causal
-        self.qkv = _Linear(config.width, (config.heads + 2 * config.groups) * config.head_width)
-        self.out = _Linear(config.width, config.width)
-
-    def forward(self, x_btd: Tensor, cos_tf: Tensor, sin_tf: Tensor, keys: Tensor | None) -> Tensor:
-        """[B, T, d] -> [B, T, d]; `keys` bool[B, 1, 1, T] says which positions may be attended to (None: all)."""
-        B, T, d = x_btd.shape
-        qkv = self.qkv(x_btd).view(B, T, self.heads + 2 * self.groups, -1)
-        rotated = rotate(qkv[:, :, : self.heads + self.groups], cos_tf, sin_tf)
-        q, k = rotated[:, :, : self.heads].transpose(1, 2), rotated[:, :, self.heads :].transpose(1, 2)
-        v = qkv[:, :, self.heads + self.groups :].transpose(1, 2)
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=keys, is_causal=self.causal, enable_gqa=self.groups != self.heads
-        )
-        out: Tensor = self.out(y.transpose(1, 2).reshape(B, T, d))
-        return out
-
-
 class FeedForward(nn.Module):
     """SwiGLU: down(silu(gate x) * up x), with gate and up fused."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.gate_up = _Linear(config.width, 2 * config.ff_width)
-        self.down = _Linear(config.ff_width, config.width)
+        self.gate_up = Linear(config.width, 2 * config.ff_width)
+        self.down = Linear(config.ff_width, config.width)
 
     def forward(self, x_btd: Tensor) -> Tensor:
         """[B, T, d] -> [B, T, d]."""
@@ -98,9 +50,11 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x_btd: Tensor, cos_tf: Tensor, sin_tf: Tensor, keys: Tensor | None) -> Tensor:
-        """[B, T, d] -> [B, T, d]."""
-        x_btd = x_btd + self.attention(self.attention_norm(x_btd), cos_tf, sin_tf, keys)
+    def forward(
+        self, x_btd: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, remember: Remember | None = None
+    ) -> Tensor:
+        """[B, T, d] -> [B, T, d]; see `Attention`."""
+        x_btd = x_btd + self.attention(self.attention_norm(x_btd), cos, sin, mask, remember)
         out: Tensor = x_btd + self.feed_forward(self.feed_forward_norm(x_btd))
         return out
 
@@ -134,6 +88,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.config, self.causal = config, causal
         self.activation_checkpointing = False
+        # Weights of a model without a mask token may start one with it (`generative.training.networks`).
+        self.optional_rows = {"embedding.weight": 1} if mask_row else {}
         self.embedding = nn.Embedding(config.padded_vocab + mask_row, config.width)
         self.blocks = nn.ModuleList(Block(config, causal) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
@@ -157,42 +113,78 @@ class Transformer(nn.Module):
         targets: Tensor | None = None,
         weights: Tensor | None = None,
         lengths: Tensor | None = None,
+        *,
+        positions: Tensor | None = None,
+        visible: Tensor | None = None,
+        recall: Recall | None = None,
     ) -> Output:
         """Logits, or the weighted loss, at all or some positions.
 
         Args:
             ids: int64[B, T], T at most `max_length`.
-            rows: int64[M], flattened positions (b * T + t) that the head is applied to; None: all.
+            rows: int64[M], flattened places (b * T + t) that the head is applied to; None: all.
             targets: int64[M], the right token at each row.
             weights: fp32[M], weight of each row's loss; rows of weight 0 are padding.
             lengths: int64[B] of 1 .. T: positions beyond are not attended to (not with `causal`, where none are).
+            positions: int64[T] or [B, T], for the rotation; None: 0 .. T - 1, or those of `recall`.
+            visible: bool[T, S] or [B, T, S], which place each place attends to (S = T, or the extent of `recall`);
+                takes the place of `causal` and `lengths`.
+            recall: attends to a memory too; for inference.
 
         Returns:
             ids alone: logits[B, T, V]. With rows: logits[M, V]. With targets and weights too: the scalar
             sum(weights * nll) and nll fp32[M] (nats, detached).
         """
-        hidden = self.hidden(ids, lengths)
+        hidden = self.hidden(ids, lengths, positions=positions, visible=visible, recall=recall)
         if rows is None:
             output: Output = self.head(self.norm(hidden))
         else:
             output = self.head(self.norm(hidden.flatten(0, 1)[rows]), targets, weights)
         return output
 
-    def hidden(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def hidden(
+        self,
+        ids: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        positions: Tensor | None = None,
+        visible: Tensor | None = None,
+        recall: Recall | None = None,
+    ) -> Tensor:
         """The residual stream after the last block, [B, T, d]."""
-        T = ids.shape[1]
-        if self.config.max_length < T:
+        first = 0 if recall is None else recall.start
+        if positions is None:
+            self._check_length(first + ids.shape[1])
+            positions = first + torch.arange(ids.shape[1], device=ids.device)
+        cos, sin = rope_tables(self.config, positions)
+        mask = self._mask(positions, lengths, visible, recall)
+        x: Tensor = self.embedding(ids)
+        for index, block in enumerate(self.blocks):
+            remember = None if recall is None else recall.exchange(index)
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, cos, sin, mask, remember, use_reentrant=False)
+            else:
+                x = block(x, cos, sin, mask, remember)
+        return x
+
+    def _mask(
+        self, positions: Tensor, lengths: Tensor | None, visible: Tensor | None, recall: Recall | None
+    ) -> Tensor | None:
+        """bool, broadcast to [B, H, T, S]. Without a mask attention takes its fastest kernel, so there is none where
+        the kernel's own causality, or a query that sees everything, will do."""
+        if visible is not None:
+            return visible if visible.ndim == 2 else visible[:, None]
+        places = torch.arange(positions.shape[-1] if recall is None else recall.extent, device=positions.device)
+        if lengths is not None:
+            return (places < lengths[:, None])[:, None, None]
+        if recall is not None and self.causal and positions.shape[-1] > 1:
+            return places <= positions[:, None]
+        return None
+
+    def _check_length(self, length: int) -> None:
+        if self.config.max_length < length:
             raise ConfigError(
-                f"a sequence of {T} tokens is longer than the network's {self.config.max_length}",
+                f"a sequence of {length} tokens is longer than the network's {self.config.max_length}",
                 expected=f"at most {self.config.max_length} tokens",
                 remedy="raise method.network.max_length or shorten the sequences (data.sequence_length)",
             )
-        cos, sin = rope_tables(self.config, T, ids.device)
-        keys = None if lengths is None else (torch.arange(T, device=ids.device) < lengths[:, None])[:, None, None]
-        x: Tensor = self.embedding(ids)
-        for block in self.blocks:
-            if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, cos, sin, keys, use_reentrant=False)
-            else:
-                x = block(x, cos, sin, keys)
-        return x

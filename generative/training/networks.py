@@ -275,6 +275,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source:
     """
     compare_weights(module, _shapes(weights), source)
     first = _first_names(module)
+    weights = _completed(module, weights)
     weights = {first.get(name, name): tensor for name, tensor in weights.items()}
     module.load_state_dict({name: weights[first.get(name, name)] for name in module.state_dict()})
 
@@ -284,7 +285,7 @@ def compare_weights(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], so
     first = _first_names(module)
     have, wanted = (
         {first.get(name, name): shape for name, shape in table.items()}
-        for table in (shapes, _shapes(module.state_dict()))
+        for table in (_completed_shapes(module, shapes), _shapes(module.state_dict()))
     )
     listed = differences(have, wanted)
     if listed:
@@ -293,6 +294,30 @@ def compare_weights(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], so
             expected="tensors with the names and shapes of this network",
             remedy="start from a run of the same network (method.network), or make this one the same",
         )
+
+
+def _lacking(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Tensors that lack exactly the last rows that a module says weights from elsewhere may lack (`optional_rows`: a
+    mask token, unknown to a model that was trained without one), with the number of these rows."""
+    wanted = _shapes(module.state_dict())
+    rows: Mapping[str, int] = getattr(module, "optional_rows", {})
+    short = {name: (wanted[name][0] - count, *wanted[name][1:]) for name, count in rows.items()}
+    return {name: rows[name] for name, shape in short.items() if shapes.get(name) == shape}
+
+
+def _completed_shapes(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    full = {name: (shapes[name][0] + rows, *shapes[name][1:]) for name, rows in _lacking(module, shapes).items()}
+    return {**shapes, **full}
+
+
+def _completed(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights with the module's own initial values in the rows that they lack."""
+    own = module.state_dict()
+    full = {
+        name: torch.cat([weights[name], own[name][-rows:].to(weights[name])])
+        for name, rows in _lacking(module, _shapes(weights)).items()
+    }
+    return {**weights, **full}
 
 
 def _first_names(module: nn.Module) -> dict[str, str]:

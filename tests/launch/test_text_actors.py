@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from generative.errors import ConfigError
 from launch import ray_map, runs, text_actors
 from launch.ray_map import parts
 from launch.results import figures_table
@@ -89,6 +90,27 @@ def test_an_infilling_needs_no_workers(trained, without_ray):
         trained, infill="al▁▁a"
     ) | {"time": 0}
     assert without_ray == []
+
+
+def test_samplers_and_estimators_are_asked_for_by_overrides(trained):
+    """Each setting reaches the sampler: greedy samples are all alike, and those of a cache and blocks are texts too."""
+    masked = "masked_diffusion" in (trained / "config.yaml").read_text()
+    greedy = runs.sample_run(trained, count=2, overrides=["method.sampling.temperature=0"])["items"]
+    assert greedy[0]["text"] == greedy[1]["text"]
+    ended = runs.sample_run(
+        trained, count=4, overrides=["method.sampling.top_k=50", "method.sampling.stop_at_eos=true"]
+    )
+    assert len(ended["items"]) == 4
+    left_to_right = runs.evaluate_run(trained, windows=3, overrides=["evaluate.estimator=chain_rule"])
+    assert left_to_right["estimator"] == "chain_rule"
+    assert ("nll_left_to_right" in left_to_right["figures"]) == masked
+    if not masked:
+        return
+    fast = ["name=confidence", "count=threshold", "threshold=0.2", "block_length=4", "cache=dual"]
+    drawn = runs.sample_run(trained, count=3, overrides=[f"method.sampling.{each}" for each in fast])["items"]
+    assert all(item["states"] for item in drawn)
+    with pytest.raises(ConfigError, match="cache=exact"):
+        runs.sample_run(trained, count=1, overrides=["method.sampling.cache=exact"])
 
 
 @pytest.mark.parametrize(("count", "workers", "most"), [(1, 1, 1), (96, 8, 32), (96, 1, 32), (7, 3, 2), (5, 64, 32)])

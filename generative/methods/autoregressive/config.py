@@ -16,6 +16,12 @@ class AutoregressiveSamplingConfig(Config):
 
     temperature: float = Field(1.0, ge=0.0)
     """Softmax temperature of the token draws; 0 takes the most probable token."""
+    top_k: int | None = Field(None, ge=1)
+    """Tokens are drawn from so many of the most probable only; null: from all."""
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    """Tokens are drawn from the nucleus of this probability only; 1: from all."""
+    stop_at_eos: bool = False
+    """A sample ends at the first end of text that it draws, and is filled up with that."""
 
 
 class AutoregressiveConfig(Config):

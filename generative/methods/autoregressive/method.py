@@ -40,17 +40,16 @@ class Autoregressive:
         return [Update("next_token", trains="net")]
 
     def divisor(self, update: Update, batch: Batch, context: Context) -> Tensor:
-        """Predicted tokens of valid samples."""
-        return batch["valid"].sum() * (batch["tokens"].shape[1] - 1)
+        """Predicted tokens of valid samples; of responses alone, where the data have prompts."""
+        return _learned(batch).sum()
 
     def loss(self, update: Update, nets: Networks, batch: Batch, context: Context) -> Loss:
         """Sum of the cross-entropies of next tokens (nats)."""
-        weights = batch["valid"].float()[:, None].expand(-1, batch["tokens"].shape[1] - 1)
-        value, _ = _next_token(nets, batch["tokens"], weights)
+        value, _ = _next_token(nets, batch["tokens"], _learned(batch).float())
         return Loss(value)
 
-    def likelihood(self, nets: Networks, draws: int = 1) -> Likelihood:
-        """Exact -log p of the last T tokens of each window given the first; `draws` is not used."""
+    def likelihood(self, nets: Networks, draws: int = 1, estimator: str = "") -> Likelihood:
+        """Exact -log p of the last T tokens of each window given the first; `draws` and `estimator` are not used."""
 
         @torch.no_grad()
         def nats(batch: Batch, streams: Streams) -> Tensor:
@@ -67,6 +66,8 @@ class Autoregressive:
             length=self.facts.sequence_length or self.network.max_length,
             vocab_size=self.network.vocab_size,
             temperature=self.config.sampling.temperature,
+            top_k=self.config.sampling.top_k,
+            top_p=self.config.sampling.top_p,
         )
 
     def state(self) -> Mapping[str, Tensor]:
@@ -81,6 +82,13 @@ class Autoregressive:
     def steps_for_flops(self, flops: float, batch_size: int, sequence_length: int) -> int:
         """Training steps of a budget under C = 6 N D."""
         return steps_for_flops(self.network, flops, batch_size, sequence_length)
+
+
+def _learned(batch: Batch) -> Tensor:
+    """bool[B, T]: predicted tokens that count, those of prompts (prompt_length int64[B], if there are any) left out."""
+    places = torch.arange(1, batch["tokens"].shape[1], device=batch["tokens"].device)
+    prompt = batch.get("prompt_length", torch.zeros_like(batch["sample_id"]))
+    return batch["valid"][:, None] & (places >= prompt[:, None])
 
 
 def _next_token(nets: Networks, tokens: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

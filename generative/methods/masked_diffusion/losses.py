@@ -16,9 +16,12 @@ import torch
 from torch import Tensor
 
 from generative.method import Batch, Context, Mean
+from generative.methods.masked_diffusion.blocks import split_blocks
 from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
+from generative.methods.masked_diffusion.form import PLAIN, NetworkForm
 from generative.methods.masked_diffusion.noise import (
     SCHEDULES,
+    draw_block_times,
     draw_times,
     exact_counts,
     mask_exactly,
@@ -34,8 +37,8 @@ class Masking:
 
     Args:
         mask: bool[B, T], True where a token is hidden.
-        level: fp32[B], masking probability (or the share masked, where counts are exact).
-        weight: fp32[B], weight of each masked token's cross-entropy.
+        level: fp32[B], masking probability (or the share masked, where counts are exact); [B, T] where blocks differ.
+        weight: fp32, like level: weight of each masked token's cross-entropy.
     """
 
     mask: Tensor
@@ -60,16 +63,27 @@ def draw_lengths(config: MaskedDiffusionConfig, batch: Batch, context: Context) 
 
 
 def draw_masking(config: MaskedDiffusionConfig, batch: Batch, context: Context, lengths: Tensor | None) -> Masking:
-    """Masking of a micro-batch by the configured time sampler and schedule."""
-    T = batch["tokens"].shape[1] - 1
-    t = draw_times(config.time_sampler, batch, context)
+    """Masking of a micro-batch by the configured time sampler and schedule, block by block where there are blocks."""
+    B, T = len(batch["sample_id"]), batch["tokens"].shape[1] - 1
     uniform = context.streams.uniform("mask", batch["sample_id"], (T,))
     whole = torch.full_like(batch["sample_id"], T) if lengths is None else lengths
+    if config.block_size is None:
+        return _masking(config, draw_times(config.time_sampler, batch, context), uniform, whole)
+    size = config.block_size
+    K = -(-T // size)
+    t = draw_block_times(config.time_sampler, batch, context, K if config.block_times == "block" else 1).expand(B, K)
+    sizes = (T - size * torch.arange(K, device=t.device)).clamp(max=size).expand(B, K)
+    blocks = _masking(config, t.flatten(), split_blocks(uniform, size, 1.0), sizes.flatten())
+    level, weight = (values.view(B, K).repeat_interleave(size, 1)[:, :T] for values in (blocks.level, blocks.weight))
+    return Masking(blocks.mask.view(B, -1)[:, :T], level, weight)
+
+
+def _masking(config: MaskedDiffusionConfig, t: Tensor, uniform: Tensor, lengths: Tensor) -> Masking:
     if config.time_sampler == "exact":
-        counts = exact_counts(t, whole)
-        level = counts / whole
-        return Masking(mask_exactly(uniform, counts, whole), level, 1.0 / level)
-    return masking_at(config, t, uniform, whole)
+        counts = exact_counts(t, lengths)
+        level = counts / lengths
+        return Masking(mask_exactly(uniform, counts, lengths), level, 1.0 / level)
+    return masking_at(config, t, uniform, lengths)
 
 
 def masking_at(config: MaskedDiffusionConfig, t: Tensor, uniform: Tensor, lengths: Tensor) -> Masking:
@@ -82,7 +96,14 @@ def masking_at(config: MaskedDiffusionConfig, t: Tensor, uniform: Tensor, length
 
 
 def masked_cross_entropy(
-    net: Callable[..., Any], ids: Tensor, masking: Masking, mask_id: int, valid: Tensor, lengths: Tensor | None = None
+    net: Callable[..., Any],
+    ids: Tensor,
+    masking: Masking,
+    mask_id: int,
+    valid: Tensor,
+    lengths: Tensor | None = None,
+    form: NetworkForm = PLAIN,
+    hidden: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Mean]]:
     """Weighted sum of cross-entropies over masked tokens, and what to report of them.
 
@@ -93,20 +114,28 @@ def masked_cross_entropy(
         mask_id: id of the mask token.
         valid: bool[B]; other rows weigh nothing.
         lengths: int64[B], where samples are cut, or None.
+        form: blocks and shift.
+        hidden: bool[B, T], further tokens that the network does not see, and is not asked for.
 
     Returns:
         The sum (scalar with gradient) and the metrics loss_by_noise [10] and masked_fraction.
     """
     T = ids.shape[1]
     rows = (masking.mask & valid[:, None]).flatten().nonzero()[:, 0]
-    sample = rows // T
-    noisy = ids.masked_fill(masking.mask, mask_id)
-    total, nll = net(noisy, rows, ids.flatten()[rows], masking.weight[sample], lengths)
-    return total, _metrics(nll, masking, sample, valid, T if lengths is None else lengths)
+    unseen = masking.mask if hidden is None else masking.mask | hidden
+    clean = ids if hidden is None else ids.masked_fill(hidden, mask_id)
+    noisy, targets = ids.masked_fill(unseen, mask_id), ids.flatten()[rows]
+    total, nll = form.loss(net, noisy, clean, rows, targets, _at(masking.weight, rows, T), lengths)
+    return total, _metrics(nll, _at(masking.level, rows, T), valid, T if lengths is None else lengths)
 
 
-def _metrics(nll: Tensor, masking: Masking, sample: Tensor, valid: Tensor, lengths: Tensor | int) -> dict[str, Mean]:
-    bucket = (masking.level * NOISE_BUCKETS).long().clamp(0, NOISE_BUCKETS - 1)[sample]
+def _at(values: Tensor, rows: Tensor, length: int) -> Tensor:
+    """Values [B] or [B, T] at flattened places [M]."""
+    return values[rows // length] if values.ndim == 1 else values.flatten()[rows]
+
+
+def _metrics(nll: Tensor, level: Tensor, valid: Tensor, lengths: Tensor | int) -> dict[str, Mean]:
+    bucket = (level * NOISE_BUCKETS).long().clamp(0, NOISE_BUCKETS - 1)
     zeros = nll.new_zeros(NOISE_BUCKETS)
     by_noise = Mean(zeros.index_add(0, bucket, nll), zeros.index_add(0, bucket, torch.ones_like(nll)))
     tokens = (valid * lengths).sum().to(nll.dtype)

@@ -73,10 +73,17 @@ def draw_times(sampler: TimeSampler, batch: Batch, context: Context) -> Tensor:
 
     The draw depends on the sample's id (or its place in the global batch) alone, not on ranks or micro-batches.
     """
+    return draw_block_times(sampler, batch, context, 1)[:, 0]
+
+
+def draw_block_times(sampler: TimeSampler, batch: Batch, context: Context, blocks: int) -> Tensor:
+    """t[B, blocks] in [0, 1), each as in `draw_times`; spread times are spread over the blocks of a sample too:
+    t = (u + position / global batch + block / blocks) mod 1."""
     if sampler == "iid":
-        return context.streams.uniform("time", batch["sample_id"])
+        return context.streams.uniform("time", batch["sample_id"], (blocks,))
     offset = context.streams.shared_uniform("time").to(batch["position"].device)
-    return stratified(offset, batch["position"], context.global_batch)
+    t = stratified(offset, batch["position"], context.global_batch)
+    return stratified(t[:, None], torch.arange(blocks, device=t.device), blocks)
 
 
 def exact_counts(t: Tensor, lengths: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Samplers: from a canvas with mask tokens to text (paper, section 5; released `diff_sample`).
+"""Samplers: from a canvas with mask tokens to text (paper, section 5; LLaDA, Dream, Fast-dLLM, BD3LM).
+
+A sampler is an order policy x a count policy (`policies`) x a token policy (`TokenPolicy`) x guidance (`Denoiser`),
+block by block where there are blocks, with or without a memory of keys and values (`canvas`).
 
 A canvas is int64[B, T]; mask ids may stand anywhere in it (generation, continuation and infilling are the same). Tokens
 that are not masked never change. What happens to a sample depends on its own tokens and noise, not on the batch that it
@@ -10,61 +13,46 @@ Shapes: B samples, T positions, M masked or committed positions, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from generative.diffusion.categorical import gumbel_scores, inverse_cdf, probability_of
-from generative.errors import ConfigError
-from generative.methods.masked_diffusion.config import SamplingConfig
-from generative.methods.masked_diffusion.denoiser import Denoiser
-from generative.methods.masked_diffusion.noise import SCHEDULES, Schedule
+from generative.diffusion.categorical import gumbel_scores, inverse_cdf, restrict
+from generative.methods.masked_diffusion.canvas import Canvas, Sampled, Span
+from generative.methods.masked_diffusion.policies import Rule, Turn
 from generative.randomness import Streams
-
-
-@dataclass(frozen=True)
-class Step:
-    """What an observer sees after each step.
-
-    Args:
-        index: step, from 0.
-        calls: network evaluations of each sample so far, int64[B] (twice as many under guidance).
-        canvas: int64[B, T] after the step (a copy).
-        new: bool[B, T], committed in this step.
-        masked: bool[B, T], still masked.
-    """
-
-    index: int
-    calls: Tensor
-    canvas: Tensor
-    new: Tensor
-    masked: Tensor
-
-
-Observer = Callable[[Step], None]
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """Finished canvases int64[B, T] and the network evaluations that each took, int64[B]."""
-
-    tokens: Tensor
-    calls: Tensor
 
 
 class Noise(Protocol):
     """Where a sampler's randomness comes from. Positions are those of the whole canvas, whichever are still masked."""
 
     def positions(self, step: int, masked: Tensor) -> Tensor:
-        """Uniforms [B, T] that decide which positions are unmasked; used where `masked` bool[B, T] is set."""
+        """See `policies.OrderNoise`."""
         ...
 
-    def tokens(self, step: int, logits: Tensor, chosen: Tensor, temperature: float) -> Tensor:
+    def tokens(self, step: int, logits: Tensor, chosen: Tensor) -> Tensor:
         """A token int64[M] for each position set in `chosen` bool[B, T], in row-major order of logits[M, V]."""
         ...
+
+
+@dataclass(frozen=True)
+class TokenPolicy:
+    """How tokens are drawn from logits.
+
+    Args:
+        temperature: of the softmax; 0 takes the most probable token.
+        top_k: only the most probable are drawn; None: all.
+        top_p: only the nucleus is drawn; 1: all.
+        noise: inverse_cdf: one uniform a token; gumbel: V of them.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    noise: Literal["inverse_cdf", "gumbel"] = "inverse_cdf"
 
 
 @dataclass(frozen=True)
@@ -75,171 +63,76 @@ class StreamNoise:
         streams: its step is not used: a sampler's own steps are counted.
         sample_id: int64[B].
         length: T.
-        token_noise: inverse_cdf: one uniform a token; gumbel: V of them.
+        policy: of the tokens.
     """
 
     streams: Streams
     sample_id: Tensor
     length: int
-    token_noise: Literal["inverse_cdf", "gumbel"] = "inverse_cdf"
+    policy: TokenPolicy = TokenPolicy()
 
     def positions(self, step: int, masked: Tensor) -> Tensor:
         """See `Noise`."""
         return self.streams.at(step).uniform("unmask", self.sample_id, (self.length,), torch.float64)
 
-    def tokens(self, step: int, logits: Tensor, chosen: Tensor, temperature: float) -> Tensor:
+    def tokens(self, step: int, logits: Tensor, chosen: Tensor) -> Tensor:
         """See `Noise`."""
-        if temperature == 0.0:
+        policy = self.policy
+        if policy.temperature == 0.0:
             return logits.argmax(-1)
+        logits = restrict(logits, policy.top_k, policy.top_p, policy.temperature)
         streams = self.streams.at(step)
-        if self.token_noise == "inverse_cdf":
+        if policy.noise == "inverse_cdf":
             uniform = streams.uniform("token", self.sample_id, (self.length,), torch.float64)
-            return inverse_cdf(logits, uniform[chosen], temperature)
+            return inverse_cdf(logits, uniform[chosen], policy.temperature)
         shape = (self.length, logits.shape[-1])
         uniform = streams.uniform("gumbel", self.sample_id, shape, torch.float64)
-        return gumbel_scores(logits, uniform[chosen], temperature).argmax(-1)
+        return gumbel_scores(logits, uniform[chosen], policy.temperature).argmax(-1)
 
 
-class _Canvas:
-    """A canvas being filled: asks the network about some positions and counts how often."""
-
-    def __init__(self, denoiser: Denoiser, canvas: Tensor, known: Tensor | None, observer: Observer | None) -> None:
-        self.denoiser, self.observer = denoiser, observer
-        self.tokens = canvas.clone()
-        self.known = self.tokens != denoiser.mask_id if known is None else known
-        self.calls = torch.zeros(len(canvas), dtype=torch.int64, device=canvas.device)
-
-    @property
-    def masked(self) -> Tensor:
-        return self.tokens == self.denoiser.mask_id
-
-    def predict(self, positions: Tensor) -> Tensor:
-        """Logits at the positions set in bool[B, T], row by row; only samples that have some are evaluated."""
-        active = positions.any(1).nonzero()[:, 0]
-        self.calls[active] += self.denoiser.calls
-        rows = positions[active].flatten().nonzero()[:, 0]
-        return self.denoiser(self.tokens[active], self.known[active], rows)
-
-    def commit(self, index: int, chosen: Tensor, tokens: Tensor) -> None:
-        self.tokens[chosen] = tokens
-        if self.observer is not None:
-            self.observer(Step(index, self.calls.clone(), self.tokens.clone(), chosen, self.masked))
-
-
-def _unmask_chances(steps: int, schedule: Schedule) -> Iterator[Tensor]:
-    """For each step from t to s the chance 1 - p(s)/p(t) that a masked position is unmasked (1 in the last), fp32[]."""
-    level = schedule.mask_probability(torch.linspace(1.0, 1e-5, steps + 1))
-    for step in range(steps - 1):
-        yield 1.0 - level[step + 1] / level[step]
-    yield torch.ones(())
-
-
-@torch.no_grad()
-def ancestral(
-    denoiser: Denoiser,
-    canvas: Tensor,
-    noise: Noise,
-    *,
-    steps: int,
-    temperature: float = 1.0,
-    schedule: Schedule = SCHEDULES["linear"],
-    known: Tensor | None = None,
-    observer: Observer | None = None,
-) -> Sampled:
-    """Reverse process in `steps` steps: each masked position is unmasked with its chance, independently.
-
-    Which positions are unmasked does not depend on the prediction, so the head runs on those only.
+@dataclass(frozen=True)
+class Block:
+    """A part of the canvas that is filled before the next.
 
     Args:
-        denoiser: the trained network.
-        canvas: int64[B, T] with mask ids where tokens are wanted.
-        noise: uniforms.
-        steps: at least 1.
-        temperature: of the token draws.
-        schedule: sets the times at which positions are unmasked.
-        known: bool[B, T], the prompt that guidance hides; None: all that is not masked at the start.
-        observer: called after each step.
+        places: bool[T], where masks are filled.
+        start, stop: first position that is computed anew with the block, and the last plus one.
+        rule: what is committed, step by step.
+        steps: at most; a block that is full ends earlier.
+        first: number that its first step's noise is addressed by.
     """
-    state = _Canvas(denoiser, canvas, known, observer)
-    for step, chance in enumerate(_unmask_chances(steps, schedule)):
-        masked = state.masked
-        chosen = masked & (noise.positions(step, masked) < chance.to(canvas.device))
-        tokens = state.tokens.new_empty(0)
-        if chosen.any():
-            tokens = noise.tokens(step, state.predict(chosen), chosen, temperature)
-        state.commit(step, chosen, tokens)
-    return Sampled(state.tokens, state.calls)
+
+    places: Tensor
+    start: int
+    stop: int
+    rule: Rule
+    steps: int
+    first: int = 0
 
 
 @torch.no_grad()
-def confidence(
-    denoiser: Denoiser,
-    canvas: Tensor,
-    noise: Noise,
-    *,
-    steps: int,
-    temperature: float = 0.0,
-    schedule: Schedule = SCHEDULES["linear"],
-    known: Tensor | None = None,
-    observer: Observer | None = None,
-    batch_coupled: bool = False,
-) -> Sampled:
-    """MaskGIT-style: each step commits the most confident int(masked * chance) predictions; all in the last step.
-
-    Confidence is the probability of the drawn token at temperature 1. `batch_coupled` counts and ranks over the whole
-    batch together, as the released code does; a sample's result then depends on its neighbours. Other arguments: see
-    `ancestral`.
-    """
-    state = _Canvas(denoiser, canvas, known, observer)
-    for step, chance in enumerate(_unmask_chances(steps, schedule)):
-        masked = state.masked
-        ranked = masked.view(1, -1) if batch_coupled else masked
-        counts = (ranked.sum(1) * chance.to(canvas.device)).long()
-        if not counts.any():
-            state.commit(step, torch.zeros_like(masked), state.tokens.new_empty(0))
-            continue
-        candidates = (ranked & (counts > 0)[:, None]).view_as(masked)
-        logits = state.predict(candidates)
-        drawn = noise.tokens(step, logits, candidates, temperature)
-        score = torch.full(masked.shape, -torch.inf, dtype=torch.float64, device=canvas.device)
-        score[candidates] = probability_of(logits, drawn)
-        chosen = _top(score.view_as(ranked), counts).view_as(masked)
-        state.commit(step, chosen, drawn[chosen[candidates]])
-    return Sampled(state.tokens, state.calls)
+def fill(canvas: Canvas, noise: Noise, blocks: Sequence[Block]) -> Sampled:
+    """Fill one block after the other; a block that has no masks left ends."""
+    index, before = 0, 0
+    for block in blocks:
+        canvas.enter(Span(block.start, block.stop, before))
+        before = block.start
+        initial = (canvas.masked & block.places).sum(1)
+        for turn in range(block.steps):
+            masked = canvas.masked & block.places
+            if not masked.any():
+                break
+            _step(canvas, noise, block.rule, Turn(turn, block.first + turn, masked, initial, noise), index)
+            index += 1
+    return canvas.sampled()
 
 
-def _top(score: Tensor, counts: Tensor) -> Tensor:
-    """The `counts` greatest of each row, the leftmost first among equals: bool like score[R, N]."""
-    order = score.argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(score.shape[1], device=score.device).expand_as(order)
-    rank = torch.empty_like(order).scatter_(1, order, places)
-    return rank < counts[:, None]
-
-
-def draw(
-    settings: SamplingConfig,
-    denoiser: Denoiser,
-    canvas: Tensor,
-    sample_id: Tensor,
-    streams: Streams,
-    schedule: Schedule = SCHEDULES["linear"],
-    observer: Observer | None = None,
-) -> Sampled:
-    """Fill a canvas int64[B, T] by the configured sampler; noise by sample_id int64[B]."""
-    if len(canvas) != len(sample_id):
-        raise ConfigError(
-            f"{len(canvas)} canvases but {len(sample_id)} sample ids",
-            "one sample id a canvas",
-            "give condition['canvas'] and condition['sample_id'] the same number of rows",
-        )
-    noise = StreamNoise(streams, sample_id, canvas.shape[1], settings.token_noise)
-    sample = ancestral if settings.name == "ancestral" else confidence
-    return sample(
-        denoiser,
-        canvas,
-        noise,
-        steps=settings.steps,
-        temperature=settings.temperature,
-        schedule=schedule,
-        observer=observer,
-    )
+def _step(canvas: Canvas, noise: Noise, rule: Rule, turn: Turn, index: int) -> None:
+    candidates = rule.candidates(turn)
+    if not candidates.any():
+        canvas.commit(index, candidates, canvas.tokens.new_empty(0))
+        return
+    logits = canvas.predict(candidates)
+    drawn = noise.tokens(turn.step, logits, candidates)
+    chosen = rule.chosen(turn, candidates, logits, drawn)
+    canvas.commit(index, chosen, drawn[chosen[candidates]])

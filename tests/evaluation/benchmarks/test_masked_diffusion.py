@@ -5,6 +5,10 @@ import pytest
 import torch
 
 from evaluation.benchmarks import masked_diffusion as bench
+from evaluation.benchmarks.masked_pairs import WORD, PairSettings, measure_pairs, pairs_of_options
+from evaluation.benchmarks.masked_step import Steps, StepSettings, measure_step
+from evaluation.benchmarks.memory import peak_bytes
+from generative.nets.transformer_config import TransformerConfig
 
 TINY = bench.Settings(pairs=2, vocab=96, width=8, samples=2, length=16, train_steps=3, windows=3, draws=4, repeats=6)
 
@@ -35,8 +39,8 @@ def test_peak_counts_what_lives_at_the_same_time():
     def together() -> list[torch.Tensor]:
         return [torch.zeros(2**18) for _ in range(3)]
 
-    assert bench.peak_bytes(one_after_the_other, lambda: None) == pytest.approx(2**20, rel=0.01)
-    assert bench.peak_bytes(together, lambda: None) == pytest.approx(3 * 2**20, rel=0.01)
+    assert peak_bytes(one_after_the_other, lambda: None) == pytest.approx(2**20, rel=0.01)
+    assert peak_bytes(together, lambda: None) == pytest.approx(3 * 2**20, rel=0.01)
 
 
 def test_ratio_of_spreads_ignores_the_windows_own_differences():
@@ -48,14 +52,47 @@ def test_ratio_of_spreads_ignores_the_windows_own_differences():
 
 
 def test_a_tiny_run_gives_all_figures(tmp_path):
-    figures = bench.measure_head(TINY) | bench.measure_estimators(TINY, tmp_path)
+    trained, data = bench.small_model(TINY, tmp_path)
+    options = PairSettings(windows=4, tokens=16, draws=2, repeats=6)
+    figures = bench.measure_head(TINY) | bench.measure_estimators(TINY, trained, data)
+    figures |= measure_pairs(trained, data, options)
     assert {key: entry["goal"] for key, entry in figures.items()} == {
         "head_speedup": ">= 1.6",
         "head_memory_ratio": "<= 0.25",
         "elbo_stderr_ratio": ">= 2",
         "elbo_difference": None,
+        "paired_variance_ratio": ">= 4",
+        "unrelated_variance_ratio": None,
     }
     assert figures["elbo_stderr_ratio"]["n"] == TINY.repeats
     # Both estimators are unbiased, so their means agree within their errors (noise is fixed by its seed).
     difference = figures["elbo_difference"]
     assert abs(difference["value"]) < 4 * difference["stderr"]
+    for context, true, changed, other in pairs_of_options(data, options):
+        assert (len(context), len(true), len(other)) == (48, 16, 16)
+        places = (true != changed).nonzero()[:, 0]
+        assert len(places) > 0
+        # What differs lies within one word.
+        assert WORD.fullmatch(bytes(changed[places[0] : places[-1] + 1].tolist()) + b"xx")
+
+
+SMALL_STEP = StepSettings(
+    pairs=2,
+    samples=3,
+    length=16,
+    network=TransformerConfig(layers=1, heads=2, width=16, ff_width=16, vocab_size=512, max_length=16),
+)
+
+
+def test_both_ways_to_take_a_step_learn_the_same():
+    steps = Steps(SMALL_STEP)
+    for _ in range(3):
+        torch.testing.assert_close(steps.ours(), steps.published(), rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(steps.nets[0].parameters(), steps.nets[1].parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-4)
+
+
+def test_a_small_comparison_of_steps_gives_its_figures():
+    figures = measure_step(SMALL_STEP)
+    assert set(figures) == {"step_speedup", "step_memory_ratio"}
+    assert 0 < figures["step_memory_ratio"]["value"] < 1.5

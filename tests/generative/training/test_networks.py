@@ -10,6 +10,8 @@ from torch import nn
 
 from generative.errors import CheckpointError, ConfigError
 from generative.method import NetworkSpec, Update
+from generative.nets.transformer import Transformer
+from generative.nets.transformer_config import TransformerConfig
 from generative.training.backend import Backend
 from generative.training.checkpoint import CheckpointStore
 from generative.training.config import NetworkTraining, OptimizerConfig, TrainConfig
@@ -244,3 +246,17 @@ def test_parts_are_clipped_each_by_its_own_norm():
         assert norms[part] > 0.5
         for parameter, old in zip(inside.values(), before[part], strict=True):
             torch.testing.assert_close(parameter.grad, old * 0.5 / norms[part], rtol=1e-4, atol=1e-7)
+
+
+def test_a_model_without_a_mask_token_starts_one_with_it():
+    """All weights are taken over; the row of the mask token, which the other model lacks, stays as it was drawn."""
+    config = TransformerConfig(layers=1, heads=2, width=8, ff_width=8, vocab_size=10, padding_multiple=1)
+    plain, masked = (Transformer(config, causal=not mask, mask_row=mask) for mask in (False, True))
+    row = masked.embedding.weight[-1].clone()
+    load_weights(masked, plain.state_dict(), "here")
+    assert torch.equal(masked.embedding.weight, torch.cat([plain.embedding.weight, row[None]]))
+    assert torch.equal(masked.head.weight, plain.head.weight)
+    with pytest.raises(CheckpointError, match=r"embedding\.weight"):
+        load_weights(plain, masked.state_dict(), "here")
+    with pytest.raises(CheckpointError, match=r"embedding\.weight"):
+        load_weights(masked, {**plain.state_dict(), "embedding.weight": torch.zeros(9, 8)}, "here")

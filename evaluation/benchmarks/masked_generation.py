@@ -1,0 +1,197 @@
+"""Speed of generation at the quality of the reference sampler, judged so that it cannot be gamed.
+
+Reference: one position a network call in random order, temperature 1, everything computed anew in each call. A faster
+way counts if an autoregressive judge, trained on text that the sampled models have not seen, finds it no worse, and if
+the entropy of its bytes and the share of different 4-grams lie within two standard errors of the reference's: confident
+and cold decoding please a judge by repeating themselves.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evaluation.benchmarks.figure import Figure, figure, say
+from evaluation.benchmarks.small_runs import Trained, load_run, train
+from evaluation.estimate import Estimate, mean_estimate
+from generative.data.order import Indices
+from generative.data.partition import Arrays
+from generative.data.sources import Source
+from generative.data.text import TextData, open_text
+from generative.methods.masked_diffusion.config import SamplingConfig
+from generative.methods.masked_diffusion.sampling import draw
+from generative.randomness import Streams
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """Size of the comparison.
+
+    Args:
+        train_steps: of each of the three models.
+        samples: texts by each way, at least 200 for figures that count.
+        length: tokens of a text, a multiple of `block`.
+        batch: texts that are drawn together.
+        block: tokens of a block.
+    """
+
+    train_steps: int = 4000
+    samples: int = 208
+    length: int = 64
+    batch: int = 16
+    block: int = 8
+
+
+FULL_GENERATION = GenerationSettings()
+QUICK_GENERATION = GenerationSettings(train_steps=40, samples=16, length=32)
+
+REFERENCE = SamplingConfig(name="first_hitting")
+
+
+def ways(block: int) -> dict[str, tuple[str, SamplingConfig]]:
+    """Model ("plain" or "blocks") and sampler of each way, by name."""
+    found: dict[str, tuple[str, SamplingConfig]] = {"reference": ("plain", REFERENCE)}
+    for level in (0.5, 0.7, 0.9):
+        threshold = SamplingConfig(name="confidence", count="threshold", threshold=level)
+        found[f"threshold_{level}"] = ("plain", threshold)
+        found[f"threshold_{level}_dual"] = (
+            "plain",
+            threshold.model_copy(update={"cache": "dual", "block_length": block}),
+        )
+        found[f"blocks_threshold_{level}"] = ("blocks", threshold.model_copy(update={"cache": "exact"}))
+    found["first_hitting_dual"] = ("plain", REFERENCE.model_copy(update={"cache": "dual", "block_length": block}))
+    found["blocks_first_hitting"] = ("blocks", REFERENCE.model_copy(update={"cache": "exact"}))
+    return found
+
+
+@dataclass(frozen=True)
+class Half:
+    """Every second sample of a source, from `first` on: two models need not see the same text."""
+
+    source: Source
+    first: int
+
+    def __len__(self) -> int:
+        return (len(self.source) - self.first + 1) // 2
+
+    def fetch(self, indices: Indices) -> Arrays:
+        """See Source."""
+        return self.source.fetch(2 * np.asarray(indices, dtype=np.int64) + self.first)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Of texts: judge's bits a byte, entropy of a text's bytes in bits, share of different 4-grams; float64[n] each."""
+
+    judged: NDArray[np.float64]
+    entropy: NDArray[np.float64]
+    distinct: NDArray[np.float64]
+
+    def as_good_as(self, other: Quality) -> bool:
+        """No worse by the judge, and as varied, each within two standard errors of the difference."""
+
+        def apart(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
+            error = math.sqrt(ours.var(ddof=1) / len(ours) + theirs.var(ddof=1) / len(theirs))
+            return float((ours.mean() - theirs.mean()) / max(error, 1e-12))
+
+        varied = all(
+            abs(apart(*pair)) <= 2 for pair in ((self.entropy, other.entropy), (self.distinct, other.distinct))
+        )
+        return varied and apart(self.judged, other.judged) <= 2
+
+
+def quality(tokens: Tensor, judge: Callable[[Tensor], Tensor]) -> Quality:
+    """Of texts int64[n, T]; `judge` gives nats of all tokens of a text but the first, float64[n]."""
+    T, rows = tokens.shape[1], tokens.tolist()
+    return Quality(
+        judge(tokens).cpu().numpy() / (T - 1) / math.log(2),
+        np.array([entropy(row) for row in rows]),
+        np.array([len(set(zip(*(row[i:] for i in range(4)), strict=False))) / (T - 3) for row in rows]),
+    )
+
+
+def entropy(row: Sequence[int]) -> float:
+    """Bits, of the frequencies of the values in a row."""
+    share = np.unique(np.asarray(row), return_counts=True)[1] / len(row)
+    return float(-(share * np.log2(share)).sum())
+
+
+def measure_generation(settings: GenerationSettings, cache: str) -> dict[str, Figure]:
+    """`generation_speedup`, and speed and quality of each way."""
+    models = _train(settings, cache)
+    judge = models["judge"].method.likelihood(models["judge"].nets).nats
+    seen: dict[str, Quality] = {}
+    rates: dict[str, float] = {}
+    drawers = {name: _masked(models[kind], sampler, settings) for name, (kind, sampler) in ways(settings.block).items()}
+    drawers["autoregressive"] = _autoregressive(models["autoregressive"], settings)
+    for name, drawer in drawers.items():
+        say(f"{settings.samples} texts by {name}")
+        drawer(torch.arange(2))  # whatever is done once
+        start = time.perf_counter()
+        tokens = torch.cat([drawer(ids) for ids in torch.split(torch.arange(settings.samples), settings.batch)])
+        rates[name] = tokens.numel() / (time.perf_counter() - start)
+        seen[name] = quality(tokens, lambda texts: judge({"tokens": texts}, Streams(0)))
+    return _figures(settings, seen, rates)
+
+
+def _figures(settings: GenerationSettings, seen: dict[str, Quality], rates: dict[str, float]) -> dict[str, Figure]:
+    masked = [name for name in seen if name not in ("reference", "autoregressive")]
+    good = [name for name in masked if seen[name].as_good_as(seen["reference"])]
+    best = max(good, key=rates.__getitem__, default="reference")
+    note = f"{settings.samples} texts of {settings.length} bytes, {settings.batch} at a time, one CPU thread"
+    how = f"{note}; fastest of {len(masked)} ways of which {len(good)} are as good as the reference: {best}"
+    found = {"generation_speedup": figure(Estimate(rates[best] / rates["reference"], None, 1), ">= 4", how)}
+    for name, each in seen.items():
+        found[f"generation_{name}_rate"] = figure(Estimate(rates[name], None, 1, "tokens/s"), None, note)
+        for part, unit in (("judged", "bits/byte"), ("entropy", "bits"), ("distinct", "")):
+            found[f"generation_{name}_{part}"] = figure(mean_estimate(getattr(each, part), unit, note))
+    return found
+
+
+def _train(settings: GenerationSettings, cache: str) -> dict[str, Trained]:
+    """Two masked models and an autoregressive one on one half of the text, the judge on the other."""
+    shared = ["data.name=builtin", "data.max_bytes=4000000", "data.tokenizer.name=bytes", f"data.cache={cache}"]
+    size = [f"data.sequence_length={settings.length}", f"method.network.max_length={settings.length}"]
+    steps = [f"train.steps={settings.train_steps}", f"data.stride={settings.length}"]
+    plans: dict[str, tuple[str, list[str], int]] = {
+        "plain": ("masked_diffusion", [], 0),
+        "blocks": ("masked_diffusion", [f"method.block_size={settings.block}"], 0),
+        "autoregressive": ("autoregressive", [], 0),
+        "judge": ("autoregressive", ["method.network.layers=4", "method.network.width=128"], 1),
+    }
+    models, data = {}, None
+    for name, (method, changes, half) in plans.items():
+        run = load_run(f"{method}/shakespeare", [*shared, *size, *steps, *changes])
+        data = data or open_text(run.data)
+        say(f"training {name} for {settings.train_steps} steps")
+        models[name] = train(run, _half(data, half))
+    return models
+
+
+def _half(data: TextData, first: int) -> TextData:
+    source: Any = data.train
+    return replace(data, train=Half(source, first))
+
+
+def _masked(model: Trained, settings: SamplingConfig, size: GenerationSettings) -> Callable[[Tensor], Tensor]:
+    denoiser = model.method.denoiser(model.nets)
+
+    def drawer(ids: Tensor) -> Tensor:
+        canvas = torch.full((len(ids), size.length), model.method.mask_id)
+        return draw(settings, denoiser, canvas, ids, Streams(0).within("generation")).tokens
+
+    return drawer
+
+
+def _autoregressive(model: Trained, size: GenerationSettings) -> Callable[[Tensor], Tensor]:
+    sampler = replace(model.method.sampler(model.nets), length=size.length)
+    # The end of a document begins a text.
+    return lambda ids: sampler({"sample_id": ids, "prompt": torch.full((len(ids), 1), 256)}, Streams(0))

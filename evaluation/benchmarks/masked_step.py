@@ -1,0 +1,132 @@
+"""A whole training step of masked diffusion against a straight transcription of its published formulation.
+
+The other side computes logits of all positions, takes the losses of the masked ones from them, and divides by all
+tokens (arXiv 2410.18514, section 2; released train_mdm.py). Network, data, noise and optimizer are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from evaluation.benchmarks.figure import Figure, figure, say
+from evaluation.benchmarks.memory import peak_bytes
+from evaluation.benchmarks.timing import interleave
+from evaluation.estimate import Estimate, ratio_of_medians
+from generative.method import Context, DataFacts
+from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
+from generative.methods.masked_diffusion.losses import draw_masking
+from generative.methods.masked_diffusion.method import MaskedDiffusion
+from generative.nets.transformer_config import TransformerConfig
+from generative.randomness import Streams
+
+NETWORK = TransformerConfig(layers=8, heads=6, width=384, ff_width=1536, vocab_size=32000)
+"""The paper's 19M size."""
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """Size of the comparison.
+
+    Args:
+        pairs: steps of each side, in turns.
+        samples: windows B of a step.
+        length: tokens T of a window.
+        network: sizes.
+    """
+
+    pairs: int = 40
+    samples: int = 2
+    length: int = 512
+    network: TransformerConfig = NETWORK
+
+
+FULL_STEP = StepSettings()
+QUICK_STEP = StepSettings(pairs=2, length=128)
+
+
+class Steps:
+    """Both ways to take a step; each has a copy of the network and an optimizer, and sees the same noise."""
+
+    def __init__(self, settings: StepSettings) -> None:
+        config = MaskedDiffusionConfig(network=settings.network, time_sampler="iid")
+        self.method = MaskedDiffusion(config, DataFacts(settings.network.vocab_size, settings.length))
+        self.nets: list[Any] = []
+        for _ in range(2):
+            torch.manual_seed(0)
+            self.nets.append(self.method.networks()["net"].build())
+        self.optimizers = [torch.optim.AdamW(net.parameters(), lr=1e-4, betas=(0.9, 0.95)) for net in self.nets]
+        shape = (settings.samples, settings.length + 1)
+        ids = torch.arange(settings.samples)
+        self.batch = {
+            "tokens": torch.randint(self.method.mask_id, shape, generator=torch.Generator().manual_seed(0)),
+            "sample_id": ids,
+            "position": ids,
+            "valid": torch.ones_like(ids, dtype=torch.bool),
+        }
+        self.taken = [0, 0]
+
+    def ours(self) -> Tensor:
+        """The method's own loss."""
+        (update,), context = self.method.updates(), self._context(0)
+        total = self.method.loss(update, {"net": self.nets[0]}, self.batch, context).value
+        return self._step(0, total / self.method.divisor(update, self.batch, context))
+
+    def published(self) -> Tensor:
+        """Logits of all positions."""
+        masking = draw_masking(self.method.config, self.batch, self._context(1), None)
+        ids = self.batch["tokens"][:, :-1]
+        logits = self.nets[1](torch.where(masking.mask, self.method.mask_id, ids))
+        nll = F.cross_entropy(logits[masking.mask], ids[masking.mask], reduction="none")
+        probability = masking.level[:, None].expand(ids.shape)[masking.mask]
+        return self._step(1, (nll / probability).sum() / ids.numel())
+
+    def _context(self, side: int) -> Context:
+        return Context(
+            step=self.taken[side], streams=Streams(0, self.taken[side]), global_batch=len(self.batch["valid"])
+        )
+
+    def _step(self, side: int, loss: Tensor) -> Tensor:
+        self.optimizers[side].zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.nets[side].parameters(), 1.0)
+        self.optimizers[side].step()
+        self.taken[side] += 1
+        return loss.detach()
+
+    def clear(self, side: int) -> Callable[[], None]:
+        """Forget the gradients of a side."""
+        return lambda: self.optimizers[side].zero_grad(set_to_none=True)
+
+
+def measure_step(settings: StepSettings) -> dict[str, Figure]:
+    """Time and peak memory of both ways, and how far their losses are apart."""
+    steps = Steps(settings)
+    say(f"{settings.pairs} whole steps of each kind in turns")
+    losses: tuple[list[float], list[float]] = ([], [])
+    ours, theirs = interleave(
+        lambda: losses[0].append(float(steps.ours())),
+        lambda: losses[1].append(float(steps.published())),
+        settings.pairs,
+        warmup=1,
+    )
+    apart = float(np.abs(np.subtract(*losses) / np.array(losses[1])).max())
+    network = settings.network
+    note = (
+        f"{network.layers} layers, d {network.width}, V {network.vocab_size}, {settings.samples} x {settings.length} "
+        f"tokens, forward, backward, clipping and AdamW, one CPU thread; losses differ by at most {apart:.1e}"
+    )
+    times = f"{note}, medians {np.median(theirs):.2f} and {np.median(ours):.2f} s"
+    # The first step of an optimizer makes its memory; those above have been taken, so only what a step needs is left.
+    peaks = [peak_bytes(way, steps.clear(side)) for side, way in enumerate((steps.ours, steps.published))]
+    sizes = f"{note}, peaks beyond weights and optimizer {peaks[0] / 2**20:.0f} and {peaks[1] / 2**20:.0f} MiB"
+    return {
+        "step_speedup": figure(ratio_of_medians(theirs, ours), ">= 1.3", times),
+        "step_memory_ratio": figure(Estimate(peaks[0] / peaks[1], None, 1), "<= 0.7", sizes),
+    }

@@ -1,0 +1,127 @@
+"""Prompts with responses, for supervised fine-tuning: JSON lines, tokenised when they are opened.
+
+A sample is prompt + response + end of text, filled up with further ends of text to the window's length; these are part
+of what is learned, so that a model of whole windows learns where to stop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from generative.data.config import PairsTextConfig
+from generative.data.order import Indices
+from generative.data.text_data import TextData, describe
+from generative.data.tokenizers import Tokenizer, open_tokenizer
+from generative.errors import DataError
+from generative.method import DataFacts
+
+
+@dataclass(frozen=True)
+class PairSource:
+    """Samples in memory.
+
+    Args:
+        tokens: int64[N, T + 1].
+        prompts: int64[N], tokens of each prompt.
+    """
+
+    tokens: NDArray[np.int64]
+    prompts: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def fetch(self, indices: Indices) -> dict[str, Tensor]:
+        """{"tokens": int64[B, T + 1], "prompt_length": int64[B]} for sample numbers int64[B]."""
+        numbers = np.asarray(indices, dtype=np.int64)
+        return {
+            "tokens": torch.from_numpy(self.tokens[numbers]),
+            "prompt_length": torch.from_numpy(self.prompts[numbers]),
+        }
+
+
+def open_pairs(config: PairsTextConfig) -> TextData:
+    """Training and held-out pairs; the last part of the file is held out. Pairs that do not fit a window are dropped.
+
+    Raises:
+        DataError: no such file, a line that is no pair, a tokenizer without end of text, or too few pairs.
+    """
+    tokenizer = open_tokenizer(config.tokenizer)
+    if tokenizer is None or tokenizer.eos_id is None:
+        raise DataError(
+            f"data.tokenizer.name={config.tokenizer.name} has no end of text, which responses end with",
+            expected="bytes, or a tokenizer of Hugging Face with an end of text",
+            remedy="set data.tokenizer.name=bytes",
+        )
+    pairs = list(_read(config))
+    encoded = [(tokenizer.encode(prompt), tokenizer.encode(response)) for prompt, response in pairs]
+    length = config.sequence_length
+    kept = [i for i, (prompt, response) in enumerate(encoded) if len(prompt) + len(response) < length]
+    held = max(1, round(len(kept) * config.validation_fraction))
+    if len(kept) - held < 1:
+        raise DataError(
+            f"{config.path}: {len(kept)} of {len(pairs)} pairs fit a window of {length} tokens",
+            expected="at least one for training and one to hold out",
+            remedy="raise data.sequence_length, or give more pairs",
+        )
+    source = _source([encoded[i] for i in kept], tokenizer, length)
+    train, held_out = (
+        PairSource(source.tokens[part], source.prompts[part]) for part in (slice(-held), slice(-held, None))
+    )
+    written = sum(len((pairs[i][0] + pairs[i][1]).encode()) for i in kept[-held:])
+    dropped = f", {len(pairs) - len(kept)} too long" if len(kept) < len(pairs) else ""
+    return TextData(
+        train=train,
+        validation=held_out,
+        tokenizer=tokenizer,
+        facts=DataFacts(vocab_size=tokenizer.vocab_size, sequence_length=length),
+        description=describe(config) + dropped,
+        bytes_per_token=written / (held * length),
+        fingerprint=hashlib.sha256(source.tokens.tobytes() + source.prompts.tobytes()).hexdigest(),
+    )
+
+
+def _source(
+    encoded: list[tuple[NDArray[np.int64], NDArray[np.int64]]], tokenizer: Tokenizer, length: int
+) -> PairSource:
+    tokens = np.full((len(encoded), length + 1), tokenizer.eos_id, dtype=np.int64)
+    for row, (prompt, response) in zip(tokens, encoded, strict=True):
+        row[: len(prompt)] = prompt
+        row[len(prompt) : len(prompt) + len(response)] = response
+    return PairSource(tokens, np.array([len(prompt) for prompt, _ in encoded], dtype=np.int64))
+
+
+def _read(config: PairsTextConfig) -> Iterator[tuple[str, str]]:
+    try:
+        lines = config.path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{config.path}: {error}", expected="a file of JSON lines in UTF-8", remedy="correct data.path"
+        ) from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+            prompt, response = values[config.prompt], values[config.response]
+        except (ValueError, KeyError, TypeError) as error:
+            raise _no_pair(config, number, f"{type(error).__name__}: {error}") from error
+        if not isinstance(prompt, str) or not isinstance(response, str):
+            raise _no_pair(config, number, "not text")
+        yield prompt, response
+
+
+def _no_pair(config: PairsTextConfig, number: int, reason: str) -> DataError:
+    return DataError(
+        f"{config.path}, line {number}: {reason}",
+        expected=f'{{"{config.prompt}": "...", "{config.response}": "..."}}',
+        remedy="correct the line, or name the keys in data.prompt and data.response",
+    )

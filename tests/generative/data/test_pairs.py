@@ -1,0 +1,55 @@
+"""Prompts with responses as windows of tokens."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from generative.data.config import PairsTextConfig
+from generative.data.text import open_text
+from generative.errors import DataError
+
+PAIRS = [("ab", "cde"), ("", "x"), ("q" * 30, "y"), ("né", "z"), ("last", "one")]
+
+
+@pytest.fixture
+def path(tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(json.dumps({"prompt": p, "response": r}) for p, r in PAIRS) + "\n\n", encoding="utf-8")
+    return file
+
+
+def test_prompt_response_and_ends_of_text(path):
+    data = open_text(PairsTextConfig(path=path, sequence_length=8, validation_fraction=0.25))
+    assert (len(data.train), len(data.validation)) == (3, 1)
+    batch = data.train.fetch(np.array([2, 0, 1]))
+    assert batch["prompt_length"].tolist() == [3, 2, 0]
+    assert batch["tokens"].tolist()[1] == [*b"abcde", 256, 256, 256, 256]
+    assert batch["tokens"].tolist()[0] == [*"néz".encode(), 256, 256, 256, 256, 256]
+    assert data.validation.fetch(np.array([0]))["tokens"][0].tolist() == [*b"lastone", 256, 256]
+    assert "1 too long" in data.description
+    assert data.bytes_per_token == pytest.approx(7 / 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "match"),
+    [
+        ('{"prompt": "a"}', {}, "line 1"),
+        ('{"prompt": "a", "response": 3}', {}, "not text"),
+        ("nonsense", {}, "line 1"),
+        ('{"prompt": "a", "response": "b"}', {}, "1 of 1 pairs"),
+        ('{"prompt": "a", "response": "b"}', {"tokenizer": {"name": "characters"}}, "no end of text"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, text, changes, match):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(text)
+    with pytest.raises(DataError, match=match):
+        open_text(PairsTextConfig(path=file, sequence_length=8, **changes))
+
+
+def test_a_missing_file_is_said(tmp_path):
+    with pytest.raises(DataError, match="nowhere"):
+        open_text(PairsTextConfig(path=tmp_path / "nowhere.jsonl", sequence_length=8))
