@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from evaluation.reporting.markup import Html, element, fact, join, moment, text_table
@@ -27,6 +27,7 @@ BOUND_NOTE = (
     "gap of the bound, and is not compared with a likelihood as if both were the same."
 )
 FIXED_NOTE = "One batch and learning rate for all sizes inflates the exponent of N_opt (Porian et al. 2024)."
+"""For campaigns without a rule for batch and learning rate."""
 
 Figure = tuple[str, Callable[[], Any]]
 """Title, and what draws it."""
@@ -47,6 +48,7 @@ class CampaignFacts:
         cells: rows (cell, state, N, D, C, loss, seconds, cause).
         next_cells: what to run next, a line each.
         at: budget for which the parameters of laws are told.
+        note: what to beware of in all numbers.
     """
 
     name: str
@@ -59,7 +61,7 @@ class CampaignFacts:
     cells: Sequence[Sequence[str]]
     next_cells: Sequence[str]
     at: float
-    record: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 def build_campaign_report(told: CampaignFacts) -> str:
@@ -74,7 +76,7 @@ def build_campaign_report(told: CampaignFacts) -> str:
     to_do = element("ul", [element("li", line) for line in told.next_cells]) if told.next_cells else Html("")
     parts: list[Section | None] = [section("next", "Next cells", "What is missing for a law.", to_do, "Next")]
     for laws in told.families:
-        parts += _family(laws, told.at)
+        parts += _family(laws, told.at, told.note)
     parts.append(section("gap", "Compute gap", told.no_gap or BOUND_NOTE, _gap(told), "Gap"))
     spend = _pictures([("Spend ledger", lambda: campaign_figures.spend_ledger(told.spend, told.limit))])
     parts.append(section("spend", "Where the compute went", "", spend, "Spend"))
@@ -84,7 +86,7 @@ def build_campaign_report(told: CampaignFacts) -> str:
     return page(f"{told.name} · campaign", header, [p for p in parts if p], footer, {"charts": [], "replays": []})
 
 
-def _family(laws: FamilyLaws, at: float) -> Iterator[Section | None]:
+def _family(laws: FamilyLaws, at: float, note: str) -> Iterator[Section | None]:
     """Curves and sizes, quality of the fits, and the numbers."""
     name, points = laws.name, laws.points
     trouble = "; ".join(f"{what}: {why}" for what, why in laws.problems)
@@ -110,7 +112,7 @@ def _family(laws: FamilyLaws, at: float) -> Iterator[Section | None]:
     if laws.ahead:
         figures.append(("The largest budget from all smaller ones", lambda: quality.predicted(laws.ahead)))
     yield section(name, name, trouble, _pictures(figures))
-    yield section(f"{name}-numbers", f"{name}: numbers", FIXED_NOTE, _numbers(laws, at))
+    yield section(f"{name}-numbers", f"{name}: numbers", note, _numbers(laws, at))
     checks = text_table(("check", "", "found"), [(c.name, "ok" if c.ok else "WARNING", c.text) for c in laws.checks])
     yield section(f"{name}-checks", f"{name}: checks", "What to know before trusting a fit.", checks)
 

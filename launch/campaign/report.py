@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.campaign_report import CampaignFacts, build_campaign_report
+from evaluation.campaign_report import FIXED_NOTE, CampaignFacts, build_campaign_report
 from evaluation.quantities import compact, duration
 from evaluation.scaling.family import FamilyLaws, gap_of_families
 from evaluation.scaling.figures.campaign import Spend
@@ -68,6 +68,7 @@ def write_report(campaign: Campaign, draws: int = 1000) -> tuple[Path, list[tupl
         cells=_cells(campaign, entries),
         next_cells=todo,
         at=max(cell.budget for cell in campaign.grid.cells),
+        note=FIXED_NOTE if campaign.config.rule.name == "fixed" else "",
     )
     campaign.folder.mkdir(parents=True, exist_ok=True)
     path = campaign.folder / "report.html"

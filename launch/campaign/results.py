@@ -21,6 +21,9 @@ from launch.campaign.work import losses
 
 Entries = Mapping[str, Entry]
 
+CLOSE = 0.25
+"""A size is near another where the logs of N differ by so much."""
+
 
 def rows(campaign: Campaign, entries: Entries, family: str) -> list[dict[str, Any]]:
     """Rows of `points.gather` for one family; what diverged or failed comes with its state, so that it is excluded."""
@@ -103,7 +106,7 @@ def next_cells(campaign: Campaign, entries: Entries, found: list[FamilyLaws]) ->
         for valley in one.valleys:
             if valley.bracketed or valley.proposal is None or (one.name, valley.budget) in planned:
                 continue
-            size = nearest_size(campaign, one.name, valley.proposal)
+            size = nearest_size(campaign, one.name, valley.proposal, valley.budget)
             lines.append(
                 f"{one.name}, budget {valley.budget:.4g}: not bracketed ({valley.why}); add to extra: "
                 f"{{family: {one.name}, budget: {valley.budget:.4g}, size: {{layers: {size.layers}, "
@@ -112,26 +115,34 @@ def next_cells(campaign: Campaign, entries: Entries, found: list[FamilyLaws]) ->
     return lines
 
 
-def nearest_size(campaign: Campaign, family: str, N: float) -> SizeConfig:
-    """Integers (width, layers) whose N is nearest, with head width and shape of the nearest size of the family."""
+def nearest_size(campaign: Campaign, family: str, N: float, budget: float | None = None) -> SizeConfig:
+    """Integers (width, layers) whose N is nearest, with head width and shape of the nearest size of the family.
+
+    Args:
+        campaign: whose grid says what shapes the family has.
+        family: name.
+        N: wanted, counted as the campaign counts it.
+        budget: sizes that are in the grid there are not proposed again; None: any will do.
+    """
     cells = [cell for cell in campaign.grid.cells if cell.family == family]
     near = min(cells, key=lambda cell: abs(np.log(cell.N / N)))
-    shape = near.shape
-    head, aspect = shape.head_width, shape.width / shape.layers
-    ratio = shape.ff_width / shape.width
+    shape, taken = near.shape, {(c.shape.layers, c.shape.width) for c in cells if c.budget == budget}
+    aspect, ratio = shape.width / shape.layers, shape.ff_width / shape.width
 
     def matrices(layers: int, width: int) -> float:
         return layers * width**2 * (4 + 3 * ratio)
 
     outside = near.N - matrices(shape.layers, shape.width)  # head and norms, as far as they count: by width
     best: tuple[float, SizeConfig] | None = None
-    for heads in range(1, 257):
-        width = heads * head
-        for layers in {max(1, int(width / aspect)), int(width / aspect) + 1}:
-            found = matrices(layers, width) + outside * width / shape.width
-            off = float(abs(np.log(found / N)))
-            if best is None or off < best[0]:
-                size = SizeConfig(layers=layers, heads=heads, width=width, ff_width=round(ratio * width))
-                best = (off, size)
+    head = shape.head_width
+    while head >= 2 and head % 2 == 0 and (best is None or best[0] > CLOSE):  # narrower heads only where they must be
+        for heads in range(1, 257):
+            width = heads * head
+            for layers in {max(1, int(width / aspect)), int(width / aspect) + 1} - {k for k, w in taken if w == width}:
+                off = float(abs(np.log((matrices(layers, width) + outside * width / shape.width) / N)))
+                if best is None or off < best[0]:
+                    ff_width = round(ratio * width)
+                    best = (off, SizeConfig(layers=layers, heads=heads, width=width, ff_width=ff_width))
+        head //= 2
     assert best is not None
     return best[1]

@@ -40,8 +40,8 @@ def test_predictions_are_those_of_the_surface(campaign):
 
 
 def test_half_a_campaign_says_what_is_missing(campaign):
-    measured(campaign, but=["mdm-8e12", "mdm-4e12", "ar-2e12-d32", "ar-1.25e11-d16", "ar-1.25e11-d24"])
-    lost = next(job for job in campaign.jobs if job.name.startswith("mdm-4e12"))
+    measured(campaign, but=["mdm-1.3e13", "mdm-5.4e12", "ar-2.6e12-d48", "ar-8e10-d16", "ar-8e10-d24"])
+    lost = next(job for job in campaign.jobs if job.name.startswith("mdm-5.4e12"))
     campaign.ledger.write(DIVERGED, lost, cause="the loss is nan")
     path, lines = write_report(campaign, draws=50)
     text = " ".join(words for _, words in lines)
