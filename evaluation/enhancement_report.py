@@ -6,10 +6,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from evaluation.reporting.markup import element, join, moment
+from evaluation.reporting.markup import element, fact_list, join, moment, text_table
 from evaluation.reporting.page import page, section
 from evaluation.reporting.pictures import Picture, png_size
-from evaluation.reporting.plain import fact_list, plain_table
 from evaluation.reporting.sounds import ENHANCED, MAX_PAGE, NOISY, Clip, Room, Utterance, whole_wave
 
 STYLES = ("sounds.css",)
@@ -73,8 +72,8 @@ def build_enhancement_report(told: EnhancementFacts) -> str:
     columns = ("file", "sound", "network calls", "real time factor", "note")
     parts = [
         section("listen", "Listen", LISTEN_NOTE, listen),
-        section("failed", "Failed", "These have no result.", plain_table(("file", "reason"), told.failed[:MAX_ROWS])),
-        section("files", "Files", note, plain_table(columns, told.files[:MAX_ROWS])),
+        section("failed", "Failed", "These have no result.", text_table(("file", "reason"), told.failed[:MAX_ROWS])),
+        section("files", "Files", note, text_table(columns, told.files[:MAX_ROWS])),
     ]
     footer = element("p", f"Built {moment(time.time())}. This page loads nothing.")
     shown = [part for part in parts if part]

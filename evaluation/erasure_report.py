@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from evaluation.reporting.markup import Html, element, join, moment
+from evaluation.reporting.markup import Html, element, fact_list, join, moment, text_table
 from evaluation.reporting.page import page, section
 from evaluation.reporting.pictures import Picture, png_size
-from evaluation.reporting.plain import fact_list, plain_table
 
 NUMBERS_NOTE = (
     "Before any image: from text embeddings and weights alone. A residual of 0: the concept goes exactly where the "
@@ -85,14 +84,14 @@ def build_erasure_report(told: ErasureFacts) -> str:
             "numbers",
             "The edit in numbers",
             NUMBERS_NOTE,
-            plain_table(("stream", "what", "value"), told.numbers),
+            text_table(("stream", "what", "value"), told.numbers),
             "Numbers",
         ),
         section(
             "attack",
             "What brings it back",
             ATTACK_NOTE,
-            plain_table(
+            text_table(
                 ("stream", "epoch", "concept", "|c'|", "|c'| / |c|", "smallest singular value of T"), told.epochs
             ),
         ),
@@ -100,9 +99,9 @@ def build_erasure_report(told: ErasureFacts) -> str:
             "neighbours",
             "Neighbours",
             NEAR_NOTE,
-            plain_table(("text", "from", "nearest concept", "similarity", "change"), told.near),
+            text_table(("text", "from", "nearest concept", "similarity", "change"), told.near),
         ),
-        section("files", "Files", "", plain_table(("file", "bytes", "what it is"), told.files)),
+        section("files", "Files", "", text_table(("file", "bytes", "what it is"), told.files)),
     ]
     shown = [part for part in parts if part]
     footer = element("p", f"Built {moment(time.time())}. This page loads nothing.")

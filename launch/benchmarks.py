@@ -8,7 +8,15 @@ from typing import cast
 from evaluation.benchmarks import BENCHMARKS, Benchmark
 from generative.registry import Registry
 
-ALL = Registry("benchmark", {**BENCHMARKS, "chaos": "launch.chaos_bench", "parallel": "launch.parallel_bench"})
+ALL = Registry(
+    "benchmark",
+    {
+        **BENCHMARKS,
+        "chaos": "launch.chaos_bench",
+        "parallel": "launch.parallel_bench",
+        "scaling": "launch.scaling_bench",
+    },
+)
 
 
 def load(name: str) -> Benchmark:

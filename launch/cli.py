@@ -14,6 +14,7 @@ import typer
 from generative.errors import GenerativeError
 from launch import (
     bench_cli,
+    campaign_cli,
     chaos_cli,
     configs_cli,
     data_cli,
@@ -47,6 +48,7 @@ app.command("import")(import_cli.import_)
 app.command("submit")(submit_cli.submit)
 app.command("chaos")(chaos_cli.chaos)
 app.command("bench")(bench_cli.bench)
+app.add_typer(campaign_cli.app, name="campaign")
 app.add_typer(submit_cli.app, name="jobs")
 app.add_typer(configs_cli.app, name="config")
 app.add_typer(data_cli.app, name="data")

@@ -113,7 +113,7 @@ def map_items(
     log.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as quiet:
         quiet.enter_context(ray_cluster.ray_environment(launch))
-        quiet.enter_context(_chatter_to(log))
+        quiet.enter_context(chatter_to(log))
         try:
             return job.wait(temporary, log)
         finally:
@@ -130,7 +130,7 @@ def _map_here(items: Sequence[Any], make: Make, progress: Progress | None) -> li
 
 
 @contextlib.contextmanager
-def _chatter_to(path: Path) -> Iterator[None]:
+def chatter_to(path: Path) -> Iterator[None]:
     """Send Ray's messages to a file: its loggers, and what C++ and child processes write to descriptors 1 and 2."""
     handler, kept = logging.FileHandler(path), []
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

@@ -43,7 +43,7 @@ def train_worker(settings: Mapping[str, Any]) -> None:
 
     context, folder = ray.train.get_context(), Path(settings["folder"])
     rank, world, attempt = context.get_world_rank(), context.get_world_size(), int(settings["attempt"])
-    _output_to(folder / "logs" / f"worker_{rank}.log")
+    output_to(folder / "logs" / f"worker_{rank}.log")
     _sign(folder, rank, attempt, str(settings["driver"]))
     if os.path.isdir(settings["directory"]):
         os.chdir(settings["directory"])
@@ -51,7 +51,7 @@ def train_worker(settings: Mapping[str, Any]) -> None:
     settings["work"](config, folder, rank=rank, world=world, attempt=attempt)
 
 
-def _output_to(path: Path) -> None:
+def output_to(path: Path) -> None:
     """Everything that this process prints goes to a file, tracebacks of native crashes included."""
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     sys.stdout.flush()

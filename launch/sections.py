@@ -89,6 +89,8 @@ class TextEvaluation(Config):
     """Sequences in one forward pass; does not change results."""
     weights: Literal["ema", "trained"] = "trained"
     """Which weights are evaluated; ema takes the first average."""
+    only_likelihood: bool = False
+    """Leave out what stands beside it: n-gram tables, infilling, loss by noise level."""
 
 
 class TextSampling(Config):

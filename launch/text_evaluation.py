@@ -96,6 +96,8 @@ def scores(subject: Subject) -> dict[str, Score]:
     method, nets, draws = subject.method, subject.nets, subject.settings.draws
     nats = method.likelihood(nets, draws, subject.settings.estimator).nats
     found: dict[str, Score] = {"likelihood": lambda batch: nats(batch, STREAMS)}
+    if subject.settings.only_likelihood:
+        return found
     if hasattr(method, "span_likelihood"):
         span, length, streams = _span(subject.data), _length(subject.data), STREAMS.within("infill")
         found["infill"] = infill_score(method.span_likelihood(nets, draws), span, length, streams, subject.device)
@@ -159,7 +161,7 @@ def _infilling(data: TextData, nats: Tensor) -> Figures:
 
 
 def _baselines(settings: TextEvaluation, data: TextData, given: int) -> Figures:
-    if isinstance(data.train, StreamingSource):  # a stream cannot be counted beforehand
+    if settings.only_likelihood or isinstance(data.train, StreamingSource):  # a stream cannot be counted beforehand
         return {}
     # Windows that overlap would count every n-gram several times, which misleads the choice of smoothing.
     train = data.train.once() if isinstance(data.train, WindowSource) else data.train

@@ -184,7 +184,9 @@ def _stop_requests(run_dir: Path) -> Iterator[Callable[[], bool]]:
             signal.signal(signal_number, handler)
 
     if threading.current_thread() is threading.main_thread():
-        previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        # None: a handler that was not installed from Python (Ray's own, in its workers) cannot be put back.
+        replaced = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        previous |= {number: signal.SIG_DFL if old is None else old for number, old in replaced.items()}
     path, checked = os.fspath(run_dir / "stop"), 0.0
 
     def stop() -> bool:

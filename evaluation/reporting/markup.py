@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -71,6 +71,27 @@ def token_text(text: str) -> Html:
         else:
             parts.append(join(char))
     return join(parts)
+
+
+def fact(name: str, value: str) -> Html:
+    """One line of a list of facts (`dl`)."""
+    return element("div", element("dt", name), element("dd", value))
+
+
+def fact_list(facts: Mapping[str, str]) -> Html:
+    """Terms with their values in a row."""
+    return element("dl", [fact(name, value) for name, value in facts.items()], class_="facts")
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
+    """A table of plain text, the first cell of each row its name; nothing where there are no rows."""
+    if not rows:
+        return Html("")
+    head = element("thead", element("tr", [element("th", name, scope="col") for name in header]))
+    body = [
+        element("tr", element("th", row[0], scope="row"), [element("td", cell) for cell in row[1:]]) for row in rows
+    ]
+    return element("div", element("table", head, element("tbody", body)), class_="scroll", tabindex="0", role="region")
 
 
 def moment(timestamp: Any) -> str:

@@ -83,7 +83,7 @@ def backtest(points: Points, forecast: Forecast, ratio: float = 10.0, level: flo
             expected="budgets that span more",
             remedy="back-test with a smaller ratio, or leave one budget out at a time",
         )
-    return _held_out(points.take(seen), points.take(~seen), forecast, level)
+    return predicted_from(points.take(seen), points.take(~seen), forecast, level)
 
 
 def leave_one_budget_out(points: Points, forecast: Forecast, level: float = 0.95) -> list[HeldOut]:
@@ -102,11 +102,12 @@ def leave_one_budget_out(points: Points, forecast: Forecast, level: float = 0.95
     out: list[HeldOut] = []
     for budget in budgets:
         left = points.budget == budget
-        out += _held_out(points.take(~left), points.take(left), forecast, level)
+        out += predicted_from(points.take(~left), points.take(left), forecast, level)
     return out
 
 
-def _held_out(seen: Points, asked: Points, forecast: Forecast, level: float) -> list[HeldOut]:
+def predicted_from(seen: Points, asked: Points, forecast: Forecast, level: float = 0.95) -> list[HeldOut]:
+    """Runs that are asked for, predicted from those that were seen."""
     predicted, draws, protocol = forecast(seen, asked)
     note = f"{level:.0%} interval of a new run, fitted to {len(seen)} runs of other budgets; {protocol}"
     told = [from_draws(float(p), draws[:, i], len(seen), "nats/token", note, level) for i, p in enumerate(predicted)]

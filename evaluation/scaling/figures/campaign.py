@@ -37,7 +37,7 @@ def compute_gap(slow: Frontier, fast: Frontier, gap: Gap | None) -> Any:
             ends = [float(np.exp(np.interp(-np.log(loss), -np.log(one.loss), np.log(one.C)))) for one in (fast, slow)]
             axes.annotate("", (ends[1], loss), (ends[0], loss), arrowprops={"arrowstyle": "<->", "color": GREY})
     if gap is not None:
-        axes.set_title(f"{slow.name} needs {gap} x the compute of {fast.name}", fontsize=8.5)
+        axes.set_title(f"{slow.name} needs {gap} x\nthe compute of {fast.name}", fontsize=8.5)
     legend(axes)
     return figure
 

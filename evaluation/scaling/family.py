@@ -1,0 +1,180 @@
+"""Everything that can be fitted to the runs of one family, and why the rest cannot: for campaigns in any state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from evaluation.scaling.checks import Check
+from evaluation.scaling.envelope import Curve, Envelope, lower_envelope
+from evaluation.scaling.gap import Frontier, Gap, compute_gap, frontier_of
+from evaluation.scaling.holdout import HeldOut, leave_one_budget_out, predicted_from, surface_forecast
+from evaluation.scaling.isoflop import Valley, find_valleys, missing
+from evaluation.scaling.isoflop_draws import Resampling
+from evaluation.scaling.isoflop_fit import IsoflopFit, fit_isoflop
+from evaluation.scaling.parametric import SurfaceDraws, SurfaceFit, bootstrap_surface, fit_surface
+from evaluation.scaling.points import Points, gather
+from evaluation.scaling.predict import Prediction, predict_isoflop, predict_surface
+from evaluation.scaling.problem import FitOptions
+from evaluation.scaling.saturating import PowerFit, fit_power
+from generative.errors import DataError, GenerativeError
+
+DRAWS = 1000
+HELD_OUT_DRAWS = 400
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FamilyLaws:
+    """The laws of one family.
+
+    Args:
+        name: of the family.
+        points: usable runs; None where there are none.
+        valleys: of all budgets, bracketed or not.
+        isoflop: approach 2.
+        surface: approach 3, with its draws.
+        power: loss at the bracketed minima over C, with a floor.
+        held_out: runs of each budget predicted from the others.
+        ahead: runs of the largest budget predicted from all smaller ones.
+        envelope: approach 1.
+        curves: training curves.
+        problems: (what, why) of what could not be fitted.
+    """
+
+    name: str
+    points: Points | None
+    valleys: tuple[Valley, ...]
+    isoflop: IsoflopFit | None
+    surface: SurfaceFit | None
+    draws: SurfaceDraws | None
+    power: PowerFit | None
+    held_out: tuple[HeldOut, ...]
+    ahead: tuple[HeldOut, ...]
+    envelope: Envelope | None
+    curves: tuple[Curve, ...]
+    problems: tuple[tuple[str, str], ...]
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Of all fits; each is told once."""
+        fits = (self.isoflop, self.surface, self.power, self.envelope)
+        return tuple(dict.fromkeys(check for fit in fits if fit is not None for check in fit.checks))
+
+    @property
+    def to_do(self) -> list[str]:
+        """What is missing for minima at all budgets."""
+        return missing(self.valleys)
+
+    @property
+    def k(self) -> float:
+        """C / (N D): 6 where the convention of FLOPs is that of N."""
+        assert self.points is not None
+        return float(np.median(self.points.C / (self.points.N * self.points.D)))
+
+    def predict(self, C: float, level: float = 0.95) -> tuple[Prediction, str]:
+        """By the surface where it was fitted, else by the minima; and which of them.
+
+        Raises:
+            DataError: neither could be fitted.
+            ConfigError: C is no number of FLOPs.
+        """
+        if self.surface is not None and self.draws is not None:
+            return predict_surface(self.surface, self.draws, C, level=level, k=self.k), "surface L(N, D)"
+        if self.isoflop is not None:
+            return predict_isoflop(self.isoflop, C, law=self.power, level=level), "IsoFLOP minima"
+        raise DataError(
+            f"{self.name}: no law could be fitted ({'; '.join(why for _, why in self.problems) or 'no runs'})",
+            "a surface (10 runs or more) or two budgets with a bracketed minimum",
+            "; ".join(self.to_do) or "run more cells of this family",
+        )
+
+
+def fit_family(
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    curves: Sequence[Curve] = (),
+    options: FitOptions | None = None,
+    draws: int = DRAWS,
+) -> FamilyLaws:
+    """Fit what the runs allow. Never raises for what is missing, but tells it.
+
+    Args:
+        name: of the family.
+        rows: as `points.gather` reads them.
+        curves: training curves, for the envelope.
+        options: of the surface.
+        draws: of the bootstraps.
+    """
+    problems: list[tuple[str, str]] = []
+
+    def tried(what: str, fit: Callable[[], T]) -> T | None:
+        try:
+            return fit()
+        except GenerativeError as error:
+            problems.append((what, error.problem))
+            return None
+
+    points = tried("runs", lambda: gather(rows))
+    envelope = tried("envelope", lambda: lower_envelope(curves)) if curves else None
+    if points is None:
+        return FamilyLaws(name, None, (), None, None, None, None, (), (), envelope, tuple(curves), tuple(problems))
+    known: Points = points
+    isoflop = tried("IsoFLOP minima", lambda: fit_isoflop(known, resampling=Resampling(draws=draws)))
+    surface = tried("surface L(N, D)", lambda: fit_surface(known, options))
+    drawn = tried("bootstrap", lambda: bootstrap_surface(surface, draws)) if surface else None
+    power = tried("loss over C", lambda: _power(isoflop, draws)) if isoflop else None
+    forecast = surface_forecast(options, HELD_OUT_DRAWS)
+    held_out = tried("leave one budget out", lambda: leave_one_budget_out(known, forecast))
+    ahead = tried("largest budget ahead", lambda: _ahead(known, options))
+    return FamilyLaws(
+        name,
+        points,
+        tuple(find_valleys(points)),
+        isoflop,
+        surface if drawn else None,
+        drawn,
+        power,
+        tuple(held_out or ()),
+        tuple(ahead or ()),
+        envelope,
+        tuple(curves),
+        tuple(problems),
+    )
+
+
+def _power(isoflop: IsoflopFit, draws: int) -> PowerFit:
+    good = isoflop.bracketed
+    return fit_power(np.array([one.achieved for one in good]), np.array([one.loss for one in good]), draws=draws)
+
+
+def _ahead(points: Points, options: FitOptions | None) -> list[HeldOut]:
+    largest = points.budget == points.budget.max()
+    if len(points.budgets()) < 3:
+        raise DataError("fewer than three budgets: there is none to predict", "three budgets", "run larger ones")
+    return predicted_from(points.take(~largest), points.take(largest), surface_forecast(options, DRAWS))
+
+
+def gap_of_families(slow: FamilyLaws, fast: FamilyLaws) -> tuple[Frontier, Frontier, Gap]:
+    """Best losses of both, and the compute between them; by bracketed minima where there are two or more.
+
+    Raises:
+        DataError: too few budgets, or losses that do not fall.
+    """
+    ends = [_frontier(one) for one in (slow, fast)]
+    return ends[0], ends[1], compute_gap(ends[0], ends[1])
+
+
+def _frontier(laws: FamilyLaws) -> Frontier:
+    if laws.isoflop is not None:
+        return frontier_of(laws.name, laws.isoflop)
+    points = laws.points
+    if points is None:
+        raise DataError(f"{laws.name}: no runs to compare", "finished cells of both families", "run the campaign")
+    budgets = points.budgets()
+    best = [float(points.loss[points.budget == budget].min()) for budget in budgets]
+    return Frontier(f"{laws.name} (best runs, not bracketed)", budgets, np.array(best))

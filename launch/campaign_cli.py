@@ -1,0 +1,99 @@
+"""`generative campaign`: scaling laws from a budget to a prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launch.run_cli import Overrides
+
+app = typer.Typer(help="Measure scaling laws.", rich_markup_mode=None, no_args_is_help=True)
+
+CampaignName = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="Campaign: a name such as campaign/mdm_vs_ar_tiny, or a YAML file.")
+]
+Json = Annotated[Path | None, typer.Option(help="Also write it to this file.")]
+
+
+@app.callback()
+def group() -> None:
+    """Measure scaling laws."""
+
+
+@app.command()
+def plan(config: CampaignName, overrides: Overrides = None, json: Json = None) -> None:
+    """Tell the cells of a campaign with their FLOPs, time, memory and cost; nothing is started or fetched.
+
+    Example: generative campaign plan campaign/smdm plan.machine=h100-80gb launch.slots=8
+    """
+    from dataclasses import asdict
+
+    from launch.campaign.costs import costs, plan_lines
+    from launch.campaign.opened import open_campaign
+    from launch.folder import check_output, write_output
+    from launch.plan_text import render
+
+    check_output(json, "--json")
+    campaign = open_campaign(config, overrides or [])
+    told = costs(campaign.config, campaign.grid, campaign.jobs)
+    typer.echo(render(plan_lines(campaign.config, campaign.grid, campaign.jobs, told)))
+    cells = [
+        {"name": c.name, "hash": c.hash, "N": c.N, "D": c.tokens, "C": c.flops, "budget": c.budget, "steps": c.steps}
+        for c in campaign.grid.cells
+    ]
+    write_output(json, {"costs": asdict(told), "cells": cells, "left_out": campaign.grid.left_out})
+
+
+@app.command()
+def run(config: CampaignName, overrides: Overrides = None) -> None:
+    """Run all cells that are not done, the largest first; the same command given again goes on, after kill -9 too.
+
+    Example: generative campaign run campaign/mdm_vs_ar_tiny launch.backend=local
+    """
+    from launch.campaign.opened import open_campaign
+    from launch.campaign.running import run_campaign
+    from launch.console import Console
+
+    raise typer.Exit(run_campaign(open_campaign(config, overrides or []), Console()))
+
+
+@app.command()
+def status(config: CampaignName, overrides: Overrides = None) -> None:
+    """Tell how many cells are done, running, lost or failed, and what was spent. Reads files only."""
+    from launch.campaign.opened import open_campaign
+    from launch.campaign.report import status_lines
+    from launch.plan_text import render
+
+    typer.echo(render(status_lines(open_campaign(config, overrides or []))))
+
+
+@app.command()
+def report(config: CampaignName, overrides: Overrides = None) -> None:
+    """Fit what has been measured so far; writes report.html, results.csv and laws.json into the campaign's folder."""
+    from launch.campaign.opened import open_campaign
+    from launch.campaign.report import write_report
+    from launch.plan_text import render
+
+    path, lines = write_report(open_campaign(config, overrides or []))
+    typer.echo(render([*lines, ("report", str(path))]))
+
+
+@app.command()
+def predict(
+    config: CampaignName,
+    overrides: Overrides = None,
+    flops: Annotated[float, typer.Option(help="Training FLOPs, such as 1e18.")] = ...,  # type: ignore[assignment]
+    family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
+) -> None:
+    """Tell size, tokens, batch, learning rate and loss for a budget, with intervals, and write a configuration for it.
+
+    Example: generative campaign predict campaign/mdm_vs_ar_tiny --flops 1e15
+    """
+    from launch.campaign.opened import open_campaign
+    from launch.campaign.prediction import predict as predicted
+    from launch.plan_text import render
+
+    found = predicted(open_campaign(config, overrides or []), flops, family)
+    typer.echo(render([line for one in found for line in one.lines()]))

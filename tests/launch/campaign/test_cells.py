@@ -1,0 +1,129 @@
+"""Cells, grid and jobs: what budgets become, what their hash depends on, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from evaluation.scaling.flops import CONVENTIONS
+from generative.errors import ConfigError
+from generative.training.optimizers import learning_rate
+from launch.campaign.costs import makespan
+from launch.campaign.opened import open_campaign
+
+
+def cells(path, *overrides):
+    return open_campaign(path, overrides).grid.cells
+
+
+def test_steps_spend_the_budget(campaign_file):
+    for cell in cells(campaign_file()):
+        per_step = CONVENTIONS["six_n_head"](cell.shape) * 4 * 16
+        assert cell.steps == round(cell.budget / per_step)
+        assert cell.flops == pytest.approx(6 * cell.N * cell.tokens)
+        assert abs(cell.flops / cell.budget - 1) <= 0.2
+
+
+def test_hash_is_of_what_changes_results(campaign_file):
+    path = campaign_file()
+    first = [cell.hash for cell in cells(path)]
+    assert len(set(first)) == 4
+    same = [
+        "launch.slots=2",
+        "limit.flops=1e12",
+        "plan.mfu=0.2",
+        "set=[train.log_every=7, train.threads=1, launch.workers=1]",
+    ]
+    assert [cell.hash for cell in cells(path, *same)] == first
+    for other in ("seeds=[1]", "set=[train.optimizer.lr=1e-3]", "set=[evaluate.windows=9]", "set=[data.stride=3]"):
+        assert not {cell.hash for cell in cells(path, other)} & set(first), other
+
+
+def test_more_budgets_leave_cells_as_they_are(campaign_file):
+    path = campaign_file()
+    few, more = cells(path), cells(path, "budgets=[2e7, 4e7, 8e7]")
+    assert {cell.hash for cell in few} < {cell.hash for cell in more}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"budgets": [4e7, 4e7]}, "are the same run"),
+        (
+            {"extra": [{"family": "ar", "budget": 4e7, "size": {"layers": 1, "heads": 1, "width": 8}}]},
+            "are the same run",
+        ),
+        ({"budgets": [1e4]}, "no cell of ar is left at the budget 1e4"),
+        ({"limit": {"flops": 1e5}}, "is smaller than one cell"),
+        ({"budgets": []}, "the family ar has no budgets"),
+        ({"extra": [{"family": "br", "budget": 4e7, "size": "sizes/6m"}]}, "extra names the family 'br'"),
+        ({"rule": {"name": "power"}}, "rule.name=power without N0"),
+        ({"families": {"gan": {"config": "mee_gan/quickstart"}}}, "has no likelihood"),
+        ({"families": {"a/b": {"config": "RUN"}}}, "cannot name a folder"),
+    ],
+)
+def test_bad_campaigns(campaign_file, changes, told):
+    with pytest.raises(ConfigError) as error:
+        open_campaign(campaign_file(**changes))
+    assert told in str(error.value)
+    assert error.value.expected
+    assert error.value.remedy
+
+
+def test_sizes_near_the_expected_best(campaign_file):
+    path = campaign_file(near={"N": 5000, "at": 4e7, "exponent": 0.5, "factor": 2})
+    for cell in cells(path):
+        assert 0.5 <= cell.N / (5000 * (cell.budget / 4e7) ** 0.5) <= 2
+    grid = open_campaign(path).grid
+    assert (len(grid.cells), [why for _, why, _ in grid.left_out]) == (3, ["near"])
+
+
+def test_power_rule(campaign_file):
+    rule = {"name": "power", "N0": 500.0, "lr_exponent": 0.5, "batch_exponent": 0.0}
+    for cell in cells(campaign_file(rule=rule)):
+        assert cell.run.train.optimizer.lr == pytest.approx(3e-3 * (cell.N / 500) ** -0.5)
+
+
+def test_trunk_serves_all_budgets_of_a_size(campaign_file):
+    campaign = open_campaign(campaign_file(wsd={"decay": 0.25, "warmup_steps": 3}))
+    trunks = [job for job in campaign.jobs if job.cell is None]
+    branches = [job for job in campaign.jobs if job.cell is not None]
+    assert len(branches) == 4
+    assert len({job.folder for job in trunks}) == 2
+    for job in branches:
+        before = next(one for one in trunks if one.hash == job.after)
+        assert before.steps == job.first == job.steps - max(1, round(0.25 * job.steps))
+        assert job.folder in before.heirs
+        schedule, lr = job.run.train.schedule, 1.0
+        rates = [learning_rate(schedule, lr, step, job.steps) for step in range(job.steps + 1)]
+        constant = [learning_rate(before.run.train.schedule, lr, step, before.steps) for step in range(job.first + 1)]
+        assert rates[: job.first + 1] == pytest.approx(constant, abs=1e-12)
+        assert rates[job.first + 1] < 1
+        assert rates[job.steps] == pytest.approx(0, abs=1e-12)
+    saved = sum(job.flops for job in campaign.jobs)
+    assert saved < sum(cell.flops for cell in campaign.grid.cells)
+
+
+def test_longest_first_and_after_what_they_wait_for(campaign_file):
+    jobs = open_campaign(campaign_file(wsd={"decay": 0.25})).jobs
+    each = {job.hash: job.flops for job in jobs}
+    one, many = makespan(jobs, each, 1), makespan(jobs, each, 100)
+    assert one == pytest.approx(sum(each.values()))
+    by_hash = {job.hash: job for job in jobs}
+
+    def chain(job):
+        return job.flops + (chain(by_hash[job.after]) if job.after else 0.0)
+
+    assert many == pytest.approx(max(map(chain, jobs)))
+
+
+def test_the_papers_grid(campaign_file):
+    """30 sizes at five budgets of both families: C = 6 N D within whole steps."""
+    grid = open_campaign("campaign/smdm").grid
+    assert len(grid.cells) == 300
+    assert not grid.left_out
+    one = next(cell for cell in grid.cells if cell.name == "mdm-1e19-170m-s3407")
+    assert one.N == 169_897_728
+    assert one.steps in (18_710, 18_711)
+    assert sum(cell.flops for cell in grid.cells) == pytest.approx(
+        2 * 30 * (6e18 + 1e19 + 3e19 + 6e19 + 1e20), rel=1e-3
+    )

@@ -1,0 +1,74 @@
+"""Reports and predictions of a campaign whose losses lie on a known surface."""
+
+from __future__ import annotations
+
+import pytest
+
+from generative.errors import ConfigError
+from launch.campaign.cells import shown
+from launch.campaign.ledger import DIVERGED
+from launch.campaign.opened import open_campaign
+from launch.campaign.prediction import predict
+from launch.campaign.report import write_report
+from launch.campaign.results import nearest_size, rows
+from launch.schema import load_run_config
+from tests.support.campaigns import LAWS, measured
+
+
+@pytest.fixture
+def campaign(tmp_path):
+    return open_campaign("campaign/mdm_vs_ar_tiny", [f"dir={tmp_path}/c"])
+
+
+def test_predictions_are_those_of_the_surface(campaign):
+    measured(campaign, noise=1e-4)
+    for one in predict(campaign, 3e13):
+        truth = LAWS[one.family]
+        N, D, loss = truth.optimum(3e13)
+        told = one.prediction
+        assert told.loss.estimate.value == pytest.approx(loss, rel=0.01)
+        assert told.N.estimate.value == pytest.approx(N, rel=0.1)
+        assert told.D.estimate.value == pytest.approx(D, rel=0.1)
+        assert told.run.low < told.run.high
+        run = load_run_config(str(one.path))
+        assert run.train.steps == one.cell.steps
+        assert pytest.approx(told.N.estimate.value, rel=0.15) == one.cell.N
+        assert one.cell.flops == pytest.approx(3e13, rel=0.01)
+        assert any("loss" in text and "lr" in text for _, text in one.lines())
+    with pytest.raises(ConfigError, match="cannot be spent"):
+        predict(campaign, -1.0)
+
+
+def test_half_a_campaign_says_what_is_missing(campaign):
+    measured(campaign, but=["mdm-1.3e13", "mdm-5.4e12", "ar-2.6e12-d48", "ar-8e10-d16", "ar-8e10-d24"])
+    lost = next(job for job in campaign.jobs if job.name.startswith("mdm-5.4e12"))
+    campaign.ledger.write(DIVERGED, lost, cause="the loss is nan")
+    path, lines = write_report(campaign, draws=50)
+    text = " ".join(words for _, words in lines)
+    assert "cells of the grid are left" in text
+    assert "mdm needs" in text
+    page = path.read_text()
+    for section in ("Compute gap", "Where the compute went", "mdm: numbers", "ar: checks", "diverged"):
+        assert section in page
+    assert [row["status"] for row in rows(campaign, campaign.entries(), "mdm")].count(DIVERGED) == 1
+
+
+def test_size_that_is_proposed_is_near(campaign):
+    for N in (2e4, 1.3e5, 3e6):
+        size = nearest_size(campaign, "ar", N)
+        own = [
+            f"sizes=[{{layers: {size.layers}, heads: {size.heads}, width: {size.width}}}]",
+            "near=null",
+            "min_steps=1",
+        ]
+        grid = open_campaign(
+            "campaign/mdm_vs_ar_tiny", [*own, "families.ar.budgets=[1e13]", "families.mdm.budgets=[1e13]"]
+        ).grid
+        assert pytest.approx(N, rel=0.35) == grid.cells[0].N
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(1e12, "1e12"), (2.5e11, "2.5e11"), (6e18, "6e18"), (1e-5, "1e-5"), (250, "250")]
+)
+def test_budgets_in_names(number, text):
+    assert shown(number) == text
