@@ -15,7 +15,7 @@ from generative import __version__
 from generative.data.config import HubTextConfig, ShardsTextConfig, TextDataConfig
 from generative.data.text import open_text
 from generative.data.tokenizers import Tokenizer, open_tokenizer
-from generative.errors import GenerativeError
+from generative.errors import ConfigError, GenerativeError
 from generative.hub import llama
 from generative.hub.export import Export, choose_average, choose_network
 from generative.hub.files import parse_size, total_bytes
@@ -23,15 +23,16 @@ from generative.hub.folder import check_target
 from generative.hub.released import RELEASED, write_released
 from generative.hub.tensors import DTYPES, whole_tensors
 from generative.method import Average, DataFacts, Method
+from generative.methods.text_to_image.config import TextToImageConfig
 from generative.training.checkpoint import Checkpoint, open_checkpoint
 from generative.training.exported import MODEL_TYPE
-from generative.training.networks import compare_weights, weight_names
+from generative.training.networks import checkpoint_weights, compare_weights, weight_names
 from launch.export_card import make_card
 from launch.modality import build_method
 from launch.opened import kept_as_best, read_config, run_folder_of
 from launch.schema import RunConfig
 
-Layout = Literal["generative", "llama", "released"]
+Layout = Literal["generative", "llama", "released", "diffusers"]
 Say = Callable[[str, str], None]
 """Hears lines: (label, text)."""
 Progress = Callable[[int, int], None]
@@ -96,6 +97,8 @@ def export_run(path: str | Path, to: str | Path, asked: Asked, say: Say, progres
     check_target(target, asked.force)
     if asked.layout == "released":
         return export_released(Path(path), target, asked, say)
+    if asked.layout == "diffusers":
+        return export_pipeline(Path(path), target, asked, say)
     subject = open_subject(Path(path), asked, say)
     export, notes = plan(subject, asked, target.name)
     total = total_bytes({"": list(export.tensors)})
@@ -125,6 +128,24 @@ def export_released(path: Path, target: Path, asked: Asked, say: Say) -> list[Pa
     say("export", f"{worn} weights of step {checkpoint.step} as {', '.join(file.name for file in written)}")
     if average is not None and any("running_mean" in name for name in checkpoint.names()):
         say("note", OLD_STATISTICS)
+    return written
+
+
+def export_pipeline(path: Path, target: Path, asked: Asked, say: Say) -> list[Path]:
+    """Write a text-to-image model as a folder of components, for `generative erase`; errors as above."""
+    subject = open_subject(path, asked, say)
+    method = subject.config.method
+    if not isinstance(method, TextToImageConfig):
+        raise ConfigError(
+            f"--layout diffusers with a run of {method.name}",
+            "a run of text_to_image",
+            "leave out --layout, or train text_to_image/quickstart",
+        )
+    from generative.hub.pixel_pipeline import write_pipeline
+
+    state = checkpoint_weights(subject.checkpoint, subject.network, subject.average)
+    written = write_pipeline(target, method, subject.facts, state)
+    say("export", f"{subject.worn} weights of step {subject.checkpoint.step} as {', '.join(p.name for p in written)}")
     return written
 
 

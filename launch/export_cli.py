@@ -24,6 +24,7 @@ class LayoutName(StrEnum):
     GENERATIVE = "generative"
     LLAMA = "llama"
     RELEASED = "released"
+    DIFFUSERS = "diffusers"
 
 
 def export(
@@ -39,7 +40,7 @@ def export(
         LayoutName,
         typer.Option(
             help="llama: for transformers' AutoModelForCausalLM (autoregressive models). released: the files of the "
-            "method's own published code (mee_gan, sgmse)."
+            "method's own published code (mee_gan, sgmse). diffusers: components of a pipeline (text_to_image)."
         ),
     ] = LayoutName.GENERATIVE,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in DIR.")] = False,
@@ -60,7 +61,7 @@ def export(
         files = export_run(run, to, asked, console.line, bar_progress(console, "export", "B"))
     finally:
         console.end_progress()
-    if layout is LayoutName.RELEASED:
+    if layout in (LayoutName.RELEASED, LayoutName.DIFFUSERS):
         typer.echo(f"written to {to}: {', '.join(path.name for path in files)}")
         return
     pieces = [path.name for path in files if path.suffix == ".safetensors"]

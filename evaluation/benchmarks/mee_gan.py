@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -110,11 +111,11 @@ def run(quick: bool) -> dict[str, Figure]:
 # ---------------------------------------------------------------------- stacked digits
 
 
-def judge() -> SmallExtractor:
-    """A classifier of digits, trained on the training digits."""
+def judge(cache: Path | None = None) -> SmallExtractor:
+    """A classifier of digits, trained on the training digits; kept in the folder `cache`, where there is one."""
     data = open_images(DigitsConfig())
     found = data.train.fetch(np.arange(len(data.train)))
-    return small_extractor(LabelledImages(found["sample"], found["label"], "digits of scikit-learn"))
+    return small_extractor(LabelledImages(found["sample"], found["label"], "digits of scikit-learn"), cache=cache)
 
 
 def stacked(settings: Settings) -> dict[str, Figure]:
