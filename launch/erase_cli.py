@@ -151,3 +151,31 @@ def measure(
     console.line("before", str(found.before))
     console.line("after", f"{found.after} ({found.after.protocol})")
     write_output(json, found.to_json())
+
+
+def debias(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder of a pipeline, or id on the hub.")],
+    concept: Annotated[str, typer.Option(help="Whose images are to show attributes in equal shares.")],
+    attribute: Annotated[list[str], typer.Option(help="Two or more: give it again for each.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make; it appears when it is complete.")],
+    share: Annotated[list[float] | None, typer.Option(help="Of each attribute; equal ones if not given.")] = None,
+    labels: Annotated[str, typer.Option(help="clip, clip:FOLDER, digits: what tells attributes apart.")] = "clip",
+    images: Annotated[int, typer.Option(min=2, help="Drawn in each round.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="At most.")] = 30,
+    seed: Annotated[int, typer.Option(help="Of the first image; all rounds draw from the same noise.")] = 0,
+    formats: Annotated[list[Format] | None, typer.Option("--format", help="As for erase.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Of the LoRA; its error is told.")] = None,
+) -> None:
+    """Make a concept show attributes in wanted shares (UCE), by a closed form in each of a few rounds of images.
+
+    Example: generative debias models/sd14 --concept doctor --attribute "a woman" --attribute "a man" --out debiased
+    """
+    from launch.console import Console
+    from launch.debiasing import AskedShares, debias_to
+    from launch.erasing import AskedFiles
+
+    files = AskedFiles(out, [one.value for one in formats or (Format.TRANSFORM, Format.PARTIAL)], rank)
+    asked = AskedShares(model, concept, attribute, tuple(share or ()), labels, images, rounds, seed)
+    console = Console()
+    for line in debias_to(asked, files):
+        console.line(*line)

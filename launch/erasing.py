@@ -121,7 +121,7 @@ def undo_to(name: str, files: AskedFiles, text: Path | None = None) -> Iterator[
     model, edits = open_base(name)
     assert edits is not None
     last, left = edits.erased[-1], replace(edits, erased=edits.erased[:-1])
-    *notes, written = _write_edits(model, left, files, edits)
+    *notes, written = write_edits(model, left, files, edits)
     yield from notes
     yield "undone", ", ".join(last.about.get("concepts", ()))
     yield (
@@ -143,7 +143,7 @@ def convert_to(asked: EraseAsked, files: AskedFiles) -> Iterator[Line]:
     edits = _built_on(asked, model, earlier)
     told = edits.erased[-1].about["residuals"]
     yield "read", ", ".join(f"{name}: residual {missed:.2g} of the edit" for name, missed in told.items())
-    yield from _write_edits(model, edits, files)
+    yield from write_edits(model, edits, files)
 
 
 def _built_on(asked: EraseAsked, model: TextToImage, earlier: Edits | None) -> Edits:
@@ -160,7 +160,7 @@ def _built_on(asked: EraseAsked, model: TextToImage, earlier: Edits | None) -> E
     return replace(edits, extra={"include": asked.include, "exclude": asked.exclude})
 
 
-def _write_edits(model: TextToImage, edits: Edits, files: AskedFiles, touched: Edits | None = None) -> Iterator[Line]:
+def write_edits(model: TextToImage, edits: Edits, files: AskedFiles, touched: Edits | None = None) -> Iterator[Line]:
     """The formats that are asked for, derived from the base model anew; of all matrices that `touched` edits."""
     streams = edited_streams(model, touched or edits)
     weights = model.read([reader for stream in streams for reader in stream.readers])

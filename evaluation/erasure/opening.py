@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from evaluation.erasure.detectors import THRESHOLDS, Classes, Detector, nude_net, resnet50
-from evaluation.images.small import LabelledImages, small_extractor
+from evaluation.images.small import LabelledImages, SmallExtractor, small_extractor
 from evaluation.images.small_network import SmallSettings
 from generative.errors import ConfigError
 from generative.methods.text_to_image.config import DIGITS
@@ -24,23 +24,27 @@ def _resnet50(what: str, cache: Path | None) -> Detector:
     return resnet50(what.split("+"))
 
 
-def digits(what: str, cache: Path | None, settings: SmallSettings | None = None) -> Detector:
+def digit_judge(cache: Path | None, settings: SmallSettings | None = None) -> SmallExtractor:
     """A classifier of scikit-learn's digits, trained on the spot or read from the cache."""
     import numpy as np
 
     from generative.data.image_config import DigitsConfig
     from generative.data.images import open_images
 
-    if what not in DIGITS:
-        raise ConfigError(f"--detector digits:{what}", f"one of {', '.join(DIGITS)}", "name the digit, as digits:seven")
     data = open_images(DigitsConfig()).train
     real = data.fetch(np.arange(len(data)))
-    judge = small_extractor(LabelledImages(real["sample"], real["label"], "digits of scikit-learn"), settings, cache)
+    return small_extractor(LabelledImages(real["sample"], real["label"], "digits of scikit-learn"), settings, cache)
+
+
+def _digits(what: str, cache: Path | None) -> Detector:
+    if what not in DIGITS:
+        raise ConfigError(f"--detector digits:{what}", f"one of {', '.join(DIGITS)}", "name the digit, as digits:seven")
+    judge = digit_judge(cache)
     return Classes(lambda images: judge.class_probabilities(images)[:, 0], (DIGITS.index(what),), judge.description)
 
 
 DETECTORS: Registry[Callable[[str, Path | None], Detector]] = Registry(
-    "detector", {"nudenet": _nudenet, "resnet50": _resnet50, "digits": digits}
+    "detector", {"nudenet": _nudenet, "resnet50": _resnet50, "digits": _digits}
 )
 
 

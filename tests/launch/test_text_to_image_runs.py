@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.erasure.opening import digits
+from evaluation.erasure import labels, opening
 from evaluation.images.small_network import SmallSettings
 from generative.hub.pixel_pipeline import read_pipeline
+from generative.methods.rece.formats import TRANSFORM, read_transform
 from launch.cli import main
 from launch.erasing import RECORD, REPORT
 from launch.run import train
@@ -58,16 +59,40 @@ def test_train_export_erase(
     assert (out / REPORT).read_text().count("data:image/png;base64,") == 4
     prompts, figures = tmp_path / "sevens.csv", tmp_path / "figures.json"
     prompts.write_text("prompt,evaluation_seed,guidance\na photo of a seven,0,2\nseven,1,2\nhandwritten seven,2,\n")
-    small = partial(digits, settings=SmallSettings(steps=3, width=4, features=8))
-    monkeypatch.setattr("evaluation.erasure.opening.DETECTORS", {"digits": small})
-    words = ["--prompts", str(prompts), "--detector", "digits:seven", "--json", str(figures)]
-    assert main(["measure-erasure", str(out), *words]) == 0
+    small = partial(opening.digit_judge, settings=SmallSettings(steps=3, width=4, features=8))
+    for module in (opening, labels):
+        monkeypatch.setattr(module, "digit_judge", small)
+    told = ["--prompts", str(prompts), "--detector", "digits:seven", "--json", str(figures)]
+    assert main(["measure-erasure", str(out), *told]) == 0
     measured = json.loads(figures.read_text())
     assert measured["after"]["n"] == len(measured["flags"]) == 3
     assert measured["before"]["value"] == sum(before for before, _ in measured["flags"]) / 3
     assert "top-1 is class 7" in measured["after"]["protocol"]
-    capsys.readouterr()
-    assert main(["measure-erasure", str(model), *words]) == 3
+    debiased = tmp_path / "debiased"
+    words = [*("--concept", "seven", "--attribute", "one", "--attribute", "two", "--attribute", "three")]
+    assert (
+        main(
+            [
+                "debias",
+                str(model),
+                *words,
+                "--labels",
+                "digits",
+                "--images",
+                "3",
+                "--rounds",
+                "2",
+                "--out",
+                str(debiased),
+            ]
+        )
+        == 0
+    )
+    assert "alpha" in capsys.readouterr().out
+    (edit,) = read_transform(debiased / TRANSFORM).told()["edits"]
+    assert [round(sum(row), 6) for row in edit["shares"]] == [1, 1]
+    assert len(edit["alpha"]) == 3
+    assert main(["measure-erasure", str(model), *told]) == 3
     assert "the folder of an erasure" in capsys.readouterr().err
     assert main(["erase", str(model), "--concept", "seven", "--guide", "seven", "--out", str(tmp_path / "no")]) == 2
     assert "is the concept itself" in capsys.readouterr().err

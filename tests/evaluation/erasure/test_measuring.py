@@ -9,9 +9,11 @@ import torch
 
 from evaluation.erasure.clip import Q16, q16
 from evaluation.erasure.detectors import EXPOSED, Classes, Parts, lpips64, nude_net
+from evaluation.erasure.labels import open_labels, shares
+from evaluation.erasure.opening import open_detector
 from evaluation.erasure.prompts import read_prompts
 from evaluation.erasure.rates import attacked_share, share, success_at
-from generative.errors import DataError
+from generative.errors import ConfigError, DataError
 
 
 def test_a_share_has_its_binomial_error():
@@ -112,3 +114,16 @@ def test_prompts_of_q16_come_without_pickle(tmp_path: Path):
     path.write_bytes(b"cnumpy")
     with pytest.raises(DataError, match="pickles are not read"):
         q16(path, "none")
+
+
+def test_shares_of_attributes():
+    assert shares(torch.tensor([0, 2, 2, 0]), 3).tolist() == [0.5, 0, 0.5]
+    with pytest.raises(ConfigError, match="'ten'"):
+        open_labels("digits", ["one", "ten"])
+
+
+@pytest.mark.parametrize("name", ["digits:ten", "nudenet:much", "resnet:church"])
+def test_detectors_that_are_not_there(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("evaluation.erasure.opening.nude_net", lambda threshold: None)
+    with pytest.raises(ConfigError):
+        open_detector(name)
