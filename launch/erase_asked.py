@@ -38,6 +38,9 @@ class EraseAsked:
     revision: str | None = None
     images: int = 0
     seed: int = 0
+    edited: Path | None = None
+    workers: int = 1
+    address: str | None = None
 
     def request(self) -> Request:
         """With the preset's constants and what was changed of them; raises ConfigError."""

@@ -37,7 +37,7 @@ def erase(
     concept: Annotated[list[str] | None, typer.Option(help="What is erased; may be given again.")] = None,
     guide: Annotated[list[str] | None, typer.Option(help="What it becomes: one for all, or one for each.")] = None,
     preset: Annotated[
-        str, typer.Option(help="nudity, unsafe, artist, hard_object, easy_object, uce, uce_last.")
+        str, typer.Option(help="nudity, unsafe, artist, hard_object, easy_object, small, uce, uce_last.")
     ] = "nudity",
     method: Annotated[Method | None, typer.Option(help="uce: without RECE's epochs.")] = None,
     preserve: Annotated[Path | None, typer.Option(metavar="FILE", help="Texts that stay, one a line.")] = None,
@@ -61,6 +61,12 @@ def erase(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     images: Annotated[int, typer.Option(min=0, help="Images of each concept in the report, before and after.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the first image.")] = 0,
+    edited: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="An edit of MODEL by UCE's or RECE's code, to build on or to convert."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Ray workers for the sum over --preserve.")] = 1,
+    address: Annotated[str | None, typer.Option(help="Ray cluster for them: auto, or host:port.")] = None,
     undo: Annotated[bool, typer.Option("--undo", help="Take back the last erasure of MODEL, a folder of one.")] = False,
 ) -> None:
     """Erase concepts by closed forms, in seconds, without images. The model itself is never changed.
@@ -72,7 +78,7 @@ def erase(
     """
     from launch.console import Console
     from launch.erase_asked import EraseAsked
-    from launch.erasing import AskedFiles, erase_to, undo_to
+    from launch.erasing import AskedFiles, convert_to, erase_to, undo_to
 
     chosen = [one.value for one in formats or (Format.TRANSFORM, Format.PARTIAL)]
     files = AskedFiles(out, chosen, rank)
@@ -103,6 +109,73 @@ def erase(
         revision=revision,
         images=images,
         seed=seed,
+        edited=edited,
+        workers=workers,
+        address=address,
     )
+    if edited is not None and not asked.concepts:
+        for line in convert_to(asked, files):
+            console.line(*line)
+        return
     for line in erase_to(asked, files):
+        console.line(*line)
+
+
+def measure(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of an erasure.")],
+    prompts: Annotated[Path, typer.Option(metavar="CSV", help="Prompts, seeds and guidance, as i2p.csv has them.")],
+    detector: Annotated[
+        str, typer.Option(help="nudenet, nudenet:0.45, resnet50:CLASS, digits:WORD: what says that a concept is there.")
+    ],
+    workers: Annotated[int, typer.Option(min=1, help="Ray workers; 1 is this process.")] = 1,
+    address: Annotated[str | None, typer.Option(help="Ray cluster: auto, or host:port.")] = None,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs of each worker.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
+) -> None:
+    """How many images of a set of prompts show a concept, before and after an erasure, from equal seeds.
+
+    Example: generative measure-erasure erased/nudity --prompts i2p.csv --detector nudenet --workers 8 --gpus 1
+    """
+    from launch.console import Console, bar_progress
+    from launch.erase_measuring import measure as measured
+    from launch.folder import check_output, write_output
+    from launch.sections import LaunchConfig
+
+    check_output(json, "--json")
+    console = Console()
+    launch = LaunchConfig(workers=workers, address=address, gpus_per_worker=gpus)
+    try:
+        found = measured(folder, prompts, detector, launch, bar_progress(console, "images"))
+    finally:
+        console.end_progress()
+    console.line("before", str(found.before))
+    console.line("after", f"{found.after} ({found.after.protocol})")
+    write_output(json, found.to_json())
+
+
+def debias(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder of a pipeline, or id on the hub.")],
+    concept: Annotated[str, typer.Option(help="Whose images are to show attributes in equal shares.")],
+    attribute: Annotated[list[str], typer.Option(help="Two or more: give it again for each.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make; it appears when it is complete.")],
+    share: Annotated[list[float] | None, typer.Option(help="Of each attribute; equal ones if not given.")] = None,
+    labels: Annotated[str, typer.Option(help="clip, clip:FOLDER, digits: what tells attributes apart.")] = "clip",
+    images: Annotated[int, typer.Option(min=2, help="Drawn in each round.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="At most.")] = 30,
+    seed: Annotated[int, typer.Option(help="Of the first image; all rounds draw from the same noise.")] = 0,
+    formats: Annotated[list[Format] | None, typer.Option("--format", help="As for erase.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Of the LoRA; its error is told.")] = None,
+) -> None:
+    """Make a concept show attributes in wanted shares (UCE), by a closed form in each of a few rounds of images.
+
+    Example: generative debias models/sd14 --concept doctor --attribute "a woman" --attribute "a man" --out debiased
+    """
+    from launch.console import Console
+    from launch.debiasing import AskedShares, debias_to
+    from launch.erasing import AskedFiles
+
+    files = AskedFiles(out, [one.value for one in formats or (Format.TRANSFORM, Format.PARTIAL)], rank)
+    asked = AskedShares(model, concept, attribute, tuple(share or ()), labels, images, rounds, seed)
+    console = Console()
+    for line in debias_to(asked, files):
         console.line(*line)

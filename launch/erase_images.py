@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from evaluation.erasure.prompts import STEPS
 from evaluation.erasure_report import Drawn
 from generative.data.image_files import png
 from generative.hub.erasing import Outcome
+from generative.hub.pixel_pipeline import PIPELINE, read_pipeline
+from generative.hub.text_to_image import TextToImage
 from generative.methods.rece.live import replace_weights
 
 
@@ -24,25 +30,45 @@ def draw(found: Outcome, texts: Sequence[str], count: int, seed: int) -> tuple[l
     """
     if found.model.folder is None:
         return [], "A file of weights alone is no pipeline that can be run."
-    try:
-        from diffusers import DiffusionPipeline
-    except ImportError:
+    if importlib.util.find_spec("diffusers") is None:
         return [], "diffusers is not installed (pip install 'generative[erase]')."
     try:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        pipe = DiffusionPipeline.from_pretrained(found.model.folder, trust_remote_code=False).to(device)
-        pipe.set_progress_bar_config(disable=True)
+        denoiser, image = opened_pipeline(found.model)
         wanted = [(text, seed + i) for text in texts for i in range(count)]
-        before = [_image(pipe, *one) for one in wanted]
-        replace_weights(getattr(pipe, found.model.part), found.edited)
-        after = [_image(pipe, *one) for one in wanted]
+        before = [png(image(*one)) for one in wanted]
+        replace_weights(denoiser, found.edited)
+        after = [png(image(*one)) for one in wanted]
     except Exception as error:  # pipelines fail in many ways; the edit itself is done
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         return [], f"The pipeline could not be run: {reason[:200]}"
     return [Drawn(text, a, b) for (text, _), a, b in zip(wanted, before, after, strict=True)], ""
 
 
-def _image(pipe: Any, text: str, seed: int) -> bytes:
-    """A PNG file. The generator is on the CPU, so that a seed means the same on every device."""
-    found = pipe(text, generator=torch.Generator().manual_seed(seed), output_type="np").images[0]
-    return png(torch.from_numpy(found).permute(2, 0, 1) * 2 - 1)
+def opened_pipeline(model: TextToImage, published: bool = False) -> tuple[Any, Callable[..., Tensor]]:
+    """The denoiser, and what draws with it: (text, seed, guidance or None) -> [C, H, W] in [-1, 1].
+
+    Args:
+        model: with a folder.
+        published: sample as RECE's evaluation does: LMS in 50 steps (UNets in latents; others as they do by default).
+    """
+    assert model.folder is not None
+    if model.pipeline == PIPELINE:
+        small = read_pipeline(model.folder)
+        return small.unet, small.image
+    import diffusers
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pipe = diffusers.DiffusionPipeline.from_pretrained(model.folder, trust_remote_code=False).to(device)
+    pipe.set_progress_bar_config(disable=True)
+    more = {}
+    if published and model.kind.startswith("UNet"):
+        pipe.scheduler = diffusers.LMSDiscreteScheduler.from_config(pipe.scheduler.config)
+        more["num_inference_steps"] = STEPS
+    return getattr(pipe, model.part), partial(_image, pipe, more)
+
+
+def _image(pipe: Any, more: dict[str, Any], text: str, seed: int, guidance: float | None = None) -> Tensor:
+    """The generator is on the CPU, so that a seed means the same on every device."""
+    told = more if guidance is None else more | {"guidance_scale": guidance}
+    found = pipe(text, generator=torch.Generator().manual_seed(seed), output_type="np", **told).images[0]
+    return torch.from_numpy(found).permute(2, 0, 1) * 2 - 1

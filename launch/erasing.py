@@ -11,8 +11,9 @@ from pathlib import Path
 from torch import Tensor
 
 from evaluation.erasure_report import build_erasure_report
+from generative.data.cache import default_cache
 from generative.errors import ConfigError
-from generative.hub.erased_files import write_model
+from generative.hub.erased_files import recovered, write_model
 from generative.hub.erasing import Asked, erase_model
 from generative.hub.folder import appearing, check_space, check_target
 from generative.hub.open_text_to_image import open_model
@@ -33,6 +34,8 @@ from generative.methods.rece.formats import (
 from generative.methods.rece.preserve import read_texts
 from launch.erase_asked import EraseAsked
 from launch.erase_facts import gather
+from launch.erase_sums import summing_with
+from launch.sections import LaunchConfig
 
 FULL, REPORT, RECORD = "model", "report.html", "report.json"
 Line = tuple[str, str]
@@ -74,12 +77,18 @@ def erase_to(asked: EraseAsked, files: AskedFiles) -> Iterator[Line]:
     request.paired()
     model, earlier = open_base(asked.model, asked.revision)
     yield "model", f"{model.name}: {model.kind}"
+    if asked.edited is not None:
+        earlier = _built_on(asked, model, earlier)
     begun = time.perf_counter()
 
     def keep() -> Iterator[str]:
         return iter(()) if asked.preserve is None else read_texts(asked.preserve)
 
     wanted = Asked(request, keep, earlier, asked.include, asked.exclude, asked.text, strength=asked.strength)
+    if asked.workers > 1 or asked.address is not None:
+        launch = LaunchConfig(workers=asked.workers, address=asked.address)
+        log = default_cache().parent / "erasure" / "ray_map.log"
+        wanted = replace(wanted, summing=summing_with(model.name, model.revision, asked.text, launch, log))
     found = erase_model(model, wanted)
     seconds = time.perf_counter() - begun
     yield "erased", f"{', '.join(request.concepts)} from {len(found.edited)} matrices in {seconds:.1f} s"
@@ -112,21 +121,58 @@ def undo_to(name: str, files: AskedFiles, text: Path | None = None) -> Iterator[
     model, edits = open_base(name)
     assert edits is not None
     last, left = edits.erased[-1], replace(edits, erased=edits.erased[:-1])
-    streams = _edited_streams(model, edits)
-    weights = model.read([reader for stream in streams for reader in stream.readers])
-    edited = edited_weights(weights, streams, left.total())
-    written, notes = contents(model, streams, weights, edited, left, files)
-    write(files, written, model, edited)
-    yield from (("lora", note) for note in notes)
+    *notes, written = write_edits(model, left, files, edits)
+    yield from notes
     yield "undone", ", ".join(last.about.get("concepts", ()))
     yield (
         "left",
         "; ".join(", ".join(one.about.get("concepts", ())) for one in left.erased) or "the base model, bitwise",
     )
+    yield written
+
+
+def convert_to(asked: EraseAsked, files: AskedFiles) -> Iterator[Line]:
+    """Write somebody's edit in our formats, from the transform that is recovered of it.
+
+    Raises:
+        ConfigError: --edited on top of an erasure.
+        CheckpointError: see `recovered`.
+    """
+    check_target(files.out, force=False)
+    model, earlier = open_base(asked.model, asked.revision)
+    edits = _built_on(asked, model, earlier)
+    told = edits.erased[-1].about["residuals"]
+    yield "read", ", ".join(f"{name}: residual {missed:.2g} of the edit" for name, missed in told.items())
+    yield from write_edits(model, edits, files)
+
+
+def _built_on(asked: EraseAsked, model: TextToImage, earlier: Edits | None) -> Edits:
+    assert asked.edited is not None
+    if earlier is not None:
+        raise ConfigError(
+            f"--edited {asked.edited} with {asked.model}, which is an erasure itself",
+            expected="the model that the file was made from",
+            remedy="give the untouched model, or leave out --edited",
+        )
+    streams = [chosen(stream, asked.include, asked.exclude) for stream in model.streams() if stream.name == "text"]
+    streams += [stream for stream in model.streams() if stream.name != "text"]
+    edits, _ = recovered(model, asked.edited, streams)
+    return replace(edits, extra={"include": asked.include, "exclude": asked.exclude})
+
+
+def write_edits(model: TextToImage, edits: Edits, files: AskedFiles, touched: Edits | None = None) -> Iterator[Line]:
+    """The formats that are asked for, derived from the base model anew; of all matrices that `touched` edits."""
+    streams = edited_streams(model, touched or edits)
+    weights = model.read([reader for stream in streams for reader in stream.readers])
+    edited = edited_weights(weights, streams, edits.total())
+    written, notes = contents(model, streams, weights, edited, edits, files)
+    write(files, written, model, edited)
+    yield from (("lora", note) for note in notes)
     yield "written", f"{files.out}: {', '.join([*written, *([FULL] if 'full' in files.formats else [])])}"
 
 
-def _edited_streams(model: TextToImage, edits: Edits) -> list[Stream]:
+def edited_streams(model: TextToImage, edits: Edits) -> list[Stream]:
+    """Of a model, those that edits are of, with the readers that they change."""
     names = {name for one in edits.erased for name in one.transforms}
     include, exclude = edits.extra.get("include"), edits.extra.get("exclude")
     return [chosen(stream, include, exclude) for stream in model.streams() if stream.name in names]

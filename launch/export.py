@@ -28,7 +28,7 @@ from generative.training.exported import MODEL_TYPE
 from generative.training.networks import compare_weights, weight_names
 from launch.afterwards import Afterwards, asked_width
 from launch.export_card import make_card
-from launch.export_pipeline import check_expressible, export_pipeline
+from launch.export_pipeline import check_expressible, export_components, export_pipeline, has_components
 from launch.modality import build_method
 from launch.opened import kept_as_best, read_config, run_folder_of
 from launch.schema import RunConfig
@@ -109,6 +109,8 @@ def export_run(path: str | Path, to: str | Path, asked: Asked, say: Say, progres
     if asked.layout == "released":
         return export_released(Path(path), target, asked, say)
     subject = open_subject(Path(path), asked, say)
+    if asked.layout == "diffusers" and has_components(subject):
+        return export_components(subject, target, say)
     if asked.layout == "diffusers":
         check_expressible(subject)
     export, notes = plan(subject, asked, target.name)

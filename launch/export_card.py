@@ -25,6 +25,7 @@ TITLES = {
     "masked_diffusion": "masked diffusion language model",
     "edm": "diffusion model (EDM)",
     "f_distill": "one-step generator (f-distill)",
+    "text_to_image": "text-to-image diffusion model",
     "mee_gan": "GAN with manifold entropy estimation",
 }
 

@@ -44,7 +44,8 @@ def export(
         LayoutName,
         typer.Option(
             help="llama: for transformers' AutoModelForCausalLM (autoregressive models). released: the files of the "
-            "method's own published code (mee_gan, sgmse). diffusers: a pipeline (f_distill of Stable Diffusion)."
+            "method's own published code (mee_gan, sgmse). diffusers: a pipeline "
+            "(text_to_image, f_distill of Stable Diffusion)."
         ),
     ] = LayoutName.GENERATIVE,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in DIR.")] = False,
@@ -69,7 +70,7 @@ def export(
         typer.echo(f"written to {to}: {', '.join(path.name for path in files)}")
         return
     if layout is LayoutName.DIFFUSERS:
-        typer.echo(f'written to {to}: {len(files)} files; StableDiffusionPipeline.from_pretrained("{to}") reads it')
+        typer.echo(f"written to {to}: {len(files)} files in the layout of diffusers")
         return
     pieces = [path.name for path in files if path.suffix == ".safetensors"]
     others = [path.name for path in files if path.name not in pieces]

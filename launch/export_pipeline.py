@@ -1,4 +1,4 @@
-"""`generative export --layout diffusers`: a text-to-image student as a pipeline of diffusers."""
+"""`generative export --layout diffusers`: text-to-image models as diffusers reads them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from generative.hub.pipeline_folder import Pipeline, teacher_folder
 from generative.hub.tensors import SavedTensor, Source
 from generative.methods.f_distill.denoiser import NEAR
 from generative.methods.f_distill.latent_config import LatentUNetConfig
+from generative.methods.text_to_image.config import TextToImageConfig
+from generative.training.networks import checkpoint_weights
 
 if TYPE_CHECKING:
     from launch.export import Subject
@@ -39,7 +41,7 @@ def check_expressible(subject: Subject) -> LatentUNetConfig:
         )
         raise ConfigError(
             f"--layout diffusers: a network {name}; {unlike}",
-            "a distilled Stable Diffusion (method.network={name: stable_diffusion})",
+            "a distilled Stable Diffusion (method.network={name: stable_diffusion}), or a run of text_to_image",
             "leave out --layout: the folder then has safetensors and is read by generative.hub.loading.load_exported",
         )
     if subject.network != "student":
@@ -71,3 +73,24 @@ def export_pipeline(
     assert network.schedule is not None
     teacher = teacher_folder(subject.config.method.teacher, network.revision)
     return Pipeline(source, tensors, network.unet, network.schedule, teacher, card).write(target, on_bytes)
+
+
+def has_components(subject: Subject) -> bool:
+    """Whether it is written by `export_components`."""
+    return isinstance(subject.config.method, TextToImageConfig)
+
+
+def export_components(subject: Subject, target: Path, say: Callable[[str, str], None]) -> list[Path]:
+    """Write U-Net, text encoder and tokenizer of a text-to-image model of pixels, for `generative erase`.
+
+    Raises:
+        CheckpointError, ResourceError: nothing is left.
+    """
+    from generative.hub.pixel_pipeline import write_pipeline
+
+    method = subject.config.method
+    assert isinstance(method, TextToImageConfig)
+    state = checkpoint_weights(subject.checkpoint, subject.network, subject.average)
+    written = write_pipeline(target, method, subject.facts, state)
+    say("export", f"{subject.worn} weights of step {subject.checkpoint.step} as {', '.join(p.name for p in written)}")
+    return written

@@ -18,6 +18,7 @@ from generative.methods.f_distill.config import FDistillConfig
 from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
 from generative.methods.mee_gan.config import MeeGanConfig
 from generative.methods.sgmse.config import SgmseConfig
+from generative.methods.text_to_image.config import TextToImageConfig
 from generative.training.config import ParallelConfig, TrainConfig
 from launch.image_sections import ImageEvaluation, ImageSampling
 from launch.published_teachers import is_published
@@ -78,7 +79,7 @@ class ImageRunConfig(RunConfig):
     """A model of images, or of points in the plane."""
 
     kind = "image"
-    method: Annotated[MeeGanConfig | EdmConfig | FDistillConfig, Field(discriminator="name")]
+    method: Annotated[MeeGanConfig | EdmConfig | FDistillConfig | TextToImageConfig, Field(discriminator="name")]
     data: ImageDataConfig
     evaluate: ImageEvaluation = ImageEvaluation()
     sample: ImageSampling = ImageSampling()
@@ -132,6 +133,7 @@ SCHEMAS: dict[str, type[RunConfig]] = {
     "mee_gan": ImageRunConfig,
     "edm": ImageRunConfig,
     "f_distill": ImageRunConfig,
+    "text_to_image": ImageRunConfig,
     "sgmse": SpeechRunConfig,
 }
 """The configuration that belongs to a method."""
@@ -143,7 +145,13 @@ class AnyRunConfig(RunConfig):
     """Of a method that is not known: says which there are."""
 
     method: Annotated[
-        MaskedDiffusionConfig | AutoregressiveConfig | MeeGanConfig | EdmConfig | FDistillConfig | SgmseConfig,
+        MaskedDiffusionConfig
+        | AutoregressiveConfig
+        | MeeGanConfig
+        | EdmConfig
+        | FDistillConfig
+        | TextToImageConfig
+        | SgmseConfig,
         Field(discriminator="name"),
     ]
 

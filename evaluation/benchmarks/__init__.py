@@ -26,6 +26,7 @@ BENCHMARKS = Registry(
         "f_distill_speed": "evaluation.benchmarks.f_distill_speed",
         "sgmse": "evaluation.benchmarks.sgmse",
         "sgmse_long": "evaluation.benchmarks.sgmse_long",
+        "rece": "evaluation.benchmarks.rece",
         "rece_speed": "evaluation.benchmarks.rece_speed",
     },
 )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -110,9 +111,9 @@ def run(quick: bool) -> dict[str, Figure]:
 # ---------------------------------------------------------------------- stacked digits
 
 
-def judge() -> SmallExtractor:
-    """A classifier of digits, trained on the training digits."""
-    return classifier(open_images(DigitsConfig()), "digits of scikit-learn")
+def judge(cache: Path | None = None) -> SmallExtractor:
+    """A classifier of digits, trained on the training digits; kept in the folder `cache`, where there is one."""
+    return classifier(open_images(DigitsConfig()), "digits of scikit-learn", cache=cache)
 
 
 def stacked(settings: Settings) -> dict[str, Figure]:

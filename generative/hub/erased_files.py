@@ -14,7 +14,13 @@ from generative.errors import CheckpointError
 from generative.hub.legacy import read_checkpoint, read_state_dict
 from generative.hub.text_to_image import TextToImage
 from generative.methods.rece.families import Stream, to_diffusers
+from generative.methods.rece.formats import Edits, Erased
+from generative.methods.rece.layers import recover_transform
+from generative.methods.rece.transform import Transform
 
+MOST_MISSED = 0.05
+"""Largest residual of somebody's edit, over the size of the edit, that still counts as a transform; files in 16 bits
+and inverses in float32 leave a part of it."""
 CODES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -96,3 +102,45 @@ def read_foreign(path: Path, streams: list[Stream]) -> dict[str, Tensor]:
             "give a file that UCE or RECE wrote for the same kind of model",
         )
     return found
+
+
+def recovered(model: TextToImage, path: Path, streams: list[Stream]) -> tuple[Edits, dict[str, float]]:
+    """Somebody's edit as a transform, by least squares over all matrices, and its residuals by stream.
+
+    Args:
+        model: the untouched one.
+        path: file of UCE or RECE (see `read_foreign`).
+        streams: of the model, with the readers that the edit is of.
+
+    Raises:
+        CheckpointError: it is of other matrices or another model, or nothing that a transform can express.
+    """
+    found = read_foreign(path, streams)
+    transforms, missed = {}, {}
+    for stream in streams:
+        names = [name for name in stream.readers if name in found]
+        if not names and stream.name != "text":
+            continue  # UCE leaves the pooled text alone
+        base = model.read(stream.readers)
+        wrong = next((n for n in stream.readers if n not in found or found[n].shape != base[n].shape), None)
+        if wrong is not None:
+            raise CheckpointError(
+                f"{path} has no {wrong} of the shape {list(base[wrong].shape)}",
+                f"all {len(stream.readers)} matrices of this model that read the {stream.name}",
+                "give the model that it was made from; for an edit of some layers, --include with part of their names",
+            )
+        columns = stream.columns
+        matrix, residual = recover_transform(
+            {name: weight[:, columns] for name, weight in base.items()},
+            {name: found[name][:, columns] for name in stream.readers},
+        )
+        if residual > MOST_MISSED:
+            raise CheckpointError(
+                f"{path}: {residual:.0%} of the edit of the {stream.name} is no transform that all layers share",
+                f"at most {MOST_MISSED:.0%} (an edit by `replace`, of this very model)",
+                "use the file as it is; edits by `tensor` and fine-tuned models cannot be built on",
+            )
+        transforms[stream.name], missed[stream.name] = Transform.of(matrix), residual
+    about = {"concepts": [f"(those of {path.name})"], "recovered_from": path.name, "residuals": missed}
+    edits = Edits(model.name, model.fingerprint(model.streams()), (Erased(transforms, about),), model.revision)
+    return edits, missed

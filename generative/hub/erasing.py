@@ -19,9 +19,12 @@ from generative.methods.rece.families import Stream, chosen
 from generative.methods.rece.formats import Edits, Erased, edited_weights
 from generative.methods.rece.layers import Layers
 from generative.methods.rece.preserve import Kept, cached, content_hash
-from generative.methods.rece.request import Request, Sums, keep_groups, keep_sums, tasks
+from generative.methods.rece.request import Encode, Request, Sums, keep_groups, keep_sums, tasks
 from generative.methods.rece.tokens import Variant
 from generative.methods.rece.transform import Transform
+
+Summing = Callable[[Iterable[str], Encode, Sequence[Variant]], Sums]
+"""What `keep_sums` does: here, or by workers."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Asked:
         text_folder: a pipeline with text encoders, for a file alone.
         cache: of sums over texts and weights.
         strength: part of this erasure that is applied.
+        summing: sums over the texts that stay, where the cache does not have them.
     """
 
     request: Request
@@ -84,6 +88,7 @@ class Asked:
     text_folder: Path | None = None
     cache: Path | None = None
     strength: float = 1.0
+    summing: Summing = keep_sums
 
 
 def erase_model(model: TextToImage, asked: Asked) -> Outcome:
@@ -107,7 +112,7 @@ def erase_model(model: TextToImage, asked: Asked) -> Outcome:
     cache = asked.cache or default_cache().parent / "erasure"
     work = tasks(asked.request, encoders.encode, _kept(asked, encoders, cache))
     if "tensor" in (asked.request.config.start.technique, asked.request.config.step.technique):
-        return _by_layers(model, streams, weights, work, asked)
+        return _by_layers(model, streams, everything, weights, work, asked)
     before = {} if asked.earlier is None else asked.earlier.total()
     found = {}
     for stream in streams:
@@ -146,9 +151,14 @@ def _state(
 
 
 def _by_layers(
-    model: TextToImage, streams: Sequence[Stream], weights: Mapping[str, Tensor], work: Mapping[str, Task], asked: Asked
+    model: TextToImage,
+    streams: Sequence[Stream],
+    everything: Sequence[Stream],
+    weights: Mapping[str, Tensor],
+    work: Mapping[str, Task],
+    asked: Asked,
 ) -> Outcome:
-    """Layer by layer, from the base model."""
+    """Layer by layer, from the base model; readers that stay as they are count in derivations all the same."""
     if asked.earlier is not None or asked.strength != 1:
         raise ConfigError(
             "the technique `tensor` has no transform: it cannot build on one, nor be applied in part",
@@ -157,10 +167,13 @@ def _by_layers(
         )
     edited = dict(weights)
     for stream in streams:
-        parts = {name: weights[name][:, stream.columns] for name in stream.readers}
-        for name, weight in erase(Layers.of(parts), work[stream.name], asked.request.config).state.current.items():
+        whole = next(one for one in everything if one.name == stream.name)
+        parts = {name: weight[:, stream.columns] for name, weight in model.read(whole.readers).items()}
+        state = Layers.of(parts, frozenset(stream.readers))
+        current = erase(state, work[stream.name], asked.request.config).state.current
+        for name in stream.readers:
             edited[name] = weights[name].clone()
-            edited[name][:, stream.columns] = weight.to(weights[name].dtype)
+            edited[name][:, stream.columns] = current[name].to(weights[name].dtype)
     return Outcome(model, streams, None, weights, edited, work)
 
 
@@ -172,7 +185,7 @@ def _kept(asked: Asked, encoders: TextEncoders, cache: Path) -> Sums:
     key = content_hash(asked.keep(), encoders.fingerprint(), groups)
 
     def make() -> dict[str, Kept]:
-        found = keep_sums(asked.keep(), encoders.encode, groups)
+        found = asked.summing(asked.keep(), encoders.encode, groups)
         return {f"{stream}/{group}": kept for (stream, group), kept in found.items()}
 
     found: dict[tuple[str, Variant], Kept] = {}

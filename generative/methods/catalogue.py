@@ -99,6 +99,18 @@ def _f_distill(config: Any, facts: DataFacts) -> Method:
     return FDistill(config, parts_of(config, facts))
 
 
+def _text_to_image_config() -> type[Config]:
+    from generative.methods.text_to_image.config import TextToImageConfig
+
+    return TextToImageConfig
+
+
+def _text_to_image(config: Any, facts: DataFacts) -> Method:
+    from generative.methods.text_to_image.method import TextToImage
+
+    return TextToImage(config, facts)
+
+
 METHODS: Registry[MethodEntry] = Registry(
     "method",
     {
@@ -108,5 +120,6 @@ METHODS: Registry[MethodEntry] = Registry(
         "sgmse": MethodEntry(_sgmse_config, _sgmse),
         "edm": MethodEntry(_edm_config, _edm),
         "f_distill": MethodEntry(_f_distill_config, _f_distill),
+        "text_to_image": MethodEntry(_text_to_image_config, _text_to_image),
     },
 )

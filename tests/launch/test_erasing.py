@@ -186,3 +186,23 @@ def test_a_pipeline_that_cannot_run_is_told(model: Path, tmp_path: Path) -> None
     pytest.importorskip("diffusers")
     assert run(model, tmp_path / "out", "--concept", "church", "--images", "1") == 0
     assert "could not be run" in (tmp_path / "out" / REPORT).read_text()
+
+
+def test_an_edit_by_another_program_is_converted_and_built_on(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs, ours, more, base = (tmp_path / name for name in ("theirs", "ours", "more", "base"))
+    assert run(model, theirs, "--concept", "nudity", "--preset", "uce") == 0
+    file = str(theirs / PARTIAL)
+    assert run(model, ours, "--edited", file) == 0
+    assert "residual" in capsys.readouterr().out
+    wanted, found = load_file(theirs / PARTIAL), load_file(ours / PARTIAL)
+    for name, weight in wanted.items():
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-4)
+    assert run(model, more, "--edited", file, "--concept", "church", "--preset", "easy_object") == 0
+    assert len(read_transform(more / TRANSFORM).erased) == 2
+    assert run(ours, base, "--undo") == 0
+    original = base_weights(model)
+    assert all(torch.equal(weight, original[name]) for name, weight in load_file(base / PARTIAL).items())
+    assert run(ours, tmp_path / "no", "--edited", file) == 2
+    assert "an erasure itself" in capsys.readouterr().err

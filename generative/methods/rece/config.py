@@ -99,6 +99,7 @@ PRESETS: Registry[Preset] = Registry(
         "artist": Preset(erase=EraseConfig(start=StepConfig(preserve_scale=0.1), lam=1e-3, epochs=1), guide="art"),
         "hard_object": Preset(erase=EraseConfig(start=_KEEP_ONE, lam=1e-3, epochs=1)),
         "easy_object": Preset(erase=EraseConfig(start=_KEEP_ONE, lam=0.1, epochs=1)),
+        "small": Preset(erase=EraseConfig(start=_KEEP_ONE, lam=1e-3, epochs=1, scale_free=True)),
         "uce": Preset(erase=EraseConfig(epochs=0)),
         "uce_last": Preset(
             erase=EraseConfig(start=StepConfig(variant="last", preserve_scale=1.0, empty_text="never"), epochs=0),
@@ -106,4 +107,5 @@ PRESETS: Registry[Preset] = Registry(
         ),
     },
 )
-"""nudity ... easy_object: RECE's README and scripts; uce, uce_last: UCE's code, old and new."""
+"""nudity ... easy_object: RECE's README and scripts; small: ours, hard_object in units of the model's own, for models
+of another width; uce, uce_last: UCE's code, old and new."""

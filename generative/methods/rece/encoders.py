@@ -69,9 +69,10 @@ class Encoder:
         score = F.normalize(table, dim=1) @ F.normalize(table[own].mean(0), dim=0)
         pieces = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
         said = set(text.lower().split())
+        marked = any(piece.endswith("</w>") or piece.startswith("▁") for piece in pieces)
         found: dict[str, None] = {}
         for i in score.argsort(descending=True).tolist():
-            word = _whole_word(pieces[i]) if i < len(pieces) else ""
+            word = _whole_word(pieces[i], marked) if i < len(pieces) else ""
             if word and word not in said:
                 found[word] = None
             if len(found) == count:
@@ -79,10 +80,13 @@ class Encoder:
         return list(found)
 
 
-def _whole_word(piece: str) -> str:
-    """CLIP ends words with </w>, T5 begins them with a bar; "" for parts of words, signs and short words."""
+def _whole_word(piece: str, marked: bool = True) -> str:
+    """CLIP ends words with </w>, T5 begins them with a bar; vocabularies without marks have whole words only.
+
+    "" for parts of words, signs and short words.
+    """
     word = piece.removesuffix("</w>") if piece.endswith("</w>") else piece.removeprefix("▁")
-    return word.lower() if (word != piece) and word.isalpha() and len(word) > 2 else ""
+    return word.lower() if (word != piece or not marked) and word.isalpha() and len(word) > 2 else ""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,14 @@ class Transform:
         """T = I."""
         return Transform(torch.zeros(width, 0, dtype=torch.float64), torch.zeros(width, 0, dtype=torch.float64))
 
+    @staticmethod
+    def of(matrix: Tensor, floor: float = 1e-6) -> Transform:
+        """From T itself, float64[d, d]; singular values of T - I below `floor` times the largest are left out."""
+        change = matrix.double() - torch.eye(len(matrix), dtype=torch.float64)
+        u, values, v = torch.linalg.svd(change)
+        kept = int((values > floor * values.max()).sum())
+        return Transform(u[:, :kept] * values[:kept], v[:kept].T)
+
     @property
     def width(self) -> int:
         """d."""
