@@ -10,6 +10,7 @@ from typing import Any
 from evaluation.reporting.markup import Html, element, join, moment
 from evaluation.reporting.page import page, section
 from evaluation.reporting.pictures import Picture, png_size
+from evaluation.reporting.plain import fact, plain_table
 
 NUMBERS_NOTE = (
     "Before any image: from text embeddings and weights alone. A residual of 0: the concept goes exactly where the "
@@ -75,45 +76,37 @@ def build_erasure_report(told: ErasureFacts) -> str:
             element("p", "Erasure report", class_="eyebrow"),
             element("h1", ", ".join(told.concepts)),
             element("p", f"erased from {told.model}: {pairs}", class_="when"),
-            element("dl", [_fact(k, v) for k, v in told.facts.items()], class_="facts"),
+            element("dl", [fact(k, v) for k, v in told.facts.items()], class_="facts"),
         ]
     )
     parts = [
         section("images", "Before and after", told.not_drawn or "Equal seeds.", _images(told), "Images"),
         section(
-            "numbers", "The edit in numbers", NUMBERS_NOTE, _table(("stream", "what", "value"), told.numbers), "Numbers"
+            "numbers",
+            "The edit in numbers",
+            NUMBERS_NOTE,
+            plain_table(("stream", "what", "value"), told.numbers),
+            "Numbers",
         ),
         section(
             "attack",
             "What brings it back",
             ATTACK_NOTE,
-            _table(("stream", "epoch", "concept", "|c'|", "|c'| / |c|", "smallest singular value of T"), told.epochs),
+            plain_table(
+                ("stream", "epoch", "concept", "|c'|", "|c'| / |c|", "smallest singular value of T"), told.epochs
+            ),
         ),
         section(
             "neighbours",
             "Neighbours",
             NEAR_NOTE,
-            _table(("text", "from", "nearest concept", "similarity", "change"), told.near),
+            plain_table(("text", "from", "nearest concept", "similarity", "change"), told.near),
         ),
-        section("files", "Files", "", _table(("file", "bytes", "what it is"), told.files)),
+        section("files", "Files", "", plain_table(("file", "bytes", "what it is"), told.files)),
     ]
     shown = [part for part in parts if part]
     footer = element("p", f"Built {moment(time.time())}. This page loads nothing.")
     return page(f"{', '.join(told.concepts)} · erasure report", header, shown, footer, {"charts": [], "replays": []})
-
-
-def _fact(name: str, value: str) -> Html:
-    return element("div", element("dt", name), element("dd", value))
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
-    if not rows:
-        return Html("")
-    head = element("thead", element("tr", [element("th", name, scope="col") for name in header]))
-    body = [
-        element("tr", element("th", row[0], scope="row"), [element("td", cell) for cell in row[1:]]) for row in rows
-    ]
-    return element("div", element("table", head, element("tbody", body)), class_="scroll", tabindex="0", role="region")
 
 
 def _images(told: ErasureFacts) -> Html:

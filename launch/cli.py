@@ -22,6 +22,7 @@ from launch import (
     export_cli,
     import_cli,
     plan_cli,
+    restore_cli,
     run_cli,
     submit_cli,
 )
@@ -41,6 +42,7 @@ app.command("logs")(run_cli.logs)
 app.command("sample")(run_cli.sample)
 app.command("evaluate")(run_cli.evaluate)
 app.command("enhance")(enhance_cli.enhance)
+app.command("restore")(restore_cli.restore)
 app.command("erase")(erase_cli.erase)
 app.command("export")(export_cli.export)
 app.command("import")(import_cli.import_)

@@ -25,6 +25,10 @@ BENCHMARKS = Registry(
         "sgmse": "evaluation.benchmarks.sgmse",
         "sgmse_long": "evaluation.benchmarks.sgmse_long",
         "rece_speed": "evaluation.benchmarks.rece_speed",
+        "stsl": "evaluation.benchmarks.stsl",
+        "stsl_exact": "evaluation.benchmarks.stsl_exact",
+        "stsl_speed": "evaluation.benchmarks.stsl_speed",
+        "stsl_digits": "evaluation.benchmarks.stsl_digits",
     },
 )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from generative.methods.stsl.levels import Level, clean
 from generative.methods.stsl.operators.base import conjugate_gradients
@@ -76,7 +77,9 @@ def _linearised(problem: Problem, z0: Tensor) -> tuple[Tensor, _Linear]:
     if operator.adjoint is not None and not problem.prior.latent:
         return z0, _Linear(operator, operator.adjoint)
     fixed = z0.requires_grad_()
-    x = problem.decode(fixed)
+    # attention's fast kernels have no second derivative, which `turned` needs
+    with sdpa_kernel([SDPBackend.MATH]):
+        x = problem.decode(fixed)
     y = operator(x)
     dummy = torch.zeros_like(y).requires_grad_()
     # y^T w is linear in w: its derivative by w along v is the derivative of y along v

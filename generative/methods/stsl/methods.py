@@ -64,7 +64,7 @@ def with_changes(settings: Any, changes: Mapping[str, str]) -> Any:
         ConfigError: no such setting, or a value that cannot be.
     """
     nested = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    inner = {key: value for key, value in nested.items() if is_dataclass(value)}
+    inner: dict[str, Any] = {key: value for key, value in nested.items() if is_dataclass(value)}
     for key, text in changes.items():
         owner = next((name for name, value in inner.items() if hasattr(value, key)), None)
         if owner is not None:

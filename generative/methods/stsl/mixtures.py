@@ -68,9 +68,8 @@ class Mixture:
         gain = self.covariances @ matrix.T @ torch.linalg.inv(covariance)
         apart = y - self.means @ matrix.T
         means = self.means + torch.einsum("kij,kj->ki", gain, apart)
-        logs = self.weights.log() + torch.distributions.MultivariateNormal(torch.zeros_like(y), covariance).log_prob(
-            apart
-        )
+        size = (apart * torch.linalg.solve(covariance, apart[..., None])[..., 0]).sum(1)
+        logs = self.weights.log() - 0.5 * (size + torch.logdet(covariance))
         left = self.covariances - gain @ matrix @ self.covariances
         return Mixture(logs.softmax(0), means, (left + left.mT) / 2)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -145,12 +146,16 @@ def flow_prior(velocity: Network, shape: tuple[int, ...], sigma_max: float = 80.
 
 
 def _below(alphas: Tensor, steps: int, sigma_max: float) -> list[Level]:
-    """`steps` levels over the part of a path whose noise is at most sigma_max, then no noise."""
-    known = int((((1 - alphas) / alphas).sqrt() <= sigma_max).sum())
-    if not 1 <= steps <= known:
-        raise ConfigError(f"{steps} steps", f"1 to {known}", "give another number of steps")
-    times = torch.linspace(0, known - 1, steps + 1, dtype=torch.float64)[1:].round().long().tolist()
-    return ladder(alphas, times, "one")
+    """`steps` levels evenly in the times of a path, over its part whose noise is at most sigma_max, then no noise.
+
+    Networks that know any noise level are asked between the path's times too: log sigma is interpolated.
+    """
+    if steps < 1:
+        raise ConfigError(f"{steps} steps", "1 or more", "give another number of steps")
+    logs = ((1 - alphas) / alphas).log().numpy() / 2
+    last = float(np.interp(math.log(sigma_max), logs, np.arange(len(logs))))
+    sigmas = np.exp(np.interp(np.linspace(0, last, steps + 1)[:0:-1], np.arange(len(logs)), logs))
+    return [*(_any_level(float(sigma)) for sigma in sigmas), level_of(1.0, 0)]
 
 
 def _any_level(sigma: float) -> Level:

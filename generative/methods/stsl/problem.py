@@ -164,8 +164,8 @@ class Problem:
 
     def ratio(self, residual: Tensor) -> Tensor:
         """|y - A x| / (sigma sqrt(m)) by row, float64[B]: near 1 where nothing but noise is left."""
-        size = residual.detach().flatten(1).double().norm(dim=1)
-        return size / (self.sigma * self.operator.size**0.5)
+        size: Tensor = residual.detach().flatten(1).double().norm(dim=1)
+        return size / float(self.sigma * self.operator.size**0.5)
 
 
 def size_of(residual: Tensor, kind: str) -> Tensor:

@@ -116,8 +116,9 @@ def _noise_and_trace(problem: Problem, z: Tensor, level: Level, terms: Terms, st
         e = z
         for one in u:
             problem.count(2 * len(z))
-            e, slope = torch.func.jvp(lambda v: problem.prior.noise(v, level), (z,), (one,))
-            slopes.append(slope)
+            found = torch.func.jvp(lambda v: problem.prior.noise(v, level), (z,), (one,))
+            e = found[0]
+            slopes.append(found[1])
         scale, moved = level.noise, slopes
     else:
         h = 1.0 if terms.probe == "unit" else terms.probe_size * level.noise

@@ -59,7 +59,8 @@ def compressed_sensing(image: Sequence[int], keep: float = 0.25, seed: int = 0) 
 
     def adjoint(y: Tensor) -> Tensor:
         full = y.new_zeros(*y.shape[:-1], height * width).index_copy(-1, places.to(y.device), y)
-        back = as_like(rows, y).T @ full.unflatten(-1, (height, width)) @ as_like(columns, y)
+        image = full.reshape(*y.shape[:-1], height, width)
+        back: Tensor = as_like(rows, y).T @ image @ as_like(columns, y)
         return back * as_like(signs, y)
 
     name = f"compressed_sensing:keep={keep:g},seed={seed}"
@@ -85,13 +86,12 @@ def jpeg(image: Sequence[int], quality: int = 10) -> Operator:
 
     def apply(x: Tensor) -> Tensor:
         q, m = as_like(table, x), as_like(matrix, x)
-        blocks = (
-            (255 * (x + 1) / 2 - 128).unflatten(-1, (width // BLOCK, BLOCK)).unflatten(-3, (height // BLOCK, BLOCK))
-        )
+        grey = 255 * (x + 1) / 2 - 128
+        blocks = grey.reshape(*x.shape[:-2], height // BLOCK, BLOCK, width // BLOCK, BLOCK)
         coefficients = m @ blocks.transpose(-3, -2) @ m.T
         steps = coefficients / q
         rounded = (steps + (steps.round() - steps).detach()) * q
-        back = (m.T @ rounded @ m).transpose(-3, -2).flatten(-2).flatten(-3, -2)
+        back: Tensor = (m.T @ rounded @ m).transpose(-3, -2).reshape(x.shape)
         return (back + 128) * 2 / 255 - 1
 
     return Operator(f"jpeg:quality={quality}", shape, shape, apply, rough=lambda y: y)

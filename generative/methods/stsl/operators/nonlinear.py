@@ -32,7 +32,8 @@ def phase_retrieval(
         shown = (x + 1) / 2 if range == "unit" else x
         padded = F.pad(shown, (pads[1], pads[1], pads[0], pads[0]))
         turned = torch.fft.fft2(torch.fft.ifftshift(padded, dim=(-2, -1)), norm="ortho")
-        return torch.fft.fftshift(turned, dim=(-2, -1)).abs()
+        found: Tensor = torch.fft.fftshift(turned, dim=(-2, -1)).abs()
+        return found
 
     measured = (channels, height + 2 * pads[0], width + 2 * pads[1])
     name = f"phase_retrieval:oversample={oversample:g},range={range}"

@@ -248,11 +248,12 @@ def test_denoisers_and_flows_are_priors() -> None:
         torch.testing.assert_close(prior.noise(x, TOY.level), wanted, rtol=1e-4, atol=1e-5)
         levels = prior.levels(25)
         assert len(levels) == 26
-        assert levels[0].sigma <= 80
+        assert levels[0].sigma == pytest.approx(80)
         assert all(a.sigma > b.sigma for a, b in pairwise(levels))
         assert math.isclose(prior.nearest(0.7).sigma, 0.7)
-        with pytest.raises(ConfigError, match="2000 steps"):
-            prior.levels(2000)
+        assert len(prior.levels(2000)) == 2001
+        with pytest.raises(ConfigError, match="0 steps"):
+            prior.levels(0)
     nearest = mixture.prior().nearest(0.7)
     assert abs(nearest.sigma - 0.7) < 0.01
 
