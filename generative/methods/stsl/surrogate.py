@@ -22,6 +22,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from generative.methods.stsl.levels import Level, clean
 from generative.methods.stsl.operators.base import expand, row_dot
@@ -116,7 +117,8 @@ def _noise_and_trace(problem: Problem, z: Tensor, level: Level, terms: Terms, st
         e = z
         for one in u:
             problem.count(2 * len(z))
-            found = torch.func.jvp(lambda v: problem.prior.noise(v, level), (z,), (one,))
+            with sdpa_kernel([SDPBackend.MATH]):  # attention's fast kernels have no forward derivative
+                found = torch.func.jvp(lambda v: problem.prior.noise(v, level), (z,), (one,))
             e = found[0]
             slopes.append(found[1])
         scale, moved = level.noise, slopes
