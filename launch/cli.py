@@ -23,6 +23,7 @@ from launch import (
     export_cli,
     import_cli,
     plan_cli,
+    restore_cli,
     run_cli,
     submit_cli,
 )
@@ -42,6 +43,7 @@ app.command("logs")(run_cli.logs)
 app.command("sample")(run_cli.sample)
 app.command("evaluate")(run_cli.evaluate)
 app.command("enhance")(enhance_cli.enhance)
+app.command("restore")(restore_cli.restore)
 app.command("erase")(erase_cli.erase)
 app.command("debias")(erase_cli.debias)
 app.command("measure-erasure")(erase_cli.measure)

@@ -161,7 +161,7 @@ def enhance_files(asked: Asked, launch: LaunchConfig | None, say: Say, progress:
     else:
         work = [ordered[first:last] for first, last in parts(len(ordered), 4 * launch.workers, 8 * asked.batch_size)]
         log = (folder or asked.target.parent) / "enhance_ray.log"
-        found = map_items(work, partial(_worker, asked), launch, log, _in_files(progress, work))
+        found = map_items(work, partial(_worker, asked), launch, log, in_files(progress, work))
         lines = [line for part in found for line in part]
     done = [line for line in lines if "failed" not in line]
     failed = [f"{line['file']}: {line['failed']}" for line in lines if "failed" in line]
@@ -177,7 +177,8 @@ def _report(asked: Asked, model: EnhanceModel, folder: Path, files: Sequence[Fil
     return write_enhancement_report(folder, made, sources, [newest[name] for name in sources if name in newest])
 
 
-def _in_files(progress: Progress, work: Sequence[Sequence[File]]) -> Progress:
+def in_files(progress: Progress, work: Sequence[Sequence[File]]) -> Progress:
+    """Progress of parts of the files as progress of files."""
     total = sum(map(len, work))
     return lambda done, items: progress(sum(map(len, work[:done])), total)
 

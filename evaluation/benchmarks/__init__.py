@@ -28,6 +28,10 @@ BENCHMARKS = Registry(
         "sgmse_long": "evaluation.benchmarks.sgmse_long",
         "rece": "evaluation.benchmarks.rece",
         "rece_speed": "evaluation.benchmarks.rece_speed",
+        "stsl": "evaluation.benchmarks.stsl",
+        "stsl_exact": "evaluation.benchmarks.stsl_exact",
+        "stsl_speed": "evaluation.benchmarks.stsl_speed",
+        "stsl_digits": "evaluation.benchmarks.stsl_digits",
     },
 )
 

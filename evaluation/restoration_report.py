@@ -1,0 +1,112 @@
+"""The report of restorations: measurement, samples, mean and spread of each image, with what they cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation.estimate import mean_estimate
+from evaluation.reporting.markup import Html, element, fact_list, join, moment, text_table
+from evaluation.reporting.page import page, section
+from evaluation.reporting.pictures import Picture, png_size
+
+SHOWN, SAMPLES = 24, 4
+"""Images in the page, and samples of each; all are in the folder."""
+WIDTH = 160
+
+IMAGES_NOTE = (
+    "From left to right: what was measured, samples of what it may have been, their mean (nearest on average, and "
+    "blurred where samples disagree), and their standard deviation (white is its greatest value in the image)."
+)
+NUMBERS_NOTE = (
+    "Residual: |y - A x| over what noise alone would leave; near 1 is right, far above 1 the measurement is not "
+    "explained. Spread: standard deviation of pixels between samples, images being in [-1, 1]. Coverage: share of "
+    "pixels whose truth lies in the samples' central 90 % interval; n samples of the true posterior reach about "
+    "0.9 (n - 1) / (n + 1)."
+)
+COST_NOTE = (
+    "Of one sample: rows are evaluations of the network, vjps products with its Jacobian (about two rows each), "
+    "decoder and encoder likewise. A paper's NFE counts some of these only."
+)
+COLUMNS = {
+    "residual": "residual",
+    "spread": "spread",
+    "psnr_mean": "PSNR of the mean (dB)",
+    "psnr": "PSNR of samples (dB)",
+    "ssim": "SSIM of samples",
+    "coverage": "coverage",
+}
+
+
+def build_restoration_report(folder: Path, lines: Sequence[Mapping[str, Any]], facts: Mapping[str, str]) -> str:
+    """The page as text.
+
+    Args:
+        folder: of the results; pictures of an image lie in a folder of its name.
+        lines: records of images, in the order that they are shown in.
+        facts: short ones by name.
+    """
+    count = f"{len(lines):,} image{'s' if len(lines) > 1 else ''} restored"
+    header = join(
+        [
+            element("p", "Restoration report", class_="eyebrow"),
+            element("h1", count),
+            fact_list(facts),
+        ]
+    )
+    more = f" The first {SHOWN} of {len(lines):,} are shown." if len(lines) > SHOWN else ""
+    figures = [figure for line in lines[:SHOWN] for figure in _images(folder, line)]
+    parts = [
+        section("images", "Images", IMAGES_NOTE + more, element("div", figures), "Images"),
+        section("numbers", "Numbers", NUMBERS_NOTE, _numbers(lines)),
+        section("cost", "Cost", COST_NOTE, text_table(("what", "by sample"), _cost(lines))),
+    ]
+    footer = element("p", f"Built {moment(time.time())}. This page loads nothing.")
+    title = f"{count} · restoration report"
+    return page(title, header, [part for part in parts if part], footer, {"charts": [], "replays": []})
+
+
+def _images(folder: Path, line: Mapping[str, Any]) -> list[Html]:
+    name, place = str(line["file"]), folder / Path(str(line["file"])).with_suffix("")
+    samples = [file for file in line["files"] if file.startswith("sample_")][:SAMPLES]
+    others = [file for file in ("truth.png", "measurement.png") if file in line["files"]]
+    last = [file for file in ("mean.png", "std.png") if file in line["files"]]
+    pictures: list[Html] = []
+    for file in [*others, *samples, *last]:
+        content = (place / file).read_bytes()
+        size = png_size(content)
+        if size is not None:
+            said = file.removesuffix(".png").replace("_", " ")
+            said = f"std, up to {line['spread_max']:.2g}" if file == "std.png" else said
+            shown = Picture(content, *size, f"{name}: {said}", "").tag(WIDTH)
+            pictures.append(element("figure", shown, element("figcaption", said)))
+    return [element("h3", name), element("div", pictures, class_="row")]
+
+
+def _value(line: Mapping[str, Any], key: str) -> float | None:
+    value = line.get(key)
+    if isinstance(value, list):
+        return sum(value) / len(value) if value else None
+    return None if value is None else float(value)
+
+
+def _numbers(lines: Sequence[Mapping[str, Any]]) -> Html:
+    there = [key for key in COLUMNS if any(_value(line, key) is not None for line in lines)]
+    values = {key: [v for line in lines if (v := _value(line, key)) is not None] for key in there}
+    means = ["mean over images", *(str(mean_estimate(values[key])) for key in there)]
+    rows = [means]
+    for line in lines:
+        found = [_value(line, key) for key in there]
+        rows.append([str(line["file"]), *("" if value is None else f"{value:.3g}" for value in found)])
+    return text_table(("image", *(COLUMNS[key] for key in there)), rows)
+
+
+def _cost(lines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    keys = [key for key in lines[0]["cost"] if key != "calls"]
+    rows = [
+        [key.replace("_", " "), f"{mean_estimate([line['cost'][key] for line in lines]).value:,.4g}"] for key in keys
+    ]
+    seconds = mean_estimate([line["seconds"] for line in lines], "s")
+    return [*rows, ["seconds of an image (all samples)", str(seconds)]]

@@ -1,0 +1,177 @@
+"""Pipelines of diffusers as priors of posterior samplers: DDPM and DDIM (pixels), latent diffusion, Stable Diffusion.
+
+Weights come from safetensors only; networks are frozen. Shapes: z [B, C, h, w], images [B, 3, H, W] in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from generative.errors import CheckpointError, ConfigError, ResourceError
+from generative.hub.model_files import component_config, read_json
+from generative.methods.stsl.predictions import Kind
+from generative.methods.stsl.prior import Map, Network, Prior, discrete_prior
+
+INDEX = "model_index.json"
+AUTOENCODERS = {"AutoencoderKL": "vae", "VQModel": "vqvae"}
+PREDICTIONS: tuple[Kind, ...] = ("epsilon", "v_prediction", "sample")
+
+
+@dataclass(frozen=True)
+class _Autoencoder:
+    """E and D with the scale of latents, the factor between sides, and the number of latent channels."""
+
+    encode: Map
+    decode: Map
+    factor: int
+
+
+def open_pipeline_prior(folder: Path, device: torch.device, prompt: str = "") -> Prior:
+    """The prior that a pipeline's folder holds.
+
+    Args:
+        folder: as `save_pretrained` writes it, with safetensors.
+        device: where it computes.
+        prompt: of a text-to-image model; empty: no text.
+
+    Raises:
+        CheckpointError: no pipeline, or one of parts that are not known here.
+        ConfigError: a prediction that is not known.
+        ResourceError: diffusers (or transformers) is not installed.
+    """
+    index = read_json(folder / INDEX)
+    if index is None:
+        raise CheckpointError(f"{folder} has no {INDEX}", "a pipeline of diffusers", "give the folder that holds it")
+    library = _library("diffusers")
+    unet_kind = _class_of(index, "unet")
+    if unet_kind not in ("UNet2DModel", "UNet2DConditionModel"):
+        raise CheckpointError(
+            f"{folder}: a pipeline {index.get('_class_name')} whose unet is {unet_kind or 'missing'}",
+            "DDPMPipeline, DDIMPipeline, LDMPipeline or StableDiffusionPipeline",
+            "give another model",
+        )
+    unet = _part(getattr(library, unet_kind), folder, "unet", device)
+    scheduler = library.DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
+    told = component_config(folder, "scheduler")
+    kind: Kind = scheduler.config.prediction_type
+    if kind not in PREDICTIONS:
+        raise ConfigError(f"{folder} predicts {kind!r}", f"one of {', '.join(PREDICTIONS)}", "take another model")
+    if not float(scheduler.alphas_cumprod[-1]) > 0:
+        raise ConfigError(
+            f"{folder} ends at pure noise (zero terminal signal-to-noise ratio), from which there is no clean image",
+            "a schedule with some signal at its last step",
+            "take a model trained without rescale_betas_zero_snr",
+        )
+    network: Network = _plain(unet)
+    if unet_kind == "UNet2DConditionModel":
+        network = _with_text(unet, _text(folder, prompt, device))
+    autoencoder = _autoencoder(library, index, folder, device)
+    channels, side = int(unet.config.in_channels), int(unet.config.sample_size)
+    factor = autoencoder.factor if autoencoder else 1
+    final: Literal["first", "one"] = "one" if told.get("set_alpha_to_one", True) else "first"
+    return discrete_prior(
+        network,
+        scheduler.alphas_cumprod.double(),
+        (channels, side, side),
+        kind,
+        final,
+        variance=int(unet.config.out_channels) == 2 * channels,
+        image=(3 if autoencoder else channels, side * factor, side * factor),
+        encode=autoencoder.encode if autoencoder else None,
+        decode=autoencoder.decode if autoencoder else None,
+        about=f"{folder.name}: {index.get('_class_name')}, {kind}",
+    )
+
+
+def _plain(unet: nn.Module) -> Network:
+    def network(z: Tensor, times: Tensor) -> Tensor:
+        found: Tensor = unet(z.float(), times).sample
+        return found
+
+    return network
+
+
+def _with_text(unet: nn.Module, text: Tensor) -> Network:
+    def network(z: Tensor, times: Tensor) -> Tensor:
+        found: Tensor = unet(z.float(), times, encoder_hidden_states=text.expand(len(z), -1, -1)).sample
+        return found
+
+    return network
+
+
+def _text(folder: Path, prompt: str, device: torch.device) -> Tensor:
+    """Embedding of the prompt, float32[1, L, D]."""
+    library = _library("transformers")
+    if not (folder / "text_encoder").is_dir() or not (folder / "tokenizer").is_dir():
+        raise CheckpointError(
+            f"{folder} has no text_encoder and tokenizer", "a whole text-to-image pipeline", "fetch the missing parts"
+        )
+    tokenizer = library.CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    encoder = _part(library.CLIPTextModel, folder, "text_encoder", device)
+    length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+    words = tokenizer(prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+    with torch.no_grad():
+        found: Tensor = encoder(words.to(device)).last_hidden_state
+    return found.float()
+
+
+def _autoencoder(library: Any, index: dict[str, Any], folder: Path, device: torch.device) -> _Autoencoder | None:
+    """That of a latent model; None: pixels. A KL posterior is taken by its mean, so that encoding is deterministic."""
+    named = next(((kind, part) for kind, part in AUTOENCODERS.items() if _class_of(index, part) == kind), None)
+    if named is None:
+        found = next((part for part in ("vae", "vqvae", "movq") if _class_of(index, part)), None)
+        if found is None:
+            return None
+        raise CheckpointError(
+            f"{folder}: an autoencoder {_class_of(index, found)} as {found}",
+            " or ".join(f"{kind} as {part}" for kind, part in AUTOENCODERS.items()),
+            "give another model",
+        )
+    kind, part = named
+    net = _part(getattr(library, kind), folder, part, device)
+    scale = float(net.config.scaling_factor or 1.0)
+
+    def encode(x: Tensor) -> Tensor:
+        told = net.encode(x.float())
+        found: Tensor = told.latents if kind == "VQModel" else told.latent_dist.mean
+        return found.to(x.dtype) * scale
+
+    def decode(z: Tensor) -> Tensor:
+        found: Tensor = net.decode((z / scale).float()).sample
+        return found.to(z.dtype)
+
+    return _Autoencoder(encode, decode, 2 ** (len(net.config.block_out_channels) - 1))
+
+
+def _class_of(index: dict[str, Any], part: str) -> str:
+    told = index.get(part)
+    return str(told[1]) if isinstance(told, list) and len(told) == 2 and told[1] else ""
+
+
+def _part(kind: Any, folder: Path, part: str, device: torch.device) -> Any:
+    try:
+        net = kind.from_pretrained(folder, subfolder=part, use_safetensors=True, torch_dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        first = next(iter(str(error).strip().splitlines()), "")[:200]
+        raise CheckpointError(
+            f"{folder / part} cannot be read: {first}", "config.json and safetensors", "save it with safetensors"
+        ) from error
+    return net.to(device).eval().requires_grad_(False)
+
+
+def _library(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ResourceError(
+            f"a pipeline of diffusers needs the package {name}, which is not installed",
+            f"an installation with {name}",
+            "pip install 'generative[erase]'",
+        ) from error

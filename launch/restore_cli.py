@@ -1,0 +1,96 @@
+"""`generative restore`: inverse problems with a diffusion prior."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launch.enhance_cli import Weights
+from launch.run_cli import Workers
+
+
+def restore(
+    prior: Annotated[
+        str, typer.Argument(metavar="PRIOR", help="A run of edm, a folder of diffusers, or hub:ORGANISATION/NAME.")
+    ],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="An image, a folder with any below it, or held_out.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="A folder for the results and the report.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="launch.a=b", help="Of workers: launch.gpus_per_worker=1.")
+    ] = None,
+    operator: Annotated[
+        str, typer.Option(help="What was measured: superres:factor=4, inpaint:missing=0.7, gaussian_blur, ...")
+    ] = "superres:factor=4",
+    method: Annotated[str, typer.Option(help="stsl, mmps, dps, psld, daps, ...; an unknown one lists them.")] = "stsl",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="a=b", help="Of the method: steps=25, weight=0.5, eta=3.")
+    ] = None,
+    noise: Annotated[float, typer.Option(help="Standard deviation of the noise, images being in [-1, 1].")] = 0.05,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="IN holds clean images, which are measured first.")
+    ] = False,
+    samples: Annotated[int, typer.Option(min=1, help="Samples of each image.")] = 4,
+    seed: Annotated[int, typer.Option(help="Seed; each image and sample has its own by the image's name.")] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Samples at once.")] = 16,
+    label: Annotated[int | None, typer.Option(help="Class, of a prior that knows classes.")] = None,
+    prompt: Annotated[str, typer.Option(help="Of a text-to-image prior.")] = "",
+    weights: Annotated[Weights, typer.Option(help="Of a run: averaged weights, or as trained.")] = Weights.EMA,
+    resize: Annotated[bool, typer.Option("--resize", help="Cut and scale clean images to the prior's size.")] = False,
+    count: Annotated[int, typer.Option(min=1, help="Images of held_out.")] = 12,
+    workers: Workers = None,
+) -> None:
+    """Draw what an incomplete or blurred image may have been. Given again, it goes on.
+
+    IN holds measurements, or clean images with --simulate; `held_out` are those that the run did not learn from.
+    What is wrong with an image is told, and the others go on; the exit code is then 1.
+
+    Example: generative restore runs/edm/restore held_out restored/ --operator inpaint:missing=0.75
+    """
+    from generative.errors import ConfigError
+    from launch.asked import asked_launch, split_overrides
+    from launch.console import Console, bar_progress
+    from launch.restore_files import REPORT
+    from launch.restore_prior import PriorAsked
+    from launch.restore_worker import RestoreAsked
+    from launch.restoring import restore_files
+    from launch.sections import LaunchConfig
+
+    launch_overrides, _ = split_overrides(overrides or [], ())
+    launch = asked_launch(LaunchConfig(), launch_overrides, workers)
+    pairs = [text.partition("=") for text in settings or []]
+    wrong = next((key for key, equals, value in pairs if not equals or not value), None)
+    if wrong is not None:
+        raise ConfigError(f"--set {wrong}", "a=b, such as --set steps=25", "write it so")
+    changes = {key: value for key, _, value in pairs}
+    asked = RestoreAsked(
+        PriorAsked(prior, label, prompt, weights.value),
+        source,
+        target,
+        operator,
+        method,
+        changes,
+        noise,
+        simulate,
+        samples,
+        seed,
+        batch_size,
+        resize,
+        count,
+    )
+    console = Console()
+    found = restore_files(asked, launch, console.line, bar_progress(console, "restore"))
+    console.end_progress()
+    for failure in found.failed:
+        console.line("failed", failure)
+    counts = [f"{len(found.done):,} restored"]
+    counts += [f"{found.kept:,} there already"] if found.kept else []
+    counts += [f"{len(found.failed):,} failed"] if found.failed else []
+    if found.done:
+        cost = found.done[0]["cost"]
+        counts += [f"{cost['rows']:g} rows and {cost['vjps']:g} vjps a sample", f"{found.seconds:.1f} s"]
+    console.line("restore", " · ".join(counts))
+    if found.done or found.kept:
+        console.line("report", str(target / REPORT))
+    raise typer.Exit(1 if found.failed else 0)

@@ -1,0 +1,97 @@
+"""`generative restore`: measurements (or images, from which they are simulated) in, posterior samples out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from evaluation.restoration_report import build_restoration_report
+from generative.data.image_files import png
+from generative.methods.stsl.methods import method_named, notes, with_changes
+from generative.methods.stsl.operators.catalogue import make_operator
+from generative.training.runfolder import read_lines
+from launch.enhancing import File, Progress, Say, in_files
+from launch.ray_map import map_items, parts
+from launch.restore_files import HELD_OUT, RECORD, REPORT, list_images
+from launch.restore_prior import held_out_images
+from launch.restore_worker import Line, RestoreAsked, RestoreWorker, restore_worker, write
+from launch.sections import LaunchConfig
+
+
+@dataclass(frozen=True)
+class RestoredFiles:
+    """What came of a command: records of images done now, number that was there, failures, seconds of it all."""
+
+    done: Sequence[Line]
+    kept: int
+    failed: Sequence[str]
+    seconds: float
+
+
+def restore_files(asked: RestoreAsked, launch: LaunchConfig | None, say: Say, progress: Progress) -> RestoredFiles:
+    """Restore what is not there yet, and write the report; what is wrong with an image is told, the rest goes on.
+
+    Raises:
+        ConfigError, CheckpointError, DataError: before anything is written.
+        ResourceError: the results cannot be written.
+    """
+    begun = time.perf_counter()
+    settings = with_changes(method_named(asked.method).settings, asked.settings)
+    if asked.source == Path(HELD_OUT) and not asked.source.exists():
+        asked = _with_held_out(asked)
+    files = list_images(asked.source, asked.target)
+    worker = restore_worker(asked)
+    say("prior", worker.opened.about)
+    say("operator", f"{worker.operator.name}, noise {asked.noise:g} of images in [-1, 1]")
+    for note in [*notes(settings, asked.samples), *filter(None, [method_named(asked.method).note])]:
+        say("note", note)
+    known = {line["file"]: line for line in read_lines(asked.target / RECORD)}
+    todo = [file for file in files if not _is_done(file, known.get(file.name), worker.stamp)]
+    if launch is None:
+        lines = worker(todo, progress)
+    else:
+        work = [todo[first:last] for first, last in parts(len(todo), 4 * launch.workers, worker.at_once)]
+        log = asked.target / "restore_ray.log"
+        found = map_items(work, partial(restore_worker, asked), launch, log, in_files(progress, work))
+        lines = [line for part in found for line in part]
+    done = [line for line in lines if "failed" not in line]
+    failed = [f"{line['file']}: {line['failed']}" for line in lines if "failed" in line]
+    known = {line["file"]: line for line in read_lines(asked.target / RECORD)}
+    shown = [known[file.name] for file in files if _is_done(file, known.get(file.name), worker.stamp)]
+    if shown:
+        page = build_restoration_report(asked.target, shown, _facts(asked, worker, settings))
+        write(asked.target / REPORT, page.encode(errors="replace"))
+    return RestoredFiles(done, len(files) - len(todo), failed, time.perf_counter() - begun)
+
+
+def _with_held_out(asked: RestoreAsked) -> RestoreAsked:
+    """Held-out images of the prior's data as files in OUT, to be measured and restored."""
+    images = held_out_images(asked.prior.name, asked.count)
+    make_operator(asked.operator, images.shape[1:])  # before anything is written
+    folder = asked.target / HELD_OUT
+    for number, image in enumerate(images):
+        path, data = folder / f"{number:04d}.png", png(image)
+        if not path.is_file() or path.read_bytes() != data:
+            write(path, data)
+    return replace(asked, source=folder, simulate=True)
+
+
+def _facts(asked: RestoreAsked, worker: RestoreWorker, settings: Any) -> dict[str, str]:
+    return {
+        "prior": worker.opened.about,
+        "operator": worker.operator.name,
+        "noise": f"{asked.noise:g} in [-1, 1]",
+        "measurements": "simulated from the images" if asked.simulate else "as given",
+        "method": f"{asked.method}: {settings}",
+        "samples": f"{asked.samples} of each, seed {asked.seed}",
+    }
+
+
+def _is_done(file: File, line: Line | None, stamp: str) -> bool:
+    if line is None or "failed" in line or (line["settings"], line["source"]) != (stamp, file.stamp):
+        return False
+    return all((file.target / name).is_file() for name in line["files"])

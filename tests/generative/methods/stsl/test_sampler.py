@@ -1,0 +1,313 @@
+"""T9, T10, T12 and what all samplers promise: rows counted, one image's failure, errors, predictions of all kinds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from generative.errors import ConfigError, DataError
+from generative.methods.stsl.baselines.daps import Daps
+from generative.methods.stsl.baselines.dps import Dps
+from generative.methods.stsl.baselines.p2l_style import P2LStyle, corrected
+from generative.methods.stsl.baselines.psld import Psld
+from generative.methods.stsl.baselines.resample import Resample, drawn_around
+from generative.methods.stsl.covariance import mmps
+from generative.methods.stsl.levels import clean, ddim_step, level_of
+from generative.methods.stsl.methods import METHODS, method_named, notes, with_changes
+from generative.methods.stsl.operators.base import Operator, matrix_operator
+from generative.methods.stsl.predictions import to_noise
+from generative.methods.stsl.prior import Prior, denoiser_prior, flow_prior
+from generative.methods.stsl.problem import Problem, StreamDraws, size_of
+from generative.methods.stsl.sampler import PAPER, GuidedSampling, Stsl, guided, stsl
+from generative.methods.stsl.surrogate import Terms
+from generative.methods.stsl.walk import invert, start
+from generative.randomness import Streams
+from tests.generative.methods.stsl.golden import Toy
+
+TOY = Toy("gmm8", 400)
+SHORT = {
+    "stsl": Stsl(steps=4, inner=2),
+    "stsl_paper": replace(PAPER, steps=4, inner=2, terms=replace(PAPER.terms, weight=0.05)),
+    "first_order": Stsl(Terms(weight=0.3, eta=0.0), steps=4, inner=2),
+    "mmps": GuidedSampling(steps=4),
+    "dps": Dps(steps=4, clip=False),
+    "ldps": Psld(steps=4, gamma=0.0),
+    "gml_dps": Psld(steps=4, glue="fixed_point"),
+    "psld": Psld(steps=4),
+    "resample": Resample(steps=4, every=1, pixel_steps=5, latent_steps=5, ahead=1),
+    "daps": Daps(steps=4, flow_steps=2, langevin_steps=3),
+    "p2l_style": P2LStyle(steps=4),
+}
+
+
+def problem(count: int = 5, prior: Prior | None = None, ids: Tensor | None = None) -> Problem:
+    ids = torch.arange(count) if ids is None else ids
+    draws = StreamDraws(Streams(7), ids, torch.float64)
+    y = TOY.y.expand(len(ids), -1) + 0.1 * draws("y", 0, (3,))
+    return Problem(prior or TOY.mixture.prior(), matrix_operator(TOY.matrix), y, TOY.sigma, draws)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_results_do_not_depend_on_the_batch(name) -> None:
+    """T10: an image alone, and in another order, is as in the batch; the bits hold at equal batch."""
+    run = partial(METHODS[name].run, settings=SHORT[name])
+    whole = run(problem())
+    again = run(problem())
+    assert torch.equal(whole.image, again.image)
+    assert not whole.failed.any()
+    assert whole.residual.shape[1] == 5
+    for ids in ([3], [4, 1]):
+        part = run(problem(ids=torch.tensor(ids)))
+        torch.testing.assert_close(part.image, whole.image[ids], rtol=1e-8, atol=1e-10)
+    assert len(whole.image.unique(dim=0)) == 5
+
+
+def test_shards_of_equal_size_give_equal_bits() -> None:
+    parts = [stsl(problem(ids=torch.tensor(ids)), SHORT["stsl"]).image for ids in ([0, 1], [2, 3])]
+    other = [stsl(problem(ids=torch.tensor(ids)), SHORT["stsl"]).image for ids in ([2, 3], [0, 1])]
+    assert torch.equal(parts[0], other[1])
+    assert torch.equal(parts[1], other[0])
+
+
+@pytest.mark.parametrize("data_loss", ["squared", "norm"])
+@pytest.mark.parametrize("ddim_eta", [0.0, 1.0])
+def test_no_trace_is_the_first_order_sampler(data_loss, ddim_eta) -> None:
+    """T9: eta = 0 against a sampler written here; the probes' stream is not touched."""
+    told = problem()
+    weight = 0.05 if data_loss == "squared" else 0.3
+    found = stsl(told, Stsl(Terms(weight, data_loss, eta=0.0), steps=5, inner=3, ddim_eta=ddim_eta))
+    levels = told.prior.levels(5)
+    z = start(told, levels, "q_sample")
+    for i in range(5):
+        for _ in range(3):
+            z = z.detach().requires_grad_()
+            z0 = clean(z, told.prior.noise(z, levels[i]), levels[i])
+            loss = size_of(told.y - z0 @ TOY.matrix.T, data_loss).sum()
+            z = z - weight * torch.autograd.grad(loss, z)[0]
+        z = z.detach()
+        e = told.prior.noise(z, levels[i])
+        drawn = told.draws("ddim", i, (8,))
+        z = ddim_step(clean(z, e, levels[i]), e, levels[i], levels[i + 1], ddim_eta, drawn)
+    torch.testing.assert_close(found.image, z, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_an_identity_decoder_changes_nothing(name) -> None:
+    """T9: D = E = identity makes latent and pixel code agree."""
+    pixel = TOY.mixture.prior()
+    latent = replace(pixel, encode=lambda x: 1 * x, decode=lambda z: 1 * z)
+    a, b = (METHODS[name].run(problem(prior=prior), SHORT[name]) for prior in (pixel, latent))
+    if name != "daps":  # which clamps gradients of latents
+        torch.testing.assert_close(a.image, b.image, rtol=1e-6, atol=1e-6)
+    assert a.cost.rows == b.cost.rows
+    assert a.cost.vjps == b.cost.vjps
+    assert a.cost.decoder_vjps == 0
+    assert b.cost.decoder_vjps > 0
+
+
+def test_costs_are_those_of_the_paper_and_more() -> None:
+    """Section 2.4: T (2 K + 1) rows, T more for inversion, T K products; PSLD one of each a step."""
+    for settings, more in ((Stsl(steps=5, inner=3), 0), (replace(PAPER, steps=5, inner=3), 5)):
+        cost = stsl(problem(), settings).cost
+        assert cost.rows == 5 * (5 * 7 + more)
+        assert cost.vjps == 5 * 15
+        assert settings.paper_nfe == 15
+        assert cost.by_image(5)["rows"] == 5 * 7 + more
+    cost = METHODS["psld"].run(problem(), SHORT["psld"]).cost
+    assert (cost.rows, cost.vjps, cost.calls) == (20, 20, 4)
+    cost = METHODS["mmps"].run(problem(), GuidedSampling(steps=4, solver_steps=2)).cost
+    assert cost.rows == 20
+    assert cost.vjps == 20 * 3
+
+
+def test_one_images_failure_is_its_own() -> None:
+    """A NaN stops that image, and the others are as they would have been."""
+    plain = TOY.mixture.prior()
+    calls = []
+
+    def noise(z, level):
+        found = plain.noise(z, level)
+        calls.append(len(z))
+        bad = (z - marked[: len(z)]).norm(dim=1) < 1e-9 if len(calls) == 1 else torch.zeros(len(z), dtype=torch.bool)
+        return torch.where(bad[:, None], torch.nan, found)
+
+    marked = start(problem(), plain.levels(4), "q_sample")[2:3].expand(10, -1)
+    how = Stsl(Terms(weight=0.3, eta=0.0), steps=4, inner=2)
+    found = stsl(problem(prior=replace(plain, noise=noise)), how)
+    wanted = stsl(problem(), how)
+    assert found.failed.tolist() == [False, False, True, False, False]
+    assert found.image[2].isnan().all()
+    others = [0, 1, 3, 4]
+    torch.testing.assert_close(found.image[others], wanted.image[others], rtol=1e-9, atol=1e-12)
+    assert found.residual[1:, 2].isnan().all()
+    assert not found.residual[:, others].isnan().any()
+    # a stopped image costs nothing more
+    assert calls[0] == 5
+    assert calls[3:] == [4] * len(calls[3:])
+
+
+def test_early_exit_saves_rows_once_noise_alone_is_left() -> None:
+    how = Stsl(Terms(weight=0.02, data_loss="squared", eta=0.0), steps=12, inner=4)
+    plain, less = stsl(problem(), how), stsl(problem(), replace(how, early_exit=True))
+    assert less.cost.rows < plain.cost.rows
+    # with noise that explains everything no update is made: DDIM, and one look at each level
+    loud = replace(problem(), sigma=1e3)
+    found = stsl(loud, replace(how, early_exit=True))
+    assert found.cost.rows == 5 * 12 * 2
+    levels = loud.prior.levels(12)
+    z = start(loud, levels, "q_sample")
+    for level, target in pairwise(levels):
+        e = loud.prior.noise(z, level)
+        z = ddim_step(clean(z, e, level), e, level, target, 0.0, None)
+    torch.testing.assert_close(found.image, z)
+
+
+def test_starts() -> None:
+    told = problem()
+    levels = told.prior.levels(6)
+    guess = matrix_operator(TOY.matrix).pseudo_inverse(told.y)
+    drawn = told.draws("init", 0, (8,))
+    torch.testing.assert_close(start(told, levels, "noise"), levels[0].noise * drawn)
+    wanted = levels[0].signal * guess + levels[0].noise * drawn
+    torch.testing.assert_close(start(told, levels, "q_sample"), wanted)
+    blind = replace(told, operator=replace(told.operator, pseudo_inverse=None))
+    torch.testing.assert_close(start(blind, levels, "q_sample"), levels[0].noise * drawn)
+    with pytest.raises(ConfigError, match="use init=noise"):
+        start(blind, levels, "ddim_inversion")
+    with pytest.raises(ConfigError, match="init='q'"):
+        start(told, levels, "q")
+
+
+def test_inversion_is_undone_by_ddim() -> None:
+    """With many steps, to which both tend."""
+    told = problem()
+    levels = told.prior.levels(500)
+    clean_z = TOY.mixture.sample(5, torch.Generator().manual_seed(0))
+    z = invert(told, clean_z, levels)
+    for level, target in pairwise(levels):
+        e = told.prior.noise(z, level)
+        z = ddim_step(clean(z, e, level), e, level, target, 0.0, None)
+    torch.testing.assert_close(z, clean_z, atol=0.05, rtol=0)
+
+
+def test_collapsing_settings_are_told() -> None:
+    """T12: and they do collapse, but for the probes."""
+    assert len(notes(PAPER, 4)) == 1
+    assert notes(PAPER, 1) == notes(Stsl(), 4) == notes(replace(PAPER, ddim_eta=1.0), 4) == notes(Dps(), 4) == []
+    how = replace(PAPER, steps=4, inner=2, terms=replace(PAPER.terms, weight=0.05, eta=0.0))
+    told = problem()
+    same = replace(told, y=TOY.y.expand(5, -1))
+    assert stsl(same, how).image.std(0).max() < 1e-9
+    assert stsl(same, replace(how, init="q_sample")).image.std(0).max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample", "score", "flow"])
+def test_predictions_of_all_kinds_give_the_noise(kind) -> None:
+    z0, n = torch.randn(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    level = level_of(0.3, 5)
+    if kind == "flow":
+        level = replace(level, signal=0.6, noise=0.4)
+    z = level.signal * z0 + level.noise * n
+    output = {
+        "epsilon": n,
+        "v_prediction": level.signal * n - level.noise * z0,
+        "sample": z0,
+        "score": -n / level.noise,
+        "flow": n - z0,
+    }[kind]
+    torch.testing.assert_close(to_noise(kind, output, z, level), n)
+    if kind in ("flow", "v_prediction"):
+        with pytest.raises(ConfigError, match="levels of its own path"):
+            to_noise(kind, output, z, replace(level, signal=2.0))
+    with pytest.raises(ConfigError, match="Did you mean epsilon"):
+        to_noise("epsilo", output, z, level)
+
+
+def test_denoisers_and_flows_are_priors() -> None:
+    """The same mixture as D(x, sigma) and as a flow: one e at every level."""
+    mixture = TOY.mixture
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        level = replace(level_of(0.5, 0), signal=1.0, noise=float(sigma[0]))
+        return x + level.noise**2 * mixture.score(x, level)
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        level = replace(level_of(0.5, 0), signal=1 - float(t[0]), noise=float(t[0]))
+        e = -level.noise * mixture.score(x, level)
+        return e - clean(x, e, level)
+
+    x = TOY.told("x")
+    wanted = mixture.prior().noise(x, TOY.level)
+    for prior in (denoiser_prior(denoise, (8,)), flow_prior(velocity, (8,))):
+        torch.testing.assert_close(prior.noise(x, TOY.level), wanted, rtol=1e-4, atol=1e-5)
+        levels = prior.levels(25)
+        assert len(levels) == 26
+        assert levels[0].sigma == pytest.approx(80)
+        assert all(a.sigma > b.sigma for a, b in pairwise(levels))
+        assert math.isclose(prior.nearest(0.7).sigma, 0.7)
+        assert len(prior.levels(2000)) == 2001
+        with pytest.raises(ConfigError, match="0 steps"):
+            prior.levels(0)
+    nearest = mixture.prior().nearest(0.7)
+    assert abs(nearest.sigma - 0.7) < 0.01
+
+
+def test_operators_that_are_not_linear_are_linearised() -> None:
+    """A linear operator without its adjoint, and through a decoder, gives the same guidance."""
+    told = problem()
+    x = TOY.told("x")[:5]
+    wanted = mmps(told, x, TOY.level, 8, 1e-12).score
+    blind: Operator = replace(told.operator, adjoint=None)
+    found = mmps(replace(told, operator=blind), x, TOY.level, 8, 1e-12).score
+    torch.testing.assert_close(found, wanted)
+    for weight, init in ((1.0, "noise"), (0.5, "q_sample")):
+        settings = GuidedSampling(steps=3, weight=weight, init=init)
+        assert guided(told, mmps, settings).image.isfinite().all()
+
+
+def test_parts_of_baselines() -> None:
+    told = problem()
+    x = TOY.told("x")[:5]
+    found = corrected(told, x, P2LStyle(near=0.5, solver_steps=20))
+    identity = torch.eye(8, dtype=torch.float64)
+    wanted = torch.linalg.solve(TOY.matrix.T @ TOY.matrix + 0.5 * identity, (told.y @ TOY.matrix + 0.5 * x).T).T
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    level, target = level_of(0.3, 1), level_of(0.5, 0)
+    zero = torch.zeros_like(x)
+    variance = 40 * 0.5 / 0.7 * (1 - 0.3 / 0.5)
+    mean = (variance * 0.5**0.5 * x + 0.5 * zero) / (variance + 0.5)
+    torch.testing.assert_close(drawn_around(x, zero, level, target, 40.0, zero), mean)
+    spread = drawn_around(x, zero, level, target, 40.0, zero + 1) - mean
+    torch.testing.assert_close(spread, zero + (variance * 0.5 / (variance + 0.5)) ** 0.5)
+    blind = replace(told, operator=replace(told.operator, adjoint=None))
+    with pytest.raises(ConfigError, match="a linear operator"):
+        METHODS["p2l_style"].run(blind, SHORT["p2l_style"])
+
+
+def test_mistakes_are_told() -> None:
+    told = problem()
+    with pytest.raises(ConfigError, match="weigh data by 1 / sigma"):
+        replace(told, sigma=0.0)
+    with pytest.raises(DataError, match="measurements of shape"):
+        replace(told, y=torch.zeros(5, 4))
+    with pytest.raises(DataError, match="as the prior makes them"):
+        replace(told, operator=matrix_operator(torch.ones(3, 5, dtype=torch.float64)))
+    with pytest.raises(ConfigError, match="Did you mean stsl"):
+        method_named("stls")
+    changed = with_changes(Stsl(), {"steps": "7", "weight": "0.5", "probe": "unit", "early_exit": "true"})
+    assert (changed.steps, changed.terms.weight, changed.terms.probe, changed.early_exit) == (7, 0.5, "unit", True)
+    for key, value, said in (
+        ("stepps", "7", "Did you mean steps"),
+        ("steps", "many", "steps=many"),
+        ("probe", "round", "central"),
+        ("early_exit", "maybe", "true or false"),
+        ("terms", "1", "setting 'terms'"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            with_changes(Stsl(), {key: value})
