@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,5 +38,15 @@ def test_in_parts_in_this_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.distributed
+@pytest.mark.timeout(200)
 def test_by_two_ray_workers(tmp_path: Path) -> None:
-    same(golden_folder(tmp_path / "tiny"), tmp_path, LaunchConfig(workers=2, cpus_per_worker=0.5))
+    pytest.importorskip("ray")
+    golden_folder(tmp_path / "tiny")
+    # In a process of its own: Ray reads its environment once for each.
+    words = (
+        "import sys; from pathlib import Path; from launch.sections import LaunchConfig; "
+        "from tests.launch.test_erase_sums import same; folder = Path(sys.argv[1]); "
+        "same(folder / 'tiny', folder, LaunchConfig(workers=2, cpus_per_worker=0.5))"
+    )
+    done = subprocess.run([sys.executable, "-c", words, str(tmp_path)], capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
