@@ -12,13 +12,13 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.benchmarks import scaling_tables
 from evaluation.benchmarks.figure import Figure, figure, say
+from evaluation.benchmarks.kept import workplace
 from evaluation.estimate import Estimate
 from evaluation.scaling.family import FamilyLaws, gap_of_families
 from evaluation.scaling.holdout import coverage, mean_width, worst_error
@@ -46,16 +46,14 @@ QUICK = (
 def run(quick: bool) -> dict[str, Figure]:
     """Figures of the tables (where they are at hand), then of the campaign."""
     figures = scaling_tables.run(quick)
-    kept = os.environ.get("GENERATIVE_SCALING_RUN")
-    with tempfile.TemporaryDirectory(prefix="scaling-") as folder:
-        overrides = [*(QUICK if quick else ()), f"dir={kept or folder}"]
+    with workplace("scaling") as folder:
+        overrides = [*(QUICK if quick else ()), f"dir={folder / ('quick' if quick else 'whole')}"]
         campaign = open_campaign(NAME, overrides)
         seconds, killed = killed_once(overrides, campaign)
         path, lines = write_report(campaign, 200 if quick else 1000)
         for label, text in lines:
             say(f"{label}: {text}")
-        if kept:
-            say(f"report: {path}")
+        say(f"report: {path} (kept where GENERATIVE_BENCH says)")
         return figures | measured(campaign, seconds, killed)
 
 

@@ -1,25 +1,26 @@
 """Erasures of digits from small text-to-image models: what is erased, what is harmed, and what attacks bring back.
 
 Two classes of three models each, trained on the spot. A judge trained on real digits looks at images of equal noise for
-all settings. Results are kept in $XDG_CACHE_HOME/generative/bench: given again, the benchmark goes on where it was.
+all settings. GENERATIVE_BENCH names a folder that an interrupted benchmark goes on from.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evaluation.benchmarks.figure import Figure, figure, say
+from evaluation.benchmarks.kept import workplace
 from evaluation.benchmarks.rece_cells import Job, Settings, told
 from evaluation.benchmarks.rece_cells import run as run_cell
 from evaluation.erasure.rates import share, success_at
 from evaluation.estimate import Estimate, mean_estimate
-from generative.data.cache import available_cores, default_cache
+from evaluation.speech_pool import in_pool
+from generative.data.cache import available_cores
 
 SEEDS, CLASSES = (0, 1, 2), (7, 3)
 QUICK = Settings(steps=6, images=8, attack_images=4, probes=2, attack_steps=2, rhos=(1.0,), words=1, quick=True)
@@ -37,30 +38,26 @@ Cell = Mapping[str, Any]
 def run(quick: bool) -> dict[str, Figure]:
     """All figures."""
     settings = QUICK if quick else Settings()
-    jobs = _jobs(settings, quick)
-    say(f"results in {jobs[0].folder}")
-    return figures([cell for cells in _all(jobs) for cell in cells])
+    with workplace("rece") as folder:
+        cells = _all(_jobs(settings, folder, quick))
+    return figures([cell for some in cells for cell in some])
 
 
-def _jobs(settings: Settings, quick: bool) -> list[Job]:
+def _jobs(settings: Settings, place: Path, quick: bool) -> list[Job]:
     """Classes of one model are not side by side, so that processes train different models first."""
-    name = hashlib.sha256(told(settings).encode()).hexdigest()[:16]
-    folder = str(default_cache().parent / "bench" / f"rece-{name}")
+    folder = str(place / hashlib.sha256(told(settings).encode()).hexdigest()[:16])
     seeds, classes = (SEEDS[:1], CLASSES[:1]) if quick else (SEEDS, CLASSES)
     return [Job(seed, label, settings, folder) for label in classes for seed in seeds]
 
 
 def _all(jobs: Sequence[Job]) -> list[list[dict[str, Any]]]:
-    """By as many processes of one thread as there are cores; in this one where there is one job."""
-    workers = min(len(jobs), available_cores())
-    if workers == 1:
-        return [run_cell(job) for job in jobs]
-    found = []
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for job, cells in zip(jobs, pool.map(run_cell, jobs), strict=True):
-            say(f"seed {job.seed}, class {job.label}: {len(cells)} settings")
-            found.append(cells)
-    return found
+    """In the order of the jobs, by as many processes of one thread as there are cores."""
+    found = {}
+    for job, cells in in_pool(run_cell, jobs, min(len(jobs), available_cores())):
+        assert cells is not None, f"the process of seed {job.seed}, class {job.label} was killed"
+        say(f"seed {job.seed}, class {job.label}: {len(cells)} settings")
+        found[job] = cells
+    return [found[job] for job in jobs]
 
 
 def figures(cells: Sequence[Cell]) -> dict[str, Figure]:
