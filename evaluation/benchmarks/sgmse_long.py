@@ -1,6 +1,6 @@
 """Speech enhancement after a longer training: the bridge against Wiener in all figures, and quality against calls.
 
-As `sgmse`, with one seed and 6,000 steps: about two hours on two cores. GENERATIVE_BENCH names a folder that an
+As `sgmse`, with one seed and 5,000 steps: about two hours on two cores. GENERATIVE_BENCH names a folder that an
 interrupted benchmark goes on from.
 """
 
@@ -44,7 +44,7 @@ class Settings:
         pairs: timings of it and of the sampler that is as good.
     """
 
-    steps: int = 6000
+    steps: int = 5000
     items: int = 120
     compared: int = 48
     validation: int = 32
