@@ -61,7 +61,12 @@ def build_restoration_report(folder: Path, lines: Sequence[Mapping[str, Any]], f
     parts = [
         section("images", "Images", IMAGES_NOTE + more, element("div", figures), "Images"),
         section("numbers", "Numbers", NUMBERS_NOTE, _numbers(lines)),
-        section("cost", "Cost", COST_NOTE, text_table(("what", "by sample"), _cost(lines))),
+        section(
+            "cost",
+            "Cost",
+            COST_NOTE,
+            text_table(("what", "by sample"), cost_rows(lines, "seconds of an image (all samples)")),
+        ),
     ]
     footer = element("p", f"Built {moment(time.time())}. This page loads nothing.")
     title = f"{count} · restoration report"
@@ -103,10 +108,11 @@ def _numbers(lines: Sequence[Mapping[str, Any]]) -> Html:
     return text_table(("image", *(COLUMNS[key] for key in there)), rows)
 
 
-def _cost(lines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def cost_rows(lines: Sequence[Mapping[str, Any]], time_of: str) -> list[list[str]]:
+    """Means of each count and of the seconds, as rows of a table."""
     keys = [key for key in lines[0]["cost"] if key != "calls"]
     rows = [
         [key.replace("_", " "), f"{mean_estimate([line['cost'][key] for line in lines]).value:,.4g}"] for key in keys
     ]
     seconds = mean_estimate([line["seconds"] for line in lines], "s")
-    return [*rows, ["seconds of an image (all samples)", str(seconds)]]
+    return [*rows, [time_of, str(seconds)]]

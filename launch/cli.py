@@ -18,6 +18,7 @@ from launch import (
     chaos_cli,
     configs_cli,
     data_cli,
+    edit_cli,
     enhance_cli,
     erase_cli,
     export_cli,
@@ -44,6 +45,7 @@ app.command("sample")(run_cli.sample)
 app.command("evaluate")(run_cli.evaluate)
 app.command("enhance")(enhance_cli.enhance)
 app.command("restore")(restore_cli.restore)
+app.command("edit")(edit_cli.edit)
 app.command("erase")(erase_cli.erase)
 app.command("debias")(erase_cli.debias)
 app.command("measure-erasure")(erase_cli.measure)

@@ -47,20 +47,26 @@ def open_prior(asked: PriorAsked) -> OpenPrior:
     Raises:
         ConfigError, CheckpointError, DataError, ResourceError: no such prior, or one that restores no images.
     """
-    path = Path(asked.name).expanduser()
-    if asked.name.startswith(HUB):
-        path = _fetched(asked.name.removeprefix(HUB))
-    if not path.exists():
-        raise CheckpointError(
-            f"{asked.name}: no such file or folder",
-            "a run of edm, a folder of diffusers, or hub:ORGANISATION/NAME",
-            "correct PRIOR (`generative status runs` lists the runs there are)",
-        )
+    path = prior_folder(asked.name, "a run of edm, a folder of diffusers")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if (path / INDEX).is_file():
         prior = open_pipeline_prior(path, device, asked.prompt)
-        return OpenPrior(prior, device, prior.about, _hash(asked, _files(path)))
+        return OpenPrior(prior, device, prior.about, _hash(asked, weights_of_files(path)))
     return _of_run(path, asked, device)
+
+
+def prior_folder(name: str, kinds: str) -> Path:
+    """Where PRIOR lies, fetched if need be; `kinds`: what may be given; raises CheckpointError, ResourceError."""
+    path = Path(name).expanduser()
+    if name.startswith(HUB):
+        path = _fetched(name.removeprefix(HUB))
+    if not path.exists():
+        raise CheckpointError(
+            f"{name}: no such file or folder",
+            f"{kinds}, or hub:ORGANISATION/NAME",
+            "correct PRIOR (`generative status runs` lists the runs there are)",
+        )
+    return path
 
 
 def held_out_images(name: str, count: int) -> Tensor:
@@ -149,7 +155,7 @@ def _fetched(name: str) -> Path:
         ) from error
 
 
-def _files(folder: Path) -> list[str]:
+def weights_of_files(folder: Path) -> list[str]:
     """Names and sizes of weights; configurations by their content."""
     found: list[str] = []
     for path in sorted(folder.rglob("*")):

@@ -50,7 +50,7 @@ def restore_files(asked: RestoreAsked, launch: LaunchConfig | None, say: Say, pr
     for note in [*notes(settings, asked.samples), *filter(None, [method_named(asked.method).note])]:
         say("note", note)
     known = {line["file"]: line for line in read_lines(asked.target / RECORD)}
-    todo = [file for file in files if not _is_done(file, known.get(file.name), worker.stamp)]
+    todo = [file for file in files if not is_done(file, known.get(file.name), worker.stamp)]
     if launch is None:
         lines = worker(todo, progress)
     else:
@@ -61,7 +61,7 @@ def restore_files(asked: RestoreAsked, launch: LaunchConfig | None, say: Say, pr
     done = [line for line in lines if "failed" not in line]
     failed = [f"{line['file']}: {line['failed']}" for line in lines if "failed" in line]
     known = {line["file"]: line for line in read_lines(asked.target / RECORD)}
-    shown = [known[file.name] for file in files if _is_done(file, known.get(file.name), worker.stamp)]
+    shown = [known[file.name] for file in files if is_done(file, known.get(file.name), worker.stamp)]
     if shown:
         page = build_restoration_report(asked.target, shown, _facts(asked, worker, settings))
         write(asked.target / REPORT, page.encode(errors="replace"))
@@ -91,7 +91,8 @@ def _facts(asked: RestoreAsked, worker: RestoreWorker, settings: Any) -> dict[st
     }
 
 
-def _is_done(file: File, line: Line | None, stamp: str) -> bool:
+def is_done(file: File, line: Line | None, stamp: str) -> bool:
+    """Whether results of an image are there, of the same settings and source."""
     if line is None or "failed" in line or (line["settings"], line["source"]) != (stamp, file.stamp):
         return False
     return all((file.target / name).is_file() for name in line["files"])

@@ -5,6 +5,7 @@ Weights come from safetensors only; networks are frozen. Shapes: z [B, C, h, w],
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +45,14 @@ def open_pipeline_prior(folder: Path, device: torch.device, prompt: str = "") ->
         ConfigError: a prediction that is not known.
         ResourceError: diffusers (or transformers) is not installed.
     """
+    unet, prior_of = open_unet(folder, device)
+    if not hasattr(unet.config, "cross_attention_dim"):
+        return prior_of(_plain(unet))
+    return prior_of(with_text(unet, _text(folder, prompt, device)))
+
+
+def open_unet(folder: Path, device: torch.device) -> tuple[Any, Callable[[Network], Prior]]:
+    """The U-Net of a pipeline, and what makes a prior of a network that calls it; errors as `open_pipeline_prior`."""
     index = read_json(folder / INDEX)
     if index is None:
         raise CheckpointError(f"{folder} has no {INDEX}", "a pipeline of diffusers", "give the folder that holds it")
@@ -67,16 +76,14 @@ def open_pipeline_prior(folder: Path, device: torch.device, prompt: str = "") ->
             "a schedule with some signal at its last step",
             "take a model trained without rescale_betas_zero_snr",
         )
-    network: Network = _plain(unet)
-    if unet_kind == "UNet2DConditionModel":
-        network = _with_text(unet, _text(folder, prompt, device))
     autoencoder = _autoencoder(library, index, folder, device)
     channels, side = int(unet.config.in_channels), int(unet.config.sample_size)
     factor = autoencoder.factor if autoencoder else 1
     final: Literal["first", "one"] = "one" if told.get("set_alpha_to_one", True) else "first"
-    return discrete_prior(
+    alphas = scheduler.alphas_cumprod.double()
+    return unet, lambda network: discrete_prior(
         network,
-        scheduler.alphas_cumprod.double(),
+        alphas,
         (channels, side, side),
         kind,
         final,
@@ -96,9 +103,12 @@ def _plain(unet: nn.Module) -> Network:
     return network
 
 
-def _with_text(unet: nn.Module, text: Tensor) -> Network:
+def with_text(unet: nn.Module, text: Tensor) -> Network:
+    """Embeddings [G, L, D] of G equal groups of rows, one after the other."""
+
     def network(z: Tensor, times: Tensor) -> Tensor:
-        found: Tensor = unet(z.float(), times, encoder_hidden_states=text.expand(len(z), -1, -1)).sample
+        states = text.repeat_interleave(len(z) // len(text), 0)
+        found: Tensor = unet(z.float(), times, encoder_hidden_states=states).sample
         return found
 
     return network
