@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from generative.allocator import keep_freed_memory
 from generative.errors import GenerativeError
 from launch import (
     bench_cli,
@@ -84,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 done, 75 interrupted (the same command goes on), 2 a mistake in configuration or data, 3 run folder, checkpoint or
     resources, 4 a training anomaly, 1 a fault of this program (its traceback is saved).
     """
+    keep_freed_memory()
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     code = _run([word for word in words if word != "--debug"], debug)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from generative.allocator import keep_freed_memory
 from generative.errors import GenerativeError, ResourceError
 from launch import ray_cluster
 from launch.stopping import abandoned
@@ -76,6 +77,7 @@ class _Actor:
                 import torch
 
                 torch.set_num_threads(self._threads)
+                keep_freed_memory()
                 self._function = self._make()
             return _Result(self._function(item))
         except GenerativeError as error:
