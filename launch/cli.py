@@ -19,6 +19,7 @@ from launch import (
     chaos_cli,
     configs_cli,
     data_cli,
+    doctor_cli,
     enhance_cli,
     erase_cli,
     export_cli,
@@ -52,6 +53,7 @@ app.command("export")(export_cli.export)
 app.command("import")(import_cli.import_)
 app.command("submit")(submit_cli.submit)
 app.command("chaos")(chaos_cli.chaos)
+app.command("doctor")(doctor_cli.doctor)
 app.command("bench")(bench_cli.bench)
 app.add_typer(campaign_cli.app, name="campaign")
 app.add_typer(submit_cli.app, name="jobs")
