@@ -129,7 +129,11 @@ def list_files(source: Path, target: Path) -> list[File]:
     elif source.is_file():
         for path in (source, target):
             if path.suffix.lower() not in SUFFIXES and not (path == target and path.is_dir()):
-                raise ConfigError(f"{path}: no wav or flac file", f"a name that ends with {' or '.join(SUFFIXES)}", "")
+                raise ConfigError(
+                    f"{path}: no wav or flac file",
+                    f"a name that ends with {' or '.join(SUFFIXES)}",
+                    "correct the name, or convert the file first",
+                )
         files = [File(source.name, source, target / source.name if target.is_dir() else target)]
     else:
         raise DataError(f"{source}: no such file or folder", "a wav or flac file, or a folder of them", "correct IN")

@@ -50,7 +50,7 @@ def restore(
     """
     from generative.errors import ConfigError
     from launch.asked import asked_launch, split_overrides
-    from launch.console import Console, bar_progress
+    from launch.console import Console, bar_progress, tell_failures
     from launch.restore_files import REPORT
     from launch.restore_prior import PriorAsked
     from launch.restore_worker import RestoreAsked
@@ -82,8 +82,7 @@ def restore(
     console = Console()
     found = restore_files(asked, launch, console.line, bar_progress(console, "restore"))
     console.end_progress()
-    for failure in found.failed:
-        console.line("failed", failure)
+    tell_failures(console, found.failed)
     counts = [f"{len(found.done):,} restored"]
     counts += [f"{found.kept:,} there already"] if found.kept else []
     counts += [f"{len(found.failed):,} failed"] if found.failed else []
