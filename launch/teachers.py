@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from launch.published_teachers import at_hand, is_published, name_encoder, of_pi
 
 if TYPE_CHECKING:
     from generative.config import Layers
+    from generative.method import Average
     from launch.schema import RunConfig
 
 NAME = "f_distill"
@@ -190,6 +191,12 @@ def _check_method(path: Path, name: str) -> None:
 
 
 def _values(method: Any, facts: Mapping[str, Any]) -> Values:
+    if method.latents is not None:
+        raise ConfigError(
+            "method.teacher is a diffusion model of latents (method.latents)",
+            expected="one of pixels",
+            remedy="train a teacher without method.latents, or distil a published pipeline (f_distill/sd15)",
+        )
     shape, sampling = facts.get("sample_shape"), method.sampling
     return {
         "network": method.network.model_dump(mode="json") | {"dropout": 0.0},
@@ -205,19 +212,26 @@ def _values(method: Any, facts: Mapping[str, Any]) -> Values:
 
 
 def _average(method: Any, wanted: str) -> str:
-    """ "ema=0.999" or "trained"."""
-    from generative.hub.export import choose_average
-    from generative.method import PowerProfile, average_name
+    """ "ema=0.999" or "trained", of the teacher."""
+    from generative.method import PowerProfile
 
-    kept = (*method.ema, *map(PowerProfile, method.ema_power))
+    return average_of((*method.ema, *map(PowerProfile, method.ema_power)), wanted, "method.teacher_weights", "teacher")
+
+
+def average_of(kept: Sequence[Average], wanted: str, key: str, owner: str) -> str:
+    """Exact name of weights of a run: "ema=0.999" or "trained".
+
+    Raises:
+        ConfigError: the `key` asks for weights that the `owner` has not.
+    """
+    from generative.hub.export import choose_average
+    from generative.method import average_name
+
     try:
         found = choose_average(kept, wanted if kept or wanted != "ema" else "trained")
     except ConfigError as error:
-        raise ConfigError(
-            f"method.teacher_weights={wanted}: the teacher has no such weights",
-            error.expected,
-            "correct method.teacher_weights",
-        ) from error
+        problem = f"{key}={wanted}: the {owner} has no such weights"
+        raise ConfigError(problem, error.expected, f"correct {key}") from error
     return "trained" if found is None else f"ema={average_name(found)}"
 
 
