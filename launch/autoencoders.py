@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from generative.config import merged
-from generative.errors import CheckpointError, ConfigError
-from launch.teachers import average_of, exists
+from generative.errors import ConfigError
+from launch.teachers import average_of, exists, exported
 
 if TYPE_CHECKING:
     from generative.config import Layers
@@ -142,16 +142,8 @@ def _told(latents: Mapping[str, Any]) -> Values | None:
 def _of_export(path: Path) -> Values:
     from generative.methods.kl_vae.config import KlVaeConfig
 
-    try:
-        section = json.loads((path / "config.json").read_text(encoding="utf-8"))["method"]
-        name = str(section["name"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"method.latents.autoencoder={path}: its config.json does not tell how the network was made",
-            expected="a folder that `generative export` or `generative import` wrote",
-            remedy="export or import the autoencoder again, or name its run",
-        ) from error
-    _check_method(path, name)
+    section, _ = exported(path, "method.latents.autoencoder")
+    _check_method(path, str(section.get("name")))
     method = KlVaeConfig.model_validate(section)
     return {
         "network": method.network.model_dump(mode="json"),

@@ -150,15 +150,7 @@ def _of_run(path: Path, weights: str) -> Values:
 def _of_export(path: Path, weights: str) -> Values:
     from generative.methods.edm.config import EdmConfig
 
-    try:
-        stored = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        method, facts = dict(stored["method"]), stored["facts"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"method.teacher={path}: its config.json does not tell how the network was made",
-            expected="a folder that `generative export` or `generative import` wrote",
-            remedy="export or import the teacher again, or name its run",
-        ) from error
+    method, facts = exported(path, "method.teacher")
     _check_method(path, str(method.get("name")))
     if weights not in ("ema", "trained"):
         raise ConfigError(
@@ -167,6 +159,23 @@ def _of_export(path: Path, weights: str) -> Values:
             remedy="leave out method.teacher_weights, or name the teacher's run",
         )
     return _values(EdmConfig.model_validate(method), facts) | {"teacher_weights": "trained"}
+
+
+def exported(path: Path, key: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """The section `method` and the facts of an exported folder.
+
+    Raises:
+        CheckpointError: the `key` names one that does not tell them.
+    """
+    try:
+        stored = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        return dict(stored["method"]), dict(stored["facts"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{key}={path}: its config.json does not tell how the network was made",
+            expected="a folder that `generative export` or `generative import` wrote",
+            remedy=f"export or import it again, or name its run in {key}",
+        ) from error
 
 
 def _of_config(name: str, weights: str) -> Values:

@@ -178,6 +178,9 @@ def test_what_is_wrong_is_told_before_work(run: Path, place: Path, tmp_path: Pat
     config = load_run_config("edm/latent_digits", gone)
     assert config.method.latents.network.channels == (16, 32)
     assert without_missing(config).method.latents.autoencoder is None
+    asked = [*gone, "launch.workers=1", "train.batch_size=16", "method.network.width=16", "plan.machine=h100-80gb"]
+    assert main(["plan", "edm/latent_digits", *asked]) == 0
+    assert "autoencoder" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="of the method edm"):
         load_run_config("edm/latent_digits", [f"method.latents.autoencoder={run}"])
     other = [f"method.latents.autoencoder={place / 'vae_moved'}", "method.latents.network.latent=3"]
