@@ -28,7 +28,7 @@ from generative.training.exported import MODEL_TYPE
 from generative.training.networks import compare_weights, weight_names
 from launch.afterwards import Afterwards, asked_width
 from launch.export_card import make_card
-from launch.export_pipeline import check_expressible, export_components, export_pipeline, has_components
+from launch.export_pipeline import check_expressible, export_components, export_pipeline, has_components, kl_vae_scale
 from launch.modality import build_method
 from launch.opened import kept_as_best, read_config, run_folder_of
 from launch.schema import RunConfig
@@ -210,6 +210,10 @@ def architecture(subject: Subject) -> dict[str, Any]:
     method |= {
         key: None for key in ("init_from", "teacher", "teacher_config") if key in method
     }  # paths of this machine
+    if isinstance(method.get("latents"), dict):
+        method["latents"] |= {"autoencoder": None, "autoencoder_config": None}
+    if method["name"] == "kl_vae":
+        method["scaling_factor"] = kl_vae_scale(subject)
     sizes = getattr(subject.method, "network", None)
     if sizes is not None:
         method["network"] = sizes.model_dump(mode="json")

@@ -26,6 +26,7 @@ TITLES = {
     "edm": "diffusion model (EDM)",
     "f_distill": "one-step generator (f-distill)",
     "text_to_image": "text-to-image diffusion model",
+    "kl_vae": "KL autoencoder",
     "mee_gan": "GAN with manifold entropy estimation",
 }
 

@@ -45,7 +45,7 @@ def export(
         typer.Option(
             help="llama: for transformers' AutoModelForCausalLM (autoregressive models). released: the files of the "
             "method's own published code (mee_gan, sgmse). diffusers: a pipeline "
-            "(text_to_image, f_distill of Stable Diffusion)."
+            "(text_to_image, f_distill of Stable Diffusion), or an AutoencoderKL (kl_vae)."
         ),
     ] = LayoutName.GENERATIVE,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in DIR.")] = False,

@@ -150,6 +150,23 @@ def _edm(paths: Sequence[Path]) -> Published:
     return Published(found.config, found.facts, {"net": found.state}, build, "unconditional-image-generation")
 
 
+def _kl_vae(paths: Sequence[Path]) -> Published:
+    from generative.hub.model_files import read_json
+    from generative.methods.kl_vae.convert import from_folder
+    from generative.methods.kl_vae.method import NET, build_network
+
+    told = read_json(paths[0].with_name(KL_VAE_CONFIG))
+    if told is None:
+        raise CheckpointError(
+            f"{paths[0]} has no {KL_VAE_CONFIG} beside it", "both, as diffusers writes them", "fetch it too"
+        )
+    found = from_folder(told, read_state_dict(paths[0]))
+    build = {NET: lambda: build_network(found.config, found.facts)}
+    return Published(found.config, found.facts, {NET: found.state}, build, "image-to-image")
+
+
+KL_VAE_CONFIG = "config.json"
+
 READERS: Registry[Reader] = Registry(
     "method with published checkpoints",
     {
@@ -158,6 +175,7 @@ READERS: Registry[Reader] = Registry(
         "mee_gan": Reader(r"\d*(gen|cls)\.", _mee_gan, _mee_gan_companion),
         "sgmse": Reader(r".+\.ckpt$", _sgmse),
         "edm": Reader(r".+\.pkl$", _edm),
+        "kl_vae": Reader(r"diffusion_pytorch_model\.(safetensors|bin)$", _kl_vae, lambda name: KL_VAE_CONFIG),
     },
 )
 
