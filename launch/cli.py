@@ -24,6 +24,7 @@ from launch import (
     erase_cli,
     export_cli,
     import_cli,
+    measure_cli,
     plan_cli,
     restore_cli,
     run_cli,
@@ -48,7 +49,7 @@ app.command("enhance")(enhance_cli.enhance)
 app.command("restore")(restore_cli.restore)
 app.command("erase")(erase_cli.erase)
 app.command("debias")(erase_cli.debias)
-app.command("measure-erasure")(erase_cli.measure)
+app.command("measure-erasure")(measure_cli.measure)
 app.command("export")(export_cli.export)
 app.command("import")(import_cli.import_)
 app.command("submit")(submit_cli.submit)
