@@ -241,7 +241,9 @@ class _Worker:
         loudest, note = float(np.abs(wave).max(initial=0.0)), dict[str, Any]()
         if sound.channels > 1:
             note["channel"] = self._asked.channel
-        if int((np.abs(noisy) >= CLIPPED).sum()) >= CLIPPED_SAMPLES:
+        # Files of floats may go beyond full scale, and are whole then.
+        whole = not sound.integers and float(np.abs(noisy).max(initial=0.0)) > 1.0
+        if not whole and int((np.abs(noisy) >= CLIPPED).sum()) >= CLIPPED_SAMPLES:
             note["note"] = "the noisy file is clipped"
         if loudest > 1.0:
             wave = (wave / loudest).astype(np.float32)

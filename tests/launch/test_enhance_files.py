@@ -20,6 +20,7 @@ from generative.randomness import Streams
 from launch import enhancing
 from launch.enhance_files import File, list_files
 from launch.enhancing import Asked
+from tests.support.voices import wav_bytes
 
 
 def sound(path: Path, samples: int = 100, loud: float = 0.1) -> Path:
@@ -94,6 +95,16 @@ def test_a_result_that_is_no_number_is_told_and_the_rest_goes_on(tmp_path: Path)
     assert "--sampler" in lines["quiet.wav"]["failed"]
     assert not (tmp_path / "out/quiet.wav").exists()
     assert np.abs(read_wave(tmp_path / "out/good.wav") - 0.05).max() < 1e-4
+
+
+def test_floats_beyond_full_scale_are_not_clipped(tmp_path: Path) -> None:
+    clipped, beyond = (np.array([level] * 20, np.float32) for level in (1.0, 3.0))
+    (tmp_path / "in").mkdir()
+    for name, numbers in (("clipped", clipped), ("beyond", beyond)):
+        (tmp_path / f"in/{name}.wav").write_bytes(wav_bytes(numbers.tobytes(), 3, 32, rate=8000))
+    lines = work(tmp_path / "in", tmp_path / "out")
+    assert lines["clipped.wav"]["note"] == "the noisy file is clipped"
+    assert lines["beyond.wav"]["note"].startswith("made quieter by 3.5 dB")
 
 
 def test_what_does_not_fit_the_memory_is_done_alone_or_told(tmp_path: Path) -> None:
