@@ -107,6 +107,8 @@ def map_items(
         GenerativeError: the first that the function raised.
         MapError: another exception of the function, or actors that died too often.
     """
+    if not items:
+        return []
     if launch.workers == 1 and launch.address is None:
         return _map_here(items, make, progress)
     ray_cluster.precheck(launch)
