@@ -14,7 +14,7 @@ from generative.methods.autoregressive.config import AutoregressiveConfig
 from generative.methods.autoregressive.sampler import AutoregressiveSampler
 from generative.nets.accounting import steps_for_flops, training_flops
 from generative.nets.documents import first_places, positions_within, same_document
-from generative.nets.transformer import Transformer
+from generative.nets.lora import build_transformer
 from generative.nets.transformer_config import TransformerConfig, fit_to_data
 from generative.randomness import Streams
 
@@ -33,7 +33,7 @@ class Autoregressive:
 
     def networks(self) -> Mapping[str, NetworkSpec]:
         """One network, "net"."""
-        build = partial(Transformer, self.network, causal=True, mask_row=False)
+        build = partial(build_transformer, self.network, self.config.lora, causal=True, mask_row=False)
         return {"net": NetworkSpec(build, ema=tuple(self.config.ema), init_from=self.config.init_from)}
 
     def updates(self) -> Sequence[Update]:
@@ -98,7 +98,7 @@ def _next_token(
     nets: Networks, tokens: Tensor, weights: Tensor, document: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum and each of the B * T negative log-likelihoods. tokens and document [B, T+1], weights[B, T]."""
-    options = {}
+    options: dict[str, Tensor] = {}
     if document is not None:
         inputs = document[:, :-1]
         options = {"positions": positions_within(inputs), "visible": same_document(inputs, causal=True)}

@@ -21,7 +21,7 @@ from generative.methods.masked_diffusion.losses import draw_lengths, draw_maskin
 from generative.methods.masked_diffusion.noise import SCHEDULES, mask_exactly
 from generative.methods.masked_diffusion.sampling import draw
 from generative.nets.accounting import steps_for_flops, training_flops
-from generative.nets.transformer import Transformer
+from generative.nets.lora import build_transformer
 from generative.nets.transformer_config import TransformerConfig, fit_to_data
 from generative.randomness import Streams
 
@@ -49,7 +49,7 @@ class MaskedDiffusion:
 
     def networks(self) -> Mapping[str, NetworkSpec]:
         """One network, "net"."""
-        build = partial(Transformer, self.network, causal=False, mask_row=True)
+        build = partial(build_transformer, self.network, self.config.lora, causal=False, mask_row=True)
         return {"net": NetworkSpec(build, ema=tuple(self.config.ema), init_from=self.config.init_from)}
 
     def updates(self) -> Sequence[Update]:
