@@ -23,6 +23,7 @@ from launch import (
     export_cli,
     import_cli,
     plan_cli,
+    push_cli,
     restore_cli,
     run_cli,
     submit_cli,
@@ -49,6 +50,7 @@ app.command("debias")(erase_cli.debias)
 app.command("measure-erasure")(erase_cli.measure)
 app.command("export")(export_cli.export)
 app.command("import")(import_cli.import_)
+app.command("push")(push_cli.push)
 app.command("submit")(submit_cli.submit)
 app.command("chaos")(chaos_cli.chaos)
 app.command("bench")(bench_cli.bench)
