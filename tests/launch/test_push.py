@@ -31,7 +31,9 @@ def server(monkeypatch: pytest.MonkeyPatch):
     """A hub, and this process as a user who is logged in to it."""
     with serve(TOKEN) as running:
         monkeypatch.setenv("HF_TOKEN", TOKEN)
-        for name, value in (("HF_HUB_OFFLINE", False), ("HF_HUB_DISABLE_XET", True), ("ENDPOINT", running.url)):
+        places = f"{running.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        settings = {"HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True, "ENDPOINT": running.url}
+        for name, value in {**settings, "HUGGINGFACE_CO_URL_TEMPLATE": places}.items():
             monkeypatch.setattr(hub.constants, name, value)
         yield running
 
