@@ -26,6 +26,7 @@ from launch import (
     import_cli,
     measure_cli,
     plan_cli,
+    push_cli,
     restore_cli,
     run_cli,
     submit_cli,
@@ -52,6 +53,7 @@ app.command("debias")(erase_cli.debias)
 app.command("measure-erasure")(measure_cli.measure)
 app.command("export")(export_cli.export)
 app.command("import")(import_cli.import_)
+app.command("push")(push_cli.push)
 app.command("submit")(submit_cli.submit)
 app.command("chaos")(chaos_cli.chaos)
 app.command("doctor")(doctor_cli.doctor)

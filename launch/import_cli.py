@@ -10,7 +10,7 @@ import typer
 
 def import_(
     source: Annotated[
-        str, typer.Argument(metavar="FILE|hub:ID", help="A file of weights, or a repository on the hub.")
+        str, typer.Argument(metavar="FILE|hub:ID", help="A file (or folder) of weights, or a repository on the hub.")
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make; it appears when it is complete.")],
     file: Annotated[str | None, typer.Option(metavar="NAME", help="File in the repository (or folder).")] = None,

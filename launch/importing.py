@@ -17,7 +17,8 @@ from generative.hub.card import Card, start_from
 from generative.hub.export import Export
 from generative.hub.files import parse_size
 from generative.hub.folder import check_target
-from generative.hub.published import Published, Reader, choose_reader, find_files
+from generative.hub.published import READERS, Reader, choose_reader, find_files
+from generative.hub.published_model import Published
 from generative.hub.published_priors import PRIORS
 from generative.hub.tensors import InMemory
 from generative.training.exported import MODEL_TYPE
@@ -80,6 +81,11 @@ def locate(asked: Asked) -> tuple[list[Path], Reader]:
         ConfigError: a method or file is not named.
         CheckpointError: there is no such file, or it cannot be fetched.
     """
+    if asked.method is not None and READERS[asked.method].folder:
+        reader, path = READERS[asked.method], Path(asked.source).expanduser()
+        if asked.source.startswith(HUB):
+            path = fetch_folder(asked.source.removeprefix(HUB), asked.revision)
+        return find_files(path, reader), reader
     if not asked.source.startswith(HUB):
         path = only_file(asked)
         reader = choose_reader(path.name, asked.method)
@@ -140,6 +146,22 @@ def fetch(repository: str, file: str, revision: str | None, needed: bool = True)
             f"{HUB}{repository}, file {file}: {reason}",
             "a repository and a file of it that can be reached",
             "correct the id, --file or --revision; or download the file yourself, and give its path",
+        ) from error
+
+
+def fetch_folder(repository: str, revision: str | None) -> Path:
+    """config.json and the weights of a repository on the hub, in the local cache; errors as `fetch`."""
+    described = fetch(repository, "config.json", revision)
+    assert described is not None
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=["config.json", "*.safetensors"]))
+    except Exception as error:  # as in `fetch`
+        raise CheckpointError(
+            f"{HUB}{repository}: {next(iter(str(error).strip().splitlines()), type(error).__name__)}",
+            "a repository that can be reached",
+            "correct the id or --revision; or download the files yourself, and give their folder",
         ) from error
 
 

@@ -61,6 +61,9 @@ class WindowConfig(Config):
     """Tokens from the start of one training window to the next (null: sequence_length)."""
     tokenizer: TokenizerConfig = BytesTokenizerConfig()
     """How text becomes tokens."""
+    separate_documents: bool = False
+    """Tokens attend to their own document only, with positions of their own, as if each were a sample by itself; needs
+    a tokenizer with an end of text."""
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     """Part of the text that is held out: whole documents where there are several, else the end of the text."""
     cache: AbsolutePath | None = None

@@ -20,7 +20,7 @@ from generative.data.config import PairsTextConfig
 from generative.data.order import Indices
 from generative.data.text_data import TextData, describe
 from generative.data.tokenizers import Tokenizer, open_tokenizer
-from generative.errors import DataError
+from generative.errors import ConfigError, DataError
 from generative.method import DataFacts
 
 
@@ -52,8 +52,15 @@ def open_pairs(config: PairsTextConfig) -> TextData:
     """Training and held-out pairs; the last part of the file is held out. Pairs that do not fit a window are dropped.
 
     Raises:
+        ConfigError: asked for several documents in a window.
         DataError: no such file, a line that is no pair, a tokenizer without end of text, or too few pairs.
     """
+    if config.separate_documents:
+        raise ConfigError(
+            "data.separate_documents=true with data.name=pairs, whose windows hold one pair each",
+            "windows of packed text",
+            "leave data.separate_documents out",
+        )
     tokenizer = open_tokenizer(config.tokenizer)
     if tokenizer is None or tokenizer.eos_id is None:
         raise DataError(
