@@ -25,6 +25,9 @@ _INNER = {
     "attention.out.weight": "attn.proj.weight",
     "feed_forward.down.weight": "mlp.swiglu.w3.weight",
 }
+_FUSED = ("attn.attn.weight", "mlp.swiglu.w1.weight", "mlp.swiglu.w2.weight")
+TOLD = 8
+"""Names that an error lists."""
 
 
 def _names(layers: int) -> dict[str, str]:
@@ -58,36 +61,38 @@ def from_smdm(state: Mapping[str, Tensor], config: TransformerConfig) -> dict[st
     """Their state dict -> ours.
 
     Raises:
-        CheckpointError: a tensor is missing, unknown, or of a shape that `config` does not have.
+        CheckpointError: tensors are missing or surplus (listed), or of a shape that `config` does not have.
     """
-    left = dict(state)
-
-    def take(name: str) -> Tensor:
-        if name not in left:
-            raise CheckpointError(
-                f"no tensor {name!r} in the checkpoint",
-                f"weights in the SMDM layout for a model of {config.layers} layers",
-                "give the size that the checkpoint was trained with, or take a checkpoint that SMDM published",
-            )
-        return left.pop(name)
+    _check_names(state, config)
 
     def convert() -> dict[str, Tensor]:
-        ours = {name: take(theirs) for name, theirs in _names(config.layers).items()}
+        ours = {name: state[theirs] for name, theirs in _names(config.layers).items()}
         for i in range(config.layers):
-            block = f"transformer.h.{i}"
-            ours[f"blocks.{i}.attention.qkv.weight"] = _split_groups(take(f"{block}.attn.attn.weight"), config)
-            gate_up = [take(f"{block}.mlp.swiglu.{w}.weight") for w in ("w1", "w2")]
-            ours[f"blocks.{i}.feed_forward.gate_up.weight"] = torch.cat(gate_up)
+            qkv, gate, up = (state[f"transformer.h.{i}.{name}"] for name in _FUSED)
+            ours[f"blocks.{i}.attention.qkv.weight"] = _split_groups(qkv, config)
+            ours[f"blocks.{i}.feed_forward.gate_up.weight"] = torch.cat([gate, up])
         return ours
 
-    ours = _checked(convert, config)
-    if left:
+    return _checked(convert, config)
+
+
+def _check_names(state: Mapping[str, Tensor], config: TransformerConfig) -> None:
+    """All tensors must be there and no others; raises CheckpointError with the names that differ."""
+    blocks = {f"transformer.h.{i}.{name}" for i in range(config.layers) for name in _FUSED}
+    expected = {*_names(config.layers).values(), *blocks}
+    differing = [_listed("missing", expected - set(state)), _listed("surplus", set(state) - expected)]
+    if any(differing):
         raise CheckpointError(
-            f"tensors in the checkpoint that the model has not: {len(left)}, for example {next(iter(left))!r}",
-            f"a model of {config.layers} layers",
-            "give the size that the checkpoint was trained with",
+            f"the checkpoint's tensors are not those of the model: {'; '.join(filter(None, differing))}",
+            f"weights in the SMDM layout for a model of {config.layers} layers",
+            "give the size that the checkpoint was trained with, or take a checkpoint that SMDM published",
         )
-    return ours
+
+
+def _listed(kind: str, names: set[str]) -> str:
+    """ "2 missing (a, b)", or nothing."""
+    shown = [*sorted(names)[:TOLD], *(["..."] if len(names) > TOLD else [])]
+    return f"{len(names)} {kind} ({', '.join(shown)})" if names else ""
 
 
 def _checked(convert: Callable[[], dict[str, Tensor]], config: TransformerConfig) -> dict[str, Tensor]:
