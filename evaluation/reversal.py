@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from evaluation.estimate import Estimate, mean_estimate
-from evaluation.harness.scoring import Continue
+from evaluation.harness.jobs import Continue
 from evaluation.harness.tokens import TextModel
 from generative.errors import ConfigError
 
@@ -49,7 +49,8 @@ def reversal_figures(questions: Questions, texts: Sequence[str]) -> dict[str, Es
         questions: by what is asked.
         texts: what was written, in the order of `reversal_jobs`.
     """
-    written, found = iter(texts), {}
+    written = iter(texts)
+    found: dict[str, Estimate] = {}
     for asked, pairs in questions.items():
         answers = [(answer, next(written)) for _, answer in pairs]
         note = f"{len(pairs)} questions, taken as independent"

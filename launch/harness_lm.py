@@ -14,7 +14,7 @@ import lm_eval.models  # noqa: F401  (so that the harness's own models stay know
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
-from evaluation.harness.scoring import Continue, Job, Question, Scored, Whole
+from evaluation.harness.jobs import Continue, Job, Question, Scored, Whole
 from evaluation.harness.suite import SuiteConfig
 from launch.ray_map import Progress
 from launch.sections import LaunchConfig

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -86,15 +88,16 @@ def _ask_harness(
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     lm = GenerativeLM(subject, suite=suite, launch=launch, progress=progress)
     objects, manager = load_tasks([task.name for task in suite.tasks], folder)
-    found = harness.simple_evaluate(
-        model=lm,
-        tasks=objects,
-        task_manager=manager,
-        num_fewshot=suite.examples,
-        limit=suite.limit,
-        log_samples=False,
-        bootstrap_iters=BOOTSTRAP,
-    )
+    with contextlib.redirect_stdout(io.StringIO()):  # the harness prints what it does
+        found = harness.simple_evaluate(
+            model=lm,
+            tasks=objects,
+            task_manager=manager,
+            num_fewshot=suite.examples,
+            limit=suite.limit,
+            log_samples=False,
+            bootstrap_iters=BOOTSTRAP,
+        )
     return {
         "harness": f"lm-eval {harness.__version__}",
         "tasks": {task.name: _task(task.name, suite, found, lm, masked) for task in suite.tasks},

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from evaluation.harness.scoring import Job, answer
+from evaluation.harness.jobs import Job
+from evaluation.harness.scoring import answer
 from evaluation.harness.tokens import Begin, TextModel
 from generative.config import Layers, validate
 from generative.data.tokenizers import FILE, ByteTokenizer, Tokenizer, load_tokenizer

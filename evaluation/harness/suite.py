@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from evaluation.harness.scoring import Rules
+from evaluation.harness.jobs import Rules
 from evaluation.harness.tokens import Begin
 from generative.config import Config, load_layers, validate
 from generative.config_messages import combination
@@ -124,11 +124,7 @@ class TextsSuite(Config):
 
 Suite = SuiteConfig | ReversalSuite | TextsSuite
 
-SCHEMAS: dict[str, type[SuiteConfig] | type[ReversalSuite] | type[TextsSuite]] = {
-    "harness": SuiteConfig,
-    "reversal": ReversalSuite,
-    "texts": TextsSuite,
-}
+SCHEMAS: dict[str, type[Any]] = {"harness": SuiteConfig, "reversal": ReversalSuite, "texts": TextsSuite}
 """By `protocol`."""
 
 
@@ -140,4 +136,5 @@ def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
     """
     known = name if Path(name).is_file() or "/" in name else f"{FOLDER}/{name}"
     layers = load_layers(known, overrides)
-    return validate(layers, SCHEMAS.get(str(layers.values.get("protocol")), SuiteConfig))
+    found: Suite = validate(layers, SCHEMAS.get(str(layers.values.get("protocol")), SuiteConfig))
+    return found

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from evaluation.harness.scoring import Question, Rules, scored
+from evaluation.harness.jobs import Question, Rules
+from evaluation.harness.scoring import scored
 from generative.config import to_yaml
 from generative.errors import ConfigError, DataError
 from launch import ray_map, runs, suites, text_model

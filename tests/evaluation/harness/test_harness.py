@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from evaluation.harness.scoring import Continue, Question, Rules, Whole, answer, continued, cut, scored, text_nats
+from evaluation.harness.jobs import Continue, Question, Rules, Whole
+from evaluation.harness.scoring import answer, continued, cut, scored, text_nats
 from evaluation.harness.suite import load_suite
 from evaluation.harness.tokens import TextModel, split_pair
 from generative.data.tokenizers import ByteTokenizer, CharacterTokenizer
