@@ -170,7 +170,7 @@ def _task(name: str, suite: SuiteConfig, found: Mapping[str, Any], lm: Any, mask
 
 def suite_table(results: Results) -> str:
     """The tasks as a table, and what is to be known of it."""
-    rows = [("task", results.get("column", "accuracy"), "stderr", "published")]
+    rows: list[tuple[str, ...]] = [("task", results.get("column", "accuracy"), "stderr", "published")]
     for name, task in results["tasks"].items():
         label = name if task.get("metric", "acc") == "acc" else f"{name} ({task['metric']})"
         rows.append((label, *(_number(task[key]) for key in ("value", "stderr", "published"))))
