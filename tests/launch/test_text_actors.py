@@ -151,7 +151,7 @@ def test_prompts_that_cannot_be_used(trained):
     with pytest.raises(ConfigError, match=r"sample.length=64 is longer than the model's context"):
         runs.sample_run(trained, count=1, length=64)
     if "autoregressive" not in (trained / "config.yaml").read_text():
-        with pytest.raises(ConfigError, match=r"64 steps for 32 masked tokens(.|\n)*lower method.sampling.steps to 32"):
+        with pytest.raises(ConfigError, match=r"64 steps for 31 masked tokens(.|\n)*lower method.sampling.steps to 31"):
             runs.sample_run(trained, count=1, steps=64, overrides=["method.sampling.count=even"])
         return
     with pytest.raises(ConfigError, match=r"guidance: the method 'autoregressive' has no such setting"):
