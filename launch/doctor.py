@@ -28,6 +28,7 @@ PURPOSES = {
     "sound": "recordings in wav and flac, STOI",
     "speech": "PESQ (needs a C compiler)",
     "rooms": "simulated rooms (data.rooms)",
+    "lm-eval": "tasks of the lm-eval harness (`evaluate --suite`)",
     "scaling": "fits and plots of scaling laws",
     "tensorboard": "track.tensorboard",
     "wandb": "track.wandb",

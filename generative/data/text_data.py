@@ -6,7 +6,13 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from generative.data.config import BuiltinTextConfig, HubTextConfig, TextDataConfig
+from generative.data.config import (
+    BuiltinTextConfig,
+    DriftingTextConfig,
+    HubTextConfig,
+    ReversalTextConfig,
+    TextDataConfig,
+)
 from generative.data.shards import TokenSequence, WindowSource
 from generative.data.sources import Source, StreamingSource
 from generative.data.tokenizers import Tokenizer
@@ -59,6 +65,11 @@ def _describe_text(config: TextDataConfig) -> str:
     if isinstance(config, HubTextConfig):
         subset = f"/{config.config}" if config.config else ""
         return f"hub data {short_name(config.id)}{subset} {config.split}.{config.column}"
+    if isinstance(config, ReversalTextConfig):
+        about = f"of {config.path.name}" if config.path else f"about {3 * config.people} made people"
+        return f"statements {about} in one order or both"
+    if isinstance(config, DriftingTextConfig):
+        return f"made text of period {config.period:g}"
     kind = {"files": "files", "pairs": "prompts and responses"}.get(config.name, "token shards")
     return f"{kind} {config.path.name}"
 
