@@ -29,6 +29,7 @@ PURPOSES = {
     "speech": "PESQ (needs a C compiler)",
     "rooms": "simulated rooms (data.rooms)",
     "lm-eval": "tasks of the lm-eval harness (`evaluate --suite`)",
+    "lora": "method.lora of language models",
     "scaling": "fits and plots of scaling laws",
     "tensorboard": "track.tensorboard",
     "wandb": "track.wandb",
