@@ -27,11 +27,11 @@ demo: setup
 test: test-quick test-distributed
 
 test-quick: setup
-	$(BIN)/pytest -m "not distributed" -n 2
+	$(BIN)/pytest -m "not distributed" -n 2 --durations=20
 
 # One after the other: clusters and groups of ranks that share two cores keep each other waiting beyond their limits.
 test-distributed: setup
-	$(BIN)/pytest -m distributed
+	$(BIN)/pytest -m distributed --durations=30
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -18,7 +18,8 @@ IMAGES_NOTE = (
 )
 NUMBERS_NOTE = (
     "PSNR of the reconstruction against the image that was inverted: where it is low, the edit cannot keep what it "
-    "is to keep (more --rounds or steps help). Change: root mean square between edit and reconstruction, images in [-1, 1]."
+    "is to keep (more --rounds or steps help). Change: root mean square between edit and reconstruction, images in "
+    "[-1, 1]."
 )
 COST_NOTE = (
     "Of one image: rows are evaluations of the network, vjps products with its Jacobian (about two rows each), decoder "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import yaml
 from generative.errors import ConfigError
 
 KeyPath = tuple[str, ...]
+
+MOST_NODES = 100_000
+"""Keys and values of a file, aliases written out: a few lines of aliases of aliases can stand for any number."""
 
 
 def read_file(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
@@ -30,6 +34,8 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
         raise ConfigError(f"{path}: {error.strerror}", "a readable file", "check its permissions") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not a text in UTF-8", "YAML in UTF-8", "convert the file") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deeply", "a few levels of sections", "correct its brackets") from error
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, AssertionError) as error:
         line, problem = _yaml_problem(error)
         raise ConfigError(
@@ -57,8 +63,22 @@ def _key_lines(text: str) -> dict[KeyPath, int]:
                 lines[here] = key.start_mark.line + 1
                 walk(value, here)
 
-    walk(yaml.compose(text, Loader=yaml.SafeLoader), ())
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if _expanded(root, {}) > MOST_NODES:
+        raise ValueError(f"aliases (*name) that stand for more than {MOST_NODES:,} values, or for themselves")
+    walk(root, ())
     return lines
+
+
+def _expanded(node: yaml.Node | None, known: dict[int, float]) -> float:
+    """Number of nodes with all aliases written out; infinite where one stands for itself. `known`: by the node's id."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_expanded(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _yaml_problem(error: Exception) -> tuple[int | None, str]:
@@ -88,7 +108,7 @@ def parse_override(text: str) -> tuple[KeyPath, Any]:
     value = value.strip()
     try:
         return path, yaml.safe_load(value) if value else None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         if value[0] not in "[{\"'":
             return path, value
         raise ConfigError(

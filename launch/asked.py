@@ -69,3 +69,16 @@ def asked_launch(own: LaunchConfig, overrides: Sequence[str], workers: int | Non
 def as_changes(overrides: Sequence[str]) -> dict[str, Any]:
     """`a.b=c` as dotted keys with values."""
     return {".".join(path): value for path, value in map(parse_override, overrides)}
+
+
+def settings_of(words: Sequence[str] | None) -> dict[str, str]:
+    """`--set a=b` as names and texts.
+
+    Raises:
+        ConfigError: no such pair.
+    """
+    pairs = [text.partition("=") for text in words or []]
+    wrong = next((key for key, equals, value in pairs if not equals or not value), None)
+    if wrong is not None:
+        raise ConfigError(f"--set {wrong}", "a=b, such as --set steps=25", "write it so")
+    return {key: value for key, _, value in pairs}

@@ -14,6 +14,7 @@ ALL = Registry(
         **BENCHMARKS,
         "chaos": "launch.chaos_bench",
         "parallel": "launch.parallel_bench",
+        "robustness": "launch.robustness_bench",
         "scaling": "launch.scaling_bench",
     },
 )

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from generative.allocator import keep_freed_memory
 from generative.errors import GenerativeError
 from launch import (
     bench_cli,
@@ -18,12 +19,15 @@ from launch import (
     chaos_cli,
     configs_cli,
     data_cli,
+    doctor_cli,
     edit_cli,
     enhance_cli,
     erase_cli,
     export_cli,
     import_cli,
+    measure_cli,
     plan_cli,
+    push_cli,
     restore_cli,
     run_cli,
     submit_cli,
@@ -48,11 +52,13 @@ app.command("restore")(restore_cli.restore)
 app.command("edit")(edit_cli.edit)
 app.command("erase")(erase_cli.erase)
 app.command("debias")(erase_cli.debias)
-app.command("measure-erasure")(erase_cli.measure)
+app.command("measure-erasure")(measure_cli.measure)
 app.command("export")(export_cli.export)
 app.command("import")(import_cli.import_)
+app.command("push")(push_cli.push)
 app.command("submit")(submit_cli.submit)
 app.command("chaos")(chaos_cli.chaos)
+app.command("doctor")(doctor_cli.doctor)
 app.command("bench")(bench_cli.bench)
 app.add_typer(campaign_cli.app, name="campaign")
 app.add_typer(submit_cli.app, name="jobs")
@@ -86,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 done, 75 interrupted (the same command goes on), 2 a mistake in configuration or data, 3 run folder, checkpoint or
     resources, 4 a training anomaly, 1 a fault of this program (its traceback is saved).
     """
+    keep_freed_memory()
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     code = _run([word for word in words if word != "--debug"], debug)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from evaluation.erasure.labels import open_labels, shares
 from generative.data.cache import default_cache
-from generative.errors import CheckpointError, ConfigError
+from generative.errors import ConfigError
 from generative.hub.folder import check_target
 from generative.hub.open_text_to_image import open_model
+from generative.hub.whole_pipelines import drawing_folder
 from generative.methods.rece.closed_form import gram
 from generative.methods.rece.config import StepConfig
 from generative.methods.rece.debias import Debiased, debias
@@ -39,6 +40,8 @@ class AskedShares:
     images: int = 20
     rounds: int = 30
     seed: int = 0
+    revision: str | None = None
+    text: str | None = None
 
 
 def debias_to(asked: AskedShares, files: AskedFiles) -> Iterator[Line]:
@@ -46,12 +49,11 @@ def debias_to(asked: AskedShares, files: AskedFiles) -> Iterator[Line]:
 
     Raises:
         ConfigError: attributes or shares that do not go together, a concept that tokenizes to nothing.
-        CheckpointError: a model that cannot draw.
+        CheckpointError: a model that cannot draw, or be fetched.
     """
     check_target(files.out, force=False)
-    model = open_model(asked.model)
-    if model.folder is None:
-        raise CheckpointError(f"{model.name} is a file", "a pipeline's folder, which can draw", "give such a folder")
+    model = open_model(asked.model, asked.revision, asked.text)
+    drawing_folder(model)
     everything = model.streams()
     stream = next(one for one in everything if one.name == "text")
     concept, *attributes, empty = model.encoders().encode([asked.concept, *asked.attributes, ""])["text"]
@@ -84,4 +86,6 @@ def debias_to(asked: AskedShares, files: AskedFiles) -> Iterator[Line]:
         "labels": asked.labels,
     }
     made = Erased({"text": after.transform}, about)
-    yield from write_edits(model, Edits(model.name, model.fingerprint(everything), (made,), model.revision), files)
+    extra = {} if model.text is None else {"text": model.text}
+    edits = Edits(model.name, model.fingerprint(everything), (made,), model.revision, extra)
+    yield from write_edits(model, edits, files)

@@ -29,7 +29,7 @@ def edit(
     noise: Annotated[float, typer.Option(help="Of a corrupted image: standard deviation, range [-1, 1].")] = 0.05,
     simulate: Annotated[bool, typer.Option("--simulate", help="Images are clean, and corrupted first.")] = False,
     steps: Annotated[int, typer.Option(min=1, help="Of inversion and drawing.")] = 50,
-    rounds: Annotated[int, typer.Option(min=1, help="Of each inversion step; 1: plain DDIM inversion.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="Of each inversion step; 1: plain DDIM inversion.")] = 4,
     guidance: Annotated[float, typer.Option(help="Weight of the target's text; 1: none but the text itself.")] = 7.5,
     cross: Annotated[float, typer.Option(help="Share of the steps with the source's cross-attention.")] = 0.8,
     own: Annotated[float, typer.Option("--self", help="The same of self-attention.")] = 0.4,
@@ -46,7 +46,7 @@ def edit(
 
     Example: generative edit model/ cat.png edited/ --source "a photo of a cat" --target "a photo of a dog"
     """
-    from launch.console import Console, bar_progress
+    from launch.console import Console, bar_progress, tell_failures
     from launch.edit_asked import EditAsked, read_weights
     from launch.edit_files import edit_files
     from launch.restore_files import REPORT
@@ -75,8 +75,7 @@ def edit(
     console = Console()
     found = edit_files(asked, console.line, bar_progress(console, "edit"))
     console.end_progress()
-    for failure in found.failed:
-        console.line("failed", failure)
+    tell_failures(console, found.failed)
     counts = [f"{len(found.done):,} edited"]
     counts += [f"{found.kept:,} there already"] if found.kept else []
     counts += [f"{len(found.failed):,} failed"] if found.failed else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from generative.methods.stsl.sampler import Stsl, stsl
 from generative.randomness import Streams
 from generative.training.runfolder import append_line, read_lines
 from launch.edit_asked import EditAsked, Plan, make_plan
-from launch.enhancing import File, Progress, Say
+from launch.enhance_files import File
+from launch.enhancing import Progress, Say
 from launch.restore_files import REPORT, list_images, read_image
 from launch.restore_worker import Line, write
 from launch.restoring import RestoredFiles, is_done
@@ -46,7 +48,7 @@ def edit_files(asked: EditAsked, say: Say, progress: Progress) -> RestoredFiles:
     total = len(todo) * asked.steps
     lines = []
     for number, file in enumerate(todo):
-        lines.append(_edit_one(asked, plan, file, lambda done, _, n=number: progress(n * asked.steps + done, total)))
+        lines.append(_edit_one(asked, plan, file, partial(_advance, progress, number * asked.steps, total)))
     known = {line["file"]: line for line in read_lines(asked.target / RECORD)}
     shown = [known[file.name] for file in files if is_done(file, known.get(file.name), plan.stamp)]
     if shown:
@@ -54,6 +56,11 @@ def edit_files(asked: EditAsked, say: Say, progress: Progress) -> RestoredFiles:
     done = [line for line in lines if "failed" not in line]
     failed = [f"{line['file']}: {line['failed']}" for line in lines if "failed" in line]
     return RestoredFiles(done, len(files) - len(todo), failed, time.perf_counter() - begun)
+
+
+def _advance(progress: Progress, before: int, total: int, done: int, _: int) -> None:
+    """Progress of one image, told as that of all."""
+    progress(before + done, total)
 
 
 def _facts(asked: EditAsked, plan: Plan) -> dict[str, str]:

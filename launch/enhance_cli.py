@@ -54,7 +54,7 @@ def enhance(
     Example: generative enhance runs/sgmse/quickstart noisy/ enhanced/ --steps 10
     """
     from launch.asked import as_changes, asked_launch, split_overrides
-    from launch.console import Console, bar_progress
+    from launch.console import Console, bar_progress, tell_failures
     from launch.enhancing import RECORD, Asked, enhance_files
     from launch.sections import LaunchConfig
 
@@ -69,8 +69,7 @@ def enhance(
     for line in found.done:
         if line.get("note"):
             console.line("note", f"{line['file']}: {line['note']}")
-    for failure in found.failed:
-        console.line("failed", failure)
+    tell_failures(console, found.failed)
     counts = [f"{len(found.done):,} enhanced"]
     counts += [f"{found.kept:,} there already"] if found.kept else []
     counts += [f"{len(found.failed):,} failed"] if found.failed else []

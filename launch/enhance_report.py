@@ -14,8 +14,9 @@ from evaluation.quantities import duration
 from generative.data.speech_files import Wanted, read_signal
 from generative.data.speech_pictures import spectrogram_png
 from generative.data.speech_wave import UnusableError, wave_bytes
-from generative.errors import DataError, ResourceError
-from generative.training.runfolder import explain, replace_file
+from generative.errors import DataError
+from generative.training.runfolder import replace_file
+from launch.enhance_files import writing
 
 REPORT = "report.html"
 LISTENED = 6
@@ -68,10 +69,8 @@ def write_enhancement_report(
         record=made.record,
     )
     path = folder / REPORT
-    try:
+    with writing(path):
         replace_file(path, build_enhancement_report(told).encode(errors="replace"), durable=False)
-    except OSError as error:
-        raise ResourceError(*explain(error, f"write {path}")) from error
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,21 +12,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from generative.data.speech_files import (
-    SUFFIXES,
-    Signal,
-    Wanted,
-    find_sounds,
-    read_signal,
-    read_sound,
-    resampled,
-    sound_bytes,
-)
-from generative.data.speech_wave import UnusableError
-from generative.errors import ConfigError, DataError, ResourceError
+from generative.data.speech_files import Signal, Wanted, read_signal, read_sound, resampled, sound_bytes
+from generative.data.speech_wave import Sound, UnusableError
+from generative.errors import DataError
+from generative.methods.sgmse.enhancer import EnhancedWave
 from generative.methods.sgmse.sampling import sampler_text
 from generative.randomness import Streams
-from generative.training.runfolder import append_line, explain, read_lines, replace_file
+from generative.training.runfolder import append_line, read_lines, replace_file
+from launch.enhance_files import File, list_files, writing
 from launch.enhance_model import EnhanceModel, open_model
 from launch.enhance_report import Made, write_enhancement_report
 from launch.opened import Changes
@@ -40,6 +32,9 @@ CLIPPED = 0.999
 """Part of full scale from which samples count as clipped."""
 CLIPPED_SAMPLES = 8
 """As many of them in a file are told."""
+
+NO_MEMORY = "too long for the memory of this machine (give a part of it, or a smaller --batch-size)"
+NOT_FINITE = "the sampler left the range of numbers (give more --steps, or another --sampler)"
 
 Progress = Callable[[int, int], None]
 Say = Callable[[str, str], None]
@@ -58,27 +53,6 @@ class Asked:
     batch_size: int = 8
     resample: bool = False
     channel: Literal["refuse", "first", "mean"] = "refuse"
-
-
-@dataclass(frozen=True)
-class File:
-    """One file to enhance; `name`: its path below the folder that was given, which addresses its noise."""
-
-    name: str
-    source: Path
-    target: Path
-
-    @property
-    def number(self) -> int:
-        """Sample id of its noise, the same on every machine: the name without the suffix decides."""
-        stem = Path(self.name).with_suffix("").as_posix()
-        return int.from_bytes(hashlib.sha256(stem.encode()).digest()[:7], "big")
-
-    @property
-    def stamp(self) -> list[int]:
-        """Size and time of the source, by which a change is seen."""
-        found = self.source.stat()
-        return [found.st_size, found.st_mtime_ns]
 
 
 @dataclass(frozen=True)
@@ -115,31 +89,6 @@ class Enhanced:
         return float(sum(line["calls"] for line in self.done)) / max(1, len(self.done))
 
 
-def list_files(source: Path, target: Path) -> list[File]:
-    """What is to be enhanced, and where to.
-
-    Raises:
-        DataError, ConfigError: nothing there, another suffix, or a result that would replace its source.
-    """
-    if source.is_dir():
-        if target.is_file():
-            raise ConfigError(f"{target} is a file, but {source} is a folder", "a folder for the results", "name one")
-        names = [path.relative_to(source).as_posix() for path in find_sounds(source, "IN")]
-        files = [File(name, source / name, target / name) for name in names]
-    elif source.is_file():
-        for path in (source, target):
-            if path.suffix.lower() not in SUFFIXES and not (path == target and path.is_dir()):
-                raise ConfigError(f"{path}: no wav or flac file", f"a name that ends with {' or '.join(SUFFIXES)}", "")
-        files = [File(source.name, source, target / source.name if target.is_dir() else target)]
-    else:
-        raise DataError(f"{source}: no such file or folder", "a wav or flac file, or a folder of them", "correct IN")
-    if any(file.source.resolve() == file.target.resolve() for file in files):
-        raise ConfigError(
-            f"{target}: the results would replace the noisy files", "another place", "name another folder as OUT"
-        )
-    return files
-
-
 def enhance_files(asked: Asked, launch: LaunchConfig | None, say: Say, progress: Progress) -> Enhanced:
     """Enhance what is not there yet; what is wrong with a file is told, and the rest goes on.
 
@@ -155,7 +104,7 @@ def enhance_files(asked: Asked, launch: LaunchConfig | None, say: Say, progress:
     folder = _record_folder(asked)
     known = {line["file"]: line for line in read_lines(folder / RECORD)} if folder is not None else {}
     todo = [file for file in files if not _is_done(file, known.get(file.name), settings, asked.channel)]
-    ordered = sorted(todo, key=lambda file: (file.source.stat().st_size, file.name))
+    ordered = sorted(todo, key=lambda file: (file.stamp[:1], file.name))
     if launch is None:
         lines = _Worker(asked, model, settings)(ordered, progress)
     else:
@@ -232,25 +181,46 @@ class _Worker:
         return lines
 
     def _batch(self, files: Sequence[File]) -> list[dict[str, Any]]:
-        signals: dict[File, Signal] = {}
+        sounds: dict[File, Sound] = {}
+        signals: list[Signal] = []
         lines: list[dict[str, Any]] = []
         for file in files:
             try:
-                signals[file] = read_signal(file.source, self._wanted)
-            except (UnusableError, DataError) as error:
+                sound = read_sound(file.source)
+                signals.append(read_signal(file.source, self._wanted))
+                sounds[file] = sound
+            except (UnusableError, DataError, MemoryError) as error:
                 lines.append(self._told(file, failed=self._reason(error)))
         begun = time.perf_counter()
-        waves = [torch.from_numpy(signal) for signal in signals.values()]
-        found = self._enhancer.enhance(waves, [file.number for file in signals], self._streams)
+        found = self._enhanced(list(sounds), signals)
         seconds = (time.perf_counter() - begun) / max(1, len(signals))
-        for (file, noisy), one in zip(signals.items(), found, strict=True):
-            note = self._write(file, one.wave.numpy(), noisy)
+        for (file, sound), noisy, one in zip(sounds.items(), signals, found, strict=True):
+            if isinstance(one, str):
+                lines.append(self._told(file, failed=one))
+                continue
+            note = self._write(file, one.wave.numpy(), noisy, sound)
             audio = len(noisy) / self._wanted.rate
             lines.append(self._told(file, audio=audio, seconds=seconds, calls=one.calls, **note))
         return lines
 
-    def _reason(self, error: UnusableError | DataError) -> str:
+    def _enhanced(self, files: Sequence[File], signals: Sequence[Signal]) -> list[EnhancedWave | str]:
+        """Each file's result, or why there is none. Where all at once need too much memory, each is done alone."""
+        waves = [torch.from_numpy(signal) for signal in signals]
+        try:
+            found = self._enhancer.enhance(waves, [file.number for file in files], self._streams)
+        except (MemoryError, RuntimeError) as error:
+            if not _of_memory(error):
+                raise
+            if len(files) == 1:
+                return [NO_MEMORY]
+        else:
+            return [one if torch.isfinite(one.wave).all() else NOT_FINITE for one in found]
+        return [self._enhanced([file], [signal])[0] for file, signal in zip(files, signals, strict=True)]
+
+    def _reason(self, error: UnusableError | DataError | MemoryError) -> str:
         """Why a file cannot be enhanced, with the remedy where it is an option of the command."""
+        if isinstance(error, MemoryError):
+            return NO_MEMORY
         reason = error.problem if isinstance(error, DataError) else str(error)
         if " Hz, not " in reason:
             return f"{reason} (give --resample)"
@@ -260,26 +230,31 @@ class _Worker:
         line = {"file": file.name, "source": file.stamp, "settings": self._stamp, **what}
         folder = _record_folder(self._asked)
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            append_line(folder / RECORD, line)
+            with writing(folder / RECORD):
+                folder.mkdir(parents=True, exist_ok=True)
+                append_line(folder / RECORD, line)
         return line
 
-    def _write(self, file: File, wave: Signal, noisy: Signal) -> dict[str, Any]:
+    def _write(self, file: File, wave: Signal, noisy: Signal, sound: Sound) -> dict[str, Any]:
         """Write the result at the rate of the source, whole or not at all; what is to be told about it."""
-        sound = read_sound(file.source)
         wave = resampled(wave, self._wanted.rate, sound.rate)[: sound.frames]
         loudest, note = float(np.abs(wave).max(initial=0.0)), dict[str, Any]()
         if sound.channels > 1:
             note["channel"] = self._asked.channel
-        if int((np.abs(noisy) >= CLIPPED).sum()) >= CLIPPED_SAMPLES:
+        # Files of floats may go beyond full scale, and are whole then.
+        whole = not sound.integers and float(np.abs(noisy).max(initial=0.0)) > 1.0
+        if not whole and int((np.abs(noisy) >= CLIPPED).sum()) >= CLIPPED_SAMPLES:
             note["note"] = "the noisy file is clipped"
         if loudest > 1.0:
             wave = (wave / loudest).astype(np.float32)
             quieter = f"made quieter by {20 * np.log10(loudest):.1f} dB, to full scale"
             note["note"] = "; ".join(filter(None, [note.get("note"), quieter]))
-        try:
+        with writing(file.target):
             file.target.parent.mkdir(parents=True, exist_ok=True)
             replace_file(file.target, sound_bytes(wave, sound.rate, file.target.suffix), durable=False)
-        except OSError as error:
-            raise ResourceError(*explain(error, f"write {file.target}")) from error
         return note
+
+
+def _of_memory(error: Exception) -> bool:
+    """Whether there was not enough memory; torch has no error of its own for that of the CPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -34,7 +34,7 @@ class EraseAsked:
     strength: float = 1.0
     include: str | None = None
     exclude: str | None = None
-    text: Path | None = None
+    text: str | None = None
     revision: str | None = None
     images: int = 0
     seed: int = 0

@@ -57,7 +57,9 @@ def erase(
     rank: Annotated[int | None, typer.Option(min=1, help="Of the LoRA; its error is told.")] = None,
     include: Annotated[str | None, typer.Option(help="Only matrices whose names match (to_v: values).")] = None,
     exclude: Annotated[str | None, typer.Option(help="No matrices whose names match.")] = None,
-    text: Annotated[Path | None, typer.Option(metavar="DIR", help="Pipeline with text encoders, for a file.")] = None,
+    text: Annotated[
+        str | None, typer.Option(metavar="PIPELINE", help="That a file belongs to: folder, or id on the hub.")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     images: Annotated[int, typer.Option(min=0, help="Images of each concept in the report, before and after.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the first image.")] = 0,
@@ -121,40 +123,8 @@ def erase(
         console.line(*line)
 
 
-def measure(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of an erasure.")],
-    prompts: Annotated[Path, typer.Option(metavar="CSV", help="Prompts, seeds and guidance, as i2p.csv has them.")],
-    detector: Annotated[
-        str, typer.Option(help="nudenet, nudenet:0.45, resnet50:CLASS, digits:WORD: what says that a concept is there.")
-    ],
-    workers: Annotated[int, typer.Option(min=1, help="Ray workers; 1 is this process.")] = 1,
-    address: Annotated[str | None, typer.Option(help="Ray cluster: auto, or host:port.")] = None,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs of each worker.")] = 0,
-    json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
-) -> None:
-    """How many images of a set of prompts show a concept, before and after an erasure, from equal seeds.
-
-    Example: generative measure-erasure erased/nudity --prompts i2p.csv --detector nudenet --workers 8 --gpus 1
-    """
-    from launch.console import Console, bar_progress
-    from launch.erase_measuring import measure as measured
-    from launch.folder import check_output, write_output
-    from launch.sections import LaunchConfig
-
-    check_output(json, "--json")
-    console = Console()
-    launch = LaunchConfig(workers=workers, address=address, gpus_per_worker=gpus)
-    try:
-        found = measured(folder, prompts, detector, launch, bar_progress(console, "images"))
-    finally:
-        console.end_progress()
-    console.line("before", str(found.before))
-    console.line("after", f"{found.after} ({found.after.protocol})")
-    write_output(json, found.to_json())
-
-
 def debias(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder of a pipeline, or id on the hub.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder of a pipeline, file, or id on the hub.")],
     concept: Annotated[str, typer.Option(help="Whose images are to show attributes in equal shares.")],
     attribute: Annotated[list[str], typer.Option(help="Two or more: give it again for each.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make; it appears when it is complete.")],
@@ -162,6 +132,10 @@ def debias(
     labels: Annotated[str, typer.Option(help="clip, clip:FOLDER, digits: what tells attributes apart.")] = "clip",
     images: Annotated[int, typer.Option(min=2, help="Drawn in each round.")] = 20,
     rounds: Annotated[int, typer.Option(min=1, help="At most.")] = 30,
+    text: Annotated[
+        str | None, typer.Option(metavar="PIPELINE", help="That a file belongs to: folder, or id on the hub.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     seed: Annotated[int, typer.Option(help="Of the first image; all rounds draw from the same noise.")] = 0,
     formats: Annotated[list[Format] | None, typer.Option("--format", help="As for erase.")] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Of the LoRA; its error is told.")] = None,
@@ -175,7 +149,7 @@ def debias(
     from launch.erasing import AskedFiles
 
     files = AskedFiles(out, [one.value for one in formats or (Format.TRANSFORM, Format.PARTIAL)], rank)
-    asked = AskedShares(model, concept, attribute, tuple(share or ()), labels, images, rounds, seed)
+    asked = AskedShares(model, concept, attribute, tuple(share or ()), labels, images, rounds, seed, revision, text)
     console = Console()
     for line in debias_to(asked, files):
         console.line(*line)

@@ -57,7 +57,7 @@ def gather(
     rounding = found.rounding()
     numbers.append(("all", "change lost in the weights' number format", f"{rounding:.3g}"))
     numbers += [("all", "LoRA", note) for note in notes]
-    near = _near(asked, request, found)
+    near = _near(request, found)
     drawn, why = _images(asked, found)
     record |= {
         "rounding": rounding,
@@ -90,12 +90,12 @@ def gather(
     )
 
 
-def _near(asked: EraseAsked, request: Request, found: Outcome) -> list[Sequence[str]]:
+def _near(request: Request, found: Outcome) -> list[Sequence[str]]:
     """The nearest texts that are kept, and the nearest words of the vocabulary."""
     erasure = found.erasures.get("text")
     if erasure is None:
         return []
-    encoders = found.model.encoders(asked.text)
+    encoders = found.model.encoders()
     concepts = found.tasks["text"].concepts
     first = next(iter(encoders.parts.values()))
     words = dict.fromkeys(word for prompt in concepts for word in first.near_words(prompt.text, WORDS))

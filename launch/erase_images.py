@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evaluation.erasure.prompts import STEPS
 from evaluation.erasure_report import Drawn
 from generative.data.image_files import png
 from generative.hub.erasing import Outcome
-from generative.hub.pixel_pipeline import PIPELINE, read_pipeline
+from generative.hub.pixel_pipeline import PixelPipeline
 from generative.hub.text_to_image import TextToImage
 from generative.methods.rece.live import replace_weights
+from launch.erase_pipelines import as_published, open_pipe
 
 
 def draw(found: Outcome, texts: Sequence[str], count: int, seed: int) -> tuple[list[Drawn], str]:
@@ -28,8 +28,8 @@ def draw(found: Outcome, texts: Sequence[str], count: int, seed: int) -> tuple[l
         count: images of each.
         seed: of the first; the others follow.
     """
-    if found.model.folder is None:
-        return [], "A file of weights alone is no pipeline that can be run."
+    if found.model.folder is None and found.model.text is None:
+        return [], "A file of weights alone is no pipeline that can be run; give one with --text."
     if importlib.util.find_spec("diffusers") is None:
         return [], "diffusers is not installed (pip install 'generative[erase]')."
     try:
@@ -48,23 +48,13 @@ def opened_pipeline(model: TextToImage, published: bool = False) -> tuple[Any, C
     """The denoiser, and what draws with it: (text, seed, guidance or None) -> [C, H, W] in [-1, 1].
 
     Args:
-        model: with a folder.
+        model: see `open_pipe`.
         published: sample as RECE's evaluation does: LMS in 50 steps (UNets in latents; others as they do by default).
     """
-    assert model.folder is not None
-    if model.pipeline == PIPELINE:
-        small = read_pipeline(model.folder)
-        return small.unet, small.image
-    import diffusers
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    pipe = diffusers.DiffusionPipeline.from_pretrained(model.folder, trust_remote_code=False).to(device)
-    pipe.set_progress_bar_config(disable=True)
-    more = {}
-    if published and model.kind.startswith("UNet"):
-        pipe.scheduler = diffusers.LMSDiscreteScheduler.from_config(pipe.scheduler.config)
-        more["num_inference_steps"] = STEPS
-    return getattr(pipe, model.part), partial(_image, pipe, more)
+    pipe = open_pipe(model)
+    if isinstance(pipe, PixelPipeline):
+        return pipe.unet, pipe.image
+    return getattr(pipe, model.part), partial(_image, pipe, as_published(pipe, model) if published else {})
 
 
 def _image(pipe: Any, more: dict[str, Any], text: str, seed: int, guidance: float | None = None) -> Tensor:

@@ -22,7 +22,7 @@ TEXTS = 2048
 def summing_with(
     model: str,
     revision: str | None,
-    text: Path | None,
+    text: str | None,
     launch: LaunchConfig,
     log: Path,
     progress: Progress | None = None,
@@ -33,7 +33,7 @@ def summing_with(
     Args:
         model: name or path of the base model, as all workers see it.
         revision: on the hub.
-        text: pipeline with the text encoders, for a file alone.
+        text: pipeline with the text encoders, see `open_model`.
         launch: the workers.
         log: file for what Ray and the workers have to say.
         progress: told the parts that are done, and all.
@@ -63,7 +63,7 @@ def added(parts: Iterable[Sums]) -> Sums:
 
 
 def _summer(
-    model: str, revision: str | None, text: Path | None, groups: Sequence[Variant]
+    model: str, revision: str | None, text: str | None, groups: Sequence[Variant]
 ) -> Callable[[Sequence[str]], Sums]:
-    encode = open_model(model, revision).encoders(text).encode
+    encode = open_model(model, revision, text).encoders().encode
     return lambda texts: keep_sums(texts, encode, groups)

@@ -18,6 +18,7 @@ from generative.hub.erasing import Asked, erase_model
 from generative.hub.folder import appearing, check_space, check_target
 from generative.hub.open_text_to_image import open_model
 from generative.hub.text_to_image import TextToImage
+from generative.hub.whole_pipelines import whole_folder
 from generative.methods.rece.families import Stream, chosen
 from generative.methods.rece.formats import (
     LORA,
@@ -50,7 +51,7 @@ class AskedFiles:
     rank: int | None = None
 
 
-def open_base(name: str, revision: str | None = None) -> tuple[TextToImage, Edits | None]:
+def open_base(name: str, revision: str | None = None, text: str | None = None) -> tuple[TextToImage, Edits | None]:
     """A model, or that which an earlier erasure is of, with its edits.
 
     Raises:
@@ -58,9 +59,9 @@ def open_base(name: str, revision: str | None = None) -> tuple[TextToImage, Edit
     """
     path = Path(name).expanduser() / TRANSFORM
     if not path.is_file():
-        return open_model(name, revision), None
+        return open_model(name, revision, text), None
     edits = read_transform(path)
-    model = open_model(edits.base, edits.revision)
+    model = open_model(edits.base, edits.revision, text or edits.extra.get("text"))
     edits.check_base(model.fingerprint(model.streams()))
     return model, edits
 
@@ -75,7 +76,7 @@ def erase_to(asked: EraseAsked, files: AskedFiles) -> Iterator[Line]:
     check_target(files.out, force=False)
     request = asked.request()
     request.paired()
-    model, earlier = open_base(asked.model, asked.revision)
+    model, earlier = open_base(asked.model, asked.revision, asked.text)
     yield "model", f"{model.name}: {model.kind}"
     if asked.edited is not None:
         earlier = _built_on(asked, model, earlier)
@@ -84,11 +85,11 @@ def erase_to(asked: EraseAsked, files: AskedFiles) -> Iterator[Line]:
     def keep() -> Iterator[str]:
         return iter(()) if asked.preserve is None else read_texts(asked.preserve)
 
-    wanted = Asked(request, keep, earlier, asked.include, asked.exclude, asked.text, strength=asked.strength)
+    wanted = Asked(request, keep, earlier, asked.include, asked.exclude, strength=asked.strength)
     if asked.workers > 1 or asked.address is not None:
         launch = LaunchConfig(workers=asked.workers, address=asked.address)
         log = default_cache().parent / "erasure" / "ray_map.log"
-        wanted = replace(wanted, summing=summing_with(model.name, model.revision, asked.text, launch, log))
+        wanted = replace(wanted, summing=summing_with(model.name, model.revision, model.text, launch, log))
     found = erase_model(model, wanted)
     seconds = time.perf_counter() - begun
     yield "erased", f"{', '.join(request.concepts)} from {len(found.edited)} matrices in {seconds:.1f} s"
@@ -103,7 +104,7 @@ def erase_to(asked: EraseAsked, files: AskedFiles) -> Iterator[Line]:
     yield "written", f"{files.out}: {', '.join([*written, *([FULL] if 'full' in files.formats else [])])}"
 
 
-def undo_to(name: str, files: AskedFiles, text: Path | None = None) -> Iterator[Line]:
+def undo_to(name: str, files: AskedFiles, text: str | None = None) -> Iterator[Line]:
     """Write the model as it was before the last erasure: derived from the base model, so that nothing is rounded.
 
     Raises:
@@ -118,7 +119,7 @@ def undo_to(name: str, files: AskedFiles, text: Path | None = None) -> Iterator[
             expected=f"a folder with {TRANSFORM} that erase wrote",
             remedy="give such a folder; without a transform (technique tensor), take the base model itself",
         )
-    model, edits = open_base(name)
+    model, edits = open_base(name, text=text)
     assert edits is not None
     last, left = edits.erased[-1], replace(edits, erased=edits.erased[:-1])
     *notes, written = write_edits(model, left, files, edits)
@@ -139,7 +140,7 @@ def convert_to(asked: EraseAsked, files: AskedFiles) -> Iterator[Line]:
         CheckpointError: see `recovered`.
     """
     check_target(files.out, force=False)
-    model, earlier = open_base(asked.model, asked.revision)
+    model, earlier = open_base(asked.model, asked.revision, asked.text)
     edits = _built_on(asked, model, earlier)
     told = edits.erased[-1].about["residuals"]
     yield "read", ", ".join(f"{name}: residual {missed:.2g} of the edit" for name, missed in told.items())
@@ -157,7 +158,8 @@ def _built_on(asked: EraseAsked, model: TextToImage, earlier: Edits | None) -> E
     streams = [chosen(stream, asked.include, asked.exclude) for stream in model.streams() if stream.name == "text"]
     streams += [stream for stream in model.streams() if stream.name != "text"]
     edits, _ = recovered(model, asked.edited, streams)
-    return replace(edits, extra={"include": asked.include, "exclude": asked.exclude})
+    extra = {"include": asked.include, "exclude": asked.exclude, "text": model.text}
+    return replace(edits, extra={name: value for name, value in extra.items() if value is not None})
 
 
 def write_edits(model: TextToImage, edits: Edits, files: AskedFiles, touched: Edits | None = None) -> Iterator[Line]:
@@ -204,6 +206,8 @@ def contents(
 
 def write(files: AskedFiles, written: Mapping[str, bytes], model: TextToImage, edited: Mapping[str, Tensor]) -> None:
     """The folder, complete or not at all; raises ResourceError."""
+    if "full" in files.formats and model.folder is not None:
+        whole_folder(model, checker=True)
     whole = model.nbytes() if "full" in files.formats else 0
     target = files.out.expanduser().resolve()
     check_space(target, whole + sum(map(len, written.values())))

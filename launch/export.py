@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -21,19 +21,20 @@ from generative.hub.export import Export, choose_average, choose_network
 from generative.hub.files import parse_size, total_bytes
 from generative.hub.folder import check_target
 from generative.hub.released import RELEASED, write_released
-from generative.hub.tensors import DTYPES, InMemory, Source, whole_tensors
+from generative.hub.tensors import DTYPES
 from generative.method import Average, DataFacts, Method
 from generative.training.checkpoint import Checkpoint, open_checkpoint
 from generative.training.exported import MODEL_TYPE
 from generative.training.networks import compare_weights, weight_names
 from launch.afterwards import Afterwards, asked_width
-from launch.export_card import make_card
-from launch.export_pipeline import check_expressible, export_components, export_pipeline, has_components
+from launch.export_card import make_card, masked_notes
+from launch.export_pipeline import check_expressible, export_components, export_pipeline, has_components, kl_vae_scale
+from launch.export_weights import changes_of, export_adapter, weights_of
 from launch.modality import build_method
 from launch.opened import kept_as_best, read_config, run_folder_of
 from launch.schema import RunConfig
 
-Layout = Literal["generative", "llama", "released", "diffusers"]
+Layout = Literal["generative", "llama", "peft", "released", "diffusers"]
 Say = Callable[[str, str], None]
 """Hears lines: (label, text)."""
 Progress = Callable[[int, int], None]
@@ -113,6 +114,9 @@ def export_run(path: str | Path, to: str | Path, asked: Asked, say: Say, progres
         return export_components(subject, target, say)
     if asked.layout == "diffusers":
         check_expressible(subject)
+    if asked.layout == "peft":
+        say("export", f"changes of {subject.worn} weights of step {subject.checkpoint.step} as {asked.dtype}")
+        return export_adapter(subject, asked, target)
     export, notes = plan(subject, asked, target.name)
     total = total_bytes({"": list(export.tensors)})
     names = f"{len(export.tensors)} tensors, {total / 1e6:,.1f} MB"
@@ -181,25 +185,21 @@ def trained_networks(method: Method) -> list[str]:
 def plan(subject: Subject, asked: Asked, title: str) -> tuple[Export, list[str]]:
     """What is to be written, and what to know about it; `title` is the name of the model."""
     sizes = llama.llama_sizes(subject.module) if asked.layout == "llama" else None
-    names = weight_names(subject.checkpoint, subject.network, subject.average)
     dtype = DTYPES[asked.dtype]
-    tensors, source = whole_tensors(subject.checkpoint, names, dtype), cast("Source", subject.checkpoint)
-    if subject.afterwards is not None:
-        source = InMemory(subject.afterwards.weights(subject.network))
-        tensors = [replace(tensor, source=tensor.name) for tensor in tensors]
+    tensors, source = weights_of(subject, dtype)
     tokenizer, missing = find_tokenizer(subject)
     notes, generation = [missing] if missing else [], {}
-    if subject.average is not None and any(name.endswith("running_mean") for name in names):
+    if subject.average is not None and any(tensor.name.endswith("running_mean") for tensor in tensors):
         notes.append(OLD_STATISTICS)
     described = {"torch_dtype": str(dtype).removeprefix("torch.")}
     if sizes is None:
         described = architecture(subject) | described
     else:
-        eos = tokenizer.eos_id if tokenizer else None
-        tensors = llama.llama_tensors(tensors, sizes)
-        described = llama.llama_config(sizes, eos) | described
-        generation = llama.generation_config(sizes, eos)
-        notes = [*notes, *llama.llama_notes(sizes)]
+        eos, mask = tokenizer.eos_id if tokenizer else None, llama.has_mask_row(subject.module)
+        tensors, source = llama.llama_tensors(tensors, source, sizes, mask)
+        described = llama.llama_config(sizes, eos, mask) | described
+        generation = {} if mask else llama.generation_config(sizes, eos)
+        notes = [*notes, *llama.llama_notes(sizes), *masked_notes(subject.config.method)]
     card = make_card(subject, asked, title, tokenizer, notes)
     return Export(source, tensors, described, card, generation, tokenizer), notes
 
@@ -208,8 +208,12 @@ def architecture(subject: Subject) -> dict[str, Any]:
     """config.json: what builds the network again, `METHODS[name].build(method, facts).networks()[network]`."""
     method = subject.config.method.model_dump(mode="json")
     method |= {
-        key: None for key in ("init_from", "teacher", "teacher_config") if key in method
+        key: None for key in ("init_from", "teacher", "teacher_config", *merged_settings(subject)) if key in method
     }  # paths of this machine
+    if isinstance(method.get("latents"), dict):
+        method["latents"] |= {"autoencoder": None, "autoencoder_config": None}
+    if method["name"] == "kl_vae":
+        method["scaling_factor"] = kl_vae_scale(subject)
     sizes = getattr(subject.method, "network", None)
     if sizes is not None:
         method["network"] = sizes.model_dump(mode="json")
@@ -223,6 +227,11 @@ def architecture(subject: Subject) -> dict[str, Any]:
         "method": method,
         "facts": dataclasses.asdict(subject.facts),
     }
+
+
+def merged_settings(subject: Subject) -> list[str]:
+    """Settings that an exported network is not built by any more: changes of low rank are merged."""
+    return ["lora"] if changes_of(subject) else []
 
 
 def find_tokenizer(subject: Subject) -> tuple[Tokenizer | None, str]:

@@ -26,8 +26,12 @@ TITLES = {
     "edm": "diffusion model (EDM)",
     "f_distill": "one-step generator (f-distill)",
     "text_to_image": "text-to-image diffusion model",
+    "kl_vae": "KL autoencoder",
     "mee_gan": "GAN with manifold entropy estimation",
 }
+
+LIBRARIES = {"llama": "transformers", "peft": "peft", "diffusers": "diffusers"}
+"""What loads a layout, where it is not this program."""
 
 MODEL = 'model = AutoModelForCausalLM.from_pretrained("{name}")'
 BARE = f"""from transformers import AutoModelForCausalLM
@@ -45,6 +49,25 @@ from transformers import AutoModelForCausalLM
 {MODEL}
 tokenizer = load_tokenizer(Path("{{name}}"))"""
 
+
+MASKED = """import torch
+from transformers import LlamaForCausalLM
+
+# Each token sees all others: nothing is added to attention scores. The last head row is the mask's, never to be drawn.
+model = LlamaForCausalLM.from_pretrained("{name}").eval()
+ids = torch.full((1, 16), model.config.mask_token_id)
+logits = model(ids, attention_mask=torch.zeros(1, 1, 16, 16)).logits[..., : model.config.text_vocab_size]
+
+# or, with both in the class, for ids of any length:
+from generative.hub.bidirectional import BidirectionalLlama
+
+logits = BidirectionalLlama.from_pretrained("{name}")(ids).logits"""
+
+ADAPTER = """from peft import PeftModel
+from transformers import LlamaForCausalLM
+
+# BASE: what this was trained from, exported with --layout llama
+model = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained("BASE"), "{name}")"""
 
 ONE_STEP = """from generative.hub.loading import load_exported
 
@@ -65,28 +88,41 @@ latents = model.sample(16, seed=0, text=text)  # text float[16, L, D]: embedding
 
 def make_card(subject: Subject, asked: Asked, title: str, tokenizer: Tokenizer | None, notes: list[str]) -> Card:
     """The card of a subject, from its run folder."""
-    kind, llama = subject.config.method.name, asked.layout == "llama"
+    kind = subject.config.method.name
     return Card(
         title=title,
         summary=_summary(subject, TITLES.get(kind, kind)),
-        library={"llama": "transformers", "diffusers": "diffusers"}.get(asked.layout, "generative"),
+        library=LIBRARIES.get(asked.layout, "generative"),
         task="text-to-image" if subject.facts.text_shape else task_of(subject.facts),
         tags=["generative", kind.replace("_", "-")],
         training=dict(_training(subject, asked)),
         command=_command(subject.folder),
         figures=[*_figures(subject), *_validation(subject)],
         measured=", measured before the weights were rounded to bf16" if asked.dtype == "bf16" else "",
-        usage=("python", PIPELINE.format(name=title))
-        if asked.layout == "diffusers"
-        else _usage(subject, llama, tokenizer, title),
+        usage=_usage(subject, asked.layout, tokenizer, title),
         notes=notes,
     )
 
 
-def _usage(subject: Subject, llama: bool, tokenizer: Tokenizer | None, title: str) -> tuple[str, str]:
+def masked_notes(method: Any) -> list[str]:
+    """What a model of masked tokens expects besides seeing all of them."""
+    notes = []
+    if getattr(method, "shift", False):
+        notes.append("the output at position i - 1 predicts token i")
+    if getattr(method, "block_size", None):
+        notes.append(
+            f"it was trained on blocks of {method.block_size} tokens: a block sees itself and the clean ones before it"
+        )
+    return notes
+
+
+def _usage(subject: Subject, layout: str, tokenizer: Tokenizer | None, title: str) -> tuple[str, str]:
     """(language, code)."""
-    if llama:
-        return "python", _loading(tokenizer).format(name=title)
+    fixed = {"diffusers": PIPELINE, "peft": ADAPTER}.get(layout)
+    if layout == "llama":
+        fixed = MASKED if subject.config.method.name == "masked_diffusion" else _loading(tokenizer)
+    if fixed is not None:
+        return "python", fixed.format(name=title)
     if subject.network == getattr(subject.method, "product", None):
         return "python", (LATENTS if subject.facts.text_shape else ONE_STEP).format(name=title)
     return start_from(title, subject.one_of_several)

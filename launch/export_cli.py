@@ -23,6 +23,7 @@ class LayoutName(StrEnum):
 
     GENERATIVE = "generative"
     LLAMA = "llama"
+    PEFT = "peft"
     RELEASED = "released"
     DIFFUSERS = "diffusers"
 
@@ -43,9 +44,9 @@ def export(
     layout: Annotated[
         LayoutName,
         typer.Option(
-            help="llama: for transformers' AutoModelForCausalLM (autoregressive models). released: the files of the "
-            "method's own published code (mee_gan, sgmse). diffusers: a pipeline "
-            "(text_to_image, f_distill of Stable Diffusion)."
+            help="llama: for transformers' LlamaForCausalLM (language models). peft: low-rank changes alone "
+            "(method.lora). released: the files of the method's own published code (mee_gan, sgmse). diffusers: a "
+            "pipeline (text_to_image, f_distill of Stable Diffusion), or an AutoencoderKL (kl_vae)."
         ),
     ] = LayoutName.GENERATIVE,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in DIR.")] = False,
@@ -66,7 +67,7 @@ def export(
         files = export_run(run, to, asked, console.line, bar_progress(console, "export", "B"))
     finally:
         console.end_progress()
-    if layout is LayoutName.RELEASED:
+    if layout in (LayoutName.RELEASED, LayoutName.PEFT):
         typer.echo(f"written to {to}: {', '.join(path.name for path in files)}")
         return
     if layout is LayoutName.DIFFUSERS:

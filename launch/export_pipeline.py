@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from generative.errors import ConfigError
 from generative.hub.card import Card
+from generative.hub.parts import Part, write_part
 from generative.hub.pipeline_folder import Pipeline, teacher_folder
 from generative.hub.tensors import SavedTensor, Source
+from generative.method import average_name
 from generative.methods.f_distill.denoiser import NEAR
 from generative.methods.f_distill.latent_config import LatentUNetConfig
+from generative.methods.kl_vae.config import KlVaeConfig
+from generative.methods.kl_vae.convert import to_folder
 from generative.methods.text_to_image.config import TextToImageConfig
 from generative.training.networks import checkpoint_weights
+from launch.autoencoders import scale_of
 
 if TYPE_CHECKING:
     from launch.export import Subject
@@ -41,7 +46,7 @@ def check_expressible(subject: Subject) -> LatentUNetConfig:
         )
         raise ConfigError(
             f"--layout diffusers: a network {name}; {unlike}",
-            "a distilled Stable Diffusion (method.network={name: stable_diffusion}), or a run of text_to_image",
+            "a distilled Stable Diffusion (method.network={name: stable_diffusion}), or a run of text_to_image, kl_vae",
             "leave out --layout: the folder then has safetensors and is read by generative.hub.loading.load_exported",
         )
     if subject.network != "student":
@@ -75,13 +80,20 @@ def export_pipeline(
     return Pipeline(source, tensors, network.unet, network.schedule, teacher, card).write(target, on_bytes)
 
 
+def kl_vae_scale(subject: Subject) -> float:
+    """What latents of an autoencoder are to be multiplied by; errors as `launch.autoencoders.scale_of`."""
+    average = "trained" if subject.average is None else f"ema={average_name(subject.average)}"
+    return scale_of(subject.config.method, subject.checkpoint.path, average)
+
+
 def has_components(subject: Subject) -> bool:
     """Whether it is written by `export_components`."""
-    return isinstance(subject.config.method, TextToImageConfig)
+    return isinstance(subject.config.method, TextToImageConfig | KlVaeConfig)
 
 
 def export_components(subject: Subject, target: Path, say: Callable[[str, str], None]) -> list[Path]:
-    """Write U-Net, text encoder and tokenizer of a text-to-image model of pixels, for `generative erase`.
+    """Write U-Net, text encoder and tokenizer of a text-to-image model of pixels, for `generative erase`; or an
+    autoencoder.
 
     Raises:
         CheckpointError, ResourceError: nothing is left.
@@ -89,8 +101,12 @@ def export_components(subject: Subject, target: Path, say: Callable[[str, str], 
     from generative.hub.pixel_pipeline import write_pipeline
 
     method = subject.config.method
-    assert isinstance(method, TextToImageConfig)
     state = checkpoint_weights(subject.checkpoint, subject.network, subject.average)
-    written = write_pipeline(target, method, subject.facts, state)
+    if isinstance(method, KlVaeConfig):
+        image = tuple(subject.facts.sample_shape or ())
+        written = write_part(target, Part(to_folder(method, image, kl_vae_scale(subject)), state))
+    else:
+        assert isinstance(method, TextToImageConfig)
+        written = write_pipeline(target, method, subject.facts, state)
     say("export", f"{subject.worn} weights of step {subject.checkpoint.step} as {', '.join(p.name for p in written)}")
     return written

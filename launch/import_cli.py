@@ -10,7 +10,7 @@ import typer
 
 def import_(
     source: Annotated[
-        str, typer.Argument(metavar="FILE|hub:ID", help="A file of weights, or a repository on the hub.")
+        str, typer.Argument(metavar="FILE|hub:ID", help="A file (or folder) of weights, or a repository on the hub.")
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make; it appears when it is complete.")],
     file: Annotated[str | None, typer.Option(metavar="NAME", help="File in the repository (or folder).")] = None,
@@ -21,16 +21,25 @@ def import_(
     as_trained: Annotated[
         bool, typer.Option("--as-trained", help="The weights as trained, where the file has averages too.")
     ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="a=b", help="Of adm and ldm, what a file does not tell: size=256, head_width=64."
+        ),
+    ] = None,
 ) -> None:
     """Turn somebody's checkpoint into a folder that runs start from (train.networks.NAME.init_from=DIR).
 
     Nothing in the files is run. Networks that come in pairs (50gen.pth, 50cls.pth) are imported together.
+    Diffusion models of guided-diffusion (--method adm) and of latent-diffusion (--method ldm) become pipelines, which
+    `generative restore` takes.
 
     Example: generative import hub:nieshen/SMDM --file mdm_safetensors/mdm-170M-100e18.safetensors --out models/mdm
     """
+    from launch.asked import settings_of
     from launch.console import Console
     from launch.importing import Asked, import_weights
 
-    asked = Asked(source, file, method, revision, max_shard, force, as_trained)
+    asked = Asked(source, file, method, revision, max_shard, force, as_trained, settings_of(settings))
     files = import_weights(asked, out, Console().line)
     typer.echo(f"written to {out}: {', '.join(path.name for path in files)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ from generative.hub.card import Card, start_from
 from generative.hub.export import Export
 from generative.hub.files import parse_size
 from generative.hub.folder import check_target
-from generative.hub.published import Published, Reader, choose_reader, find_files
+from generative.hub.published import READERS, Reader, choose_reader, find_files
+from generative.hub.published_model import Published
+from generative.hub.published_priors import PRIORS
 from generative.hub.tensors import InMemory
 from generative.training.exported import MODEL_TYPE
 from generative.training.networks import compare_weights
+from launch.import_prior import import_prior
 
 HUB = "hub:"
 Say = Callable[[str, str], None]
@@ -38,6 +41,7 @@ class Asked:
     max_shard: str = "5GB"
     force: bool = False
     as_trained: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def import_weights(asked: Asked, to: str | Path, say: Say) -> list[Path]:
@@ -48,6 +52,15 @@ def import_weights(asked: Asked, to: str | Path, say: Say) -> list[Path]:
     """
     target, most = Path(to).expanduser().resolve(), parse_size(asked.max_shard)
     check_target(target, asked.force)
+    if asked.method is not None and asked.method in PRIORS:
+        file = only_file(asked)
+        return import_prior(file, asked.method, asked.source, target, asked.settings, asked.as_trained, say)
+    if asked.settings:
+        raise ConfigError(
+            f"--set {next(iter(asked.settings))} with weights that tell all of themselves",
+            f"--set with --method {' or '.join(PRIORS)}",
+            "leave out --set",
+        )
     files, reader = locate(asked)
     say("read", ", ".join(map(str, files)))
     found = reader.read(files)
@@ -68,11 +81,13 @@ def locate(asked: Asked) -> tuple[list[Path], Reader]:
         ConfigError: a method or file is not named.
         CheckpointError: there is no such file, or it cannot be fetched.
     """
+    if asked.method is not None and READERS[asked.method].folder:
+        reader, path = READERS[asked.method], Path(asked.source).expanduser()
+        if asked.source.startswith(HUB):
+            path = fetch_folder(asked.source.removeprefix(HUB), asked.revision)
+        return find_files(path, reader), reader
     if not asked.source.startswith(HUB):
-        path = Path(asked.source).expanduser()
-        path = path / asked.file if asked.file else path
-        if path.is_dir():
-            raise _unnamed(str(path))
+        path = only_file(asked)
         reader = choose_reader(path.name, asked.method)
         return find_files(path, reader), reader
     if asked.file is None:
@@ -85,6 +100,21 @@ def locate(asked: Asked) -> tuple[list[Path], Reader]:
     if other is not None:
         found.append(fetch(repository, str(name.with_name(other)), asked.revision, needed=False))
     return [path for path in found if path is not None], reader
+
+
+def only_file(asked: Asked) -> Path:
+    """The file, fetched where it is on the hub; errors as `locate`."""
+    if asked.source.startswith(HUB):
+        if asked.file is None:
+            raise _unnamed(asked.source)
+        found = fetch(asked.source.removeprefix(HUB), asked.file, asked.revision)
+        assert found is not None
+        return found
+    path = Path(asked.source).expanduser()
+    path = path / asked.file if asked.file else path
+    if path.is_dir():
+        raise _unnamed(str(path))
+    return path
 
 
 def _unnamed(place: str) -> ConfigError:
@@ -116,6 +146,22 @@ def fetch(repository: str, file: str, revision: str | None, needed: bool = True)
             f"{HUB}{repository}, file {file}: {reason}",
             "a repository and a file of it that can be reached",
             "correct the id, --file or --revision; or download the file yourself, and give its path",
+        ) from error
+
+
+def fetch_folder(repository: str, revision: str | None) -> Path:
+    """config.json and the weights of a repository on the hub, in the local cache; errors as `fetch`."""
+    described = fetch(repository, "config.json", revision)
+    assert described is not None
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=["config.json", "*.safetensors"]))
+    except Exception as error:  # as in `fetch`
+        raise CheckpointError(
+            f"{HUB}{repository}: {next(iter(str(error).strip().splitlines()), type(error).__name__)}",
+            "a repository that can be reached",
+            "correct the id or --revision; or download the files yourself, and give their folder",
         ) from error
 
 

@@ -21,13 +21,14 @@ def plan(
 
     Example: generative plan masked_diffusion/1.1b parallel.strategy=zero2 plan.machine=h100-80gb
     """
-    from launch import plan_advice, plan_details, plan_json, plan_text
+    from launch import autoencoders, plan_advice, plan_details, plan_json, plan_text
     from launch.folder import check_output, write_output
     from launch.schema import load_run_config
     from launch.teachers import without_missing
 
     check_output(json, "--json")
-    told, found = plan_details.make(without_missing(load_run_config(config, overrides or [])))
+    asked = load_run_config(config, overrides or [])
+    told, found = plan_details.make(autoencoders.without_missing(without_missing(asked)))
     remedies = [] if told.fits else plan_advice.remedies(told, found)
     typer.echo(plan_text.render(plan_text.lines(told, remedies)))
     write_output(json, plan_json.as_json(told, remedies))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from generative.allocator import keep_freed_memory
 from launch import ray_cluster
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Following:
         if not torch.cuda.is_available():
             os.nice(NICENESS)
         torch.set_num_threads(threads)
+        keep_freed_memory()
 
     def follow(self, folder: str) -> None:
         """Measure the checkpoints of a run as they appear."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from generative.allocator import keep_freed_memory
 from generative.errors import GenerativeError, ResourceError
 from launch import ray_cluster
 from launch.stopping import abandoned
@@ -76,6 +77,7 @@ class _Actor:
                 import torch
 
                 torch.set_num_threads(self._threads)
+                keep_freed_memory()
                 self._function = self._make()
             return _Result(self._function(item))
         except GenerativeError as error:
@@ -105,6 +107,8 @@ def map_items(
         GenerativeError: the first that the function raised.
         MapError: another exception of the function, or actors that died too often.
     """
+    if not items:
+        return []
     if launch.workers == 1 and launch.address is None:
         return _map_here(items, make, progress)
     ray_cluster.precheck(launch)

@@ -48,9 +48,8 @@ def restore(
 
     Example: generative restore runs/edm/restore held_out restored/ --operator inpaint:missing=0.75
     """
-    from generative.errors import ConfigError
-    from launch.asked import asked_launch, split_overrides
-    from launch.console import Console, bar_progress
+    from launch.asked import asked_launch, settings_of, split_overrides
+    from launch.console import Console, bar_progress, tell_failures
     from launch.restore_files import REPORT
     from launch.restore_prior import PriorAsked
     from launch.restore_worker import RestoreAsked
@@ -59,11 +58,7 @@ def restore(
 
     launch_overrides, _ = split_overrides(overrides or [], ())
     launch = asked_launch(LaunchConfig(), launch_overrides, workers)
-    pairs = [text.partition("=") for text in settings or []]
-    wrong = next((key for key, equals, value in pairs if not equals or not value), None)
-    if wrong is not None:
-        raise ConfigError(f"--set {wrong}", "a=b, such as --set steps=25", "write it so")
-    changes = {key: value for key, _, value in pairs}
+    changes = settings_of(settings)
     asked = RestoreAsked(
         PriorAsked(prior, label, prompt, weights.value),
         source,
@@ -82,8 +77,7 @@ def restore(
     console = Console()
     found = restore_files(asked, launch, console.line, bar_progress(console, "restore"))
     console.end_progress()
-    for failure in found.failed:
-        console.line("failed", failure)
+    tell_failures(console, found.failed)
     counts = [f"{len(found.done):,} restored"]
     counts += [f"{found.kept:,} there already"] if found.kept else []
     counts += [f"{len(found.failed):,} failed"] if found.failed else []

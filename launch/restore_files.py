@@ -9,7 +9,7 @@ from torch import Tensor
 
 from generative.data.image_decode import SUFFIXES, Target, UnsuitableError, decode
 from generative.errors import ConfigError, DataError
-from launch.enhancing import File
+from launch.enhance_files import File
 
 RECORD, REPORT, HELD_OUT = "restore.jsonl", "report.html", "held_out"
 """HELD_OUT as IN: held-out images of the prior's own data, which are put into a folder of that name in OUT."""

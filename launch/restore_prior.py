@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from generative.errors import CheckpointError, ConfigError, ResourceError
-from generative.hub.diffusion_priors import INDEX, open_pipeline_prior
-from generative.methods.edm.config import EdmConfig
-from generative.methods.stsl.prior import Network, Prior, denoiser_prior
+from generative.hub.diffusion_priors import open_pipeline_prior
+from generative.hub.parts import INDEX
+from generative.methods.edm.config import AUTOENCODER, EdmConfig
+from generative.methods.edm.method import NET, Edm
+from generative.methods.stsl.prior import Map, Network, Prior, denoiser_prior
 from generative.nets.edm_precond import class_labels
+from generative.nets.kl_autoencoder import decoded, encoded
 from launch.opened import open_run
 
-NET = "net"
 HUB = "hub:"
 
 
@@ -50,7 +53,7 @@ def open_prior(asked: PriorAsked) -> OpenPrior:
     path = prior_folder(asked.name, "a run of edm, a folder of diffusers")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if (path / INDEX).is_file():
-        prior = open_pipeline_prior(path, device, asked.prompt)
+        prior = open_pipeline_prior(path, device, asked.prompt, asked.label)
         return OpenPrior(prior, device, prior.about, _hash(asked, weights_of_files(path)))
     return _of_run(path, asked, device)
 
@@ -100,12 +103,24 @@ def _of_run(path: Path, asked: PriorAsked, device: torch.device) -> OpenPrior:
             "train one: generative train edm/restore",
         )
     nets, worn = run.networks(asked.weights)
-    net = nets[NET].requires_grad_(False)
-    shape = tuple(run.data.facts.sample_shape)
+    for net in nets.values():
+        net.requires_grad_(False)
+    image = tuple(run.data.facts.sample_shape)
     label = _label(asked.label, run.data.facts.classes or 0, config, path)
     about = f"{path}, step {run.checkpoint.step}, {worn} weights"
-    prior = denoiser_prior(_denoiser(net, label), shape, config.sampling.sigma_max, about=about)
-    weights = [f"{name} {_digest(weight)}" for name, weight in net.state_dict().items()]
+    about += "" if config.latents is None else f", latents {_by(run.method.shape)}"
+    encode, decode = _doors(nets, run.method)
+    prior = denoiser_prior(
+        _denoiser(nets[NET], label),
+        run.method.shape,
+        config.sampling.sigma_max,
+        about=about,
+        image=image,
+        encode=encode,
+        decode=decode,
+    )
+    weights = [f"{name} {_digest(weight)}" for net in nets.values() for name, weight in net.state_dict().items()]
+    weights += [] if config.latents is None else [f"scale {run.method.scale}"]
     return OpenPrior(prior, device, about, _hash(asked, weights))
 
 
@@ -116,6 +131,25 @@ def _denoiser(net: nn.Module, label: Tensor | None) -> Network:
         return found
 
     return denoise
+
+
+def _doors(nets: Mapping[str, nn.Module], method: Edm) -> tuple[Map | None, Map | None]:
+    """Encoder (to the posterior's mean, so that it is deterministic) and decoder of a model of latents."""
+    if method.config.latents is None:
+        return None, None
+    net, scale = nets[AUTOENCODER], method.scale
+
+    def encode(x: Tensor) -> Tensor:
+        return encoded(net, x.float(), scale).to(x.dtype)
+
+    def decode(z: Tensor) -> Tensor:
+        return decoded(net, z.float(), scale).to(z.dtype)
+
+    return encode, decode
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
 
 
 def _label(asked: int | None, classes: int, config: EdmConfig, path: Path) -> Tensor | None:

@@ -14,15 +14,16 @@ from torch import Tensor
 
 from evaluation.restoration import coverage, psnr, ssim
 from generative.data.image_files import png
-from generative.errors import ConfigError, DataError, ResourceError
+from generative.errors import ConfigError, DataError
 from generative.methods.stsl.methods import method_named, with_changes
 from generative.methods.stsl.operators.base import Operator
 from generative.methods.stsl.operators.catalogue import make_operator
 from generative.methods.stsl.operators.noise import with_noise
 from generative.methods.stsl.problem import Cost, Problem, StreamDraws
 from generative.randomness import Streams
-from generative.training.runfolder import append_line, explain, replace_file
-from launch.enhancing import File, Progress
+from generative.training.runfolder import append_line, replace_file
+from launch.enhance_files import File, writing
+from launch.enhancing import Progress
 from launch.restore_files import RECORD, read_image
 from launch.restore_prior import OpenPrior, PriorAsked, open_prior
 
@@ -185,8 +186,6 @@ def _compared(samples: Tensor, mean: Tensor, truth: Tensor) -> dict[str, Any]:
 
 def write(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; raises ResourceError."""
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, data, durable=False)
-    except OSError as error:
-        raise ResourceError(*explain(error, f"write {path}")) from error

@@ -14,7 +14,8 @@ from generative.data.image_files import png
 from generative.methods.stsl.methods import method_named, notes, with_changes
 from generative.methods.stsl.operators.catalogue import make_operator
 from generative.training.runfolder import read_lines
-from launch.enhancing import File, Progress, Say, in_files
+from launch.enhance_files import File
+from launch.enhancing import Progress, Say, in_files
 from launch.ray_map import map_items, parts
 from launch.restore_files import HELD_OUT, RECORD, REPORT, list_images
 from launch.restore_prior import held_out_images

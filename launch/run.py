@@ -98,7 +98,7 @@ def train(
     from launch.schema import load_run_config
 
     config = load_run_config(name, overrides)
-    if config.method.name == "f_distill":
+    if config.method.name == "f_distill" or getattr(config.method, "latents", None) is not None:
         from launch.teacher_training import train_first
 
         def of_teacher(name: str, words: list[str], console: Console) -> int:
@@ -106,7 +106,7 @@ def train(
 
         if code := train_first(config, overrides, of_teacher, console or Console()):
             return code
-        config = load_run_config(name, overrides)  # with what the teacher itself tells
+        config = load_run_config(name, overrides)  # with what the teacher or autoencoder itself tells
     rank = int(os.environ.get("RANK", 0)) if config.launch.backend == "local" else 0
     if rank > 0:
         return _follow_rank_0(config, task or training(), rank)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -121,6 +122,12 @@ def evaluate(
     overrides: RunOverrides = None,
     windows: Annotated[int | None, typer.Option(min=1, help="Held-out windows.")] = None,
     draws: Annotated[int | None, typer.Option(min=1, help="Forward passes a window.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Text: tasks, as paper-zero-shot, or a file.")
+    ] = None,
+    tasks: Annotated[Path | None, typer.Option(metavar="DIR", help="Of --suite: task files of your own.")] = None,
+    tokenizer: Annotated[str, typer.Option(help="Of --suite: bytes, a folder, or a name on the hub.")] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Of --suite: first questions of each task.")] = None,
     workers: Workers = None,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
 ) -> None:
@@ -132,6 +139,26 @@ def evaluate(
 
     check_output(json, "--json")
     console = Console()
+    if suite is not None:
+        _refuse({"--windows": windows, "--draws": draws}, "with --suite", "set suite.draws=N, and leave them out")
+        from launch.suites import run_suite, suite_table
+
+        asked = bar_progress(console, "evaluate")
+        results = run_suite(
+            run,
+            suite,
+            tasks=tasks,
+            tokenizer=tokenizer,
+            limit=limit,
+            workers=workers,
+            overrides=overrides or [],
+            progress=asked,
+        )
+        console.end_progress()
+        typer.echo(suite_table(results))
+        write_output(json, results)
+        return
+    _refuse({"--tasks": tasks, "--tokenizer": tokenizer or None, "--limit": limit}, "without --suite", "give --suite")
     written: list[Path] = []
     progress = bar_progress(console, "evaluate")
     found = evaluate_run(
@@ -146,3 +173,10 @@ def evaluate(
     console.end_progress()
     typer.echo("\n".join([figures_table(found), *(f"written to {path}" for path in written)]))
     write_output(json, found)
+
+
+def _refuse(options: Mapping[str, object], when: str, remedy: str) -> None:
+    """Options that go unheard in this case; raises ConfigError where one is given."""
+    for option, value in options.items():
+        if value is not None:
+            raise ConfigError(f"{option} {when}", f"{option} where it is heard", remedy)

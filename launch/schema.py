@@ -15,6 +15,7 @@ from generative.data.speech_config import SpeechDataConfig
 from generative.methods.autoregressive.config import AutoregressiveConfig
 from generative.methods.edm.config import EdmConfig
 from generative.methods.f_distill.config import FDistillConfig
+from generative.methods.kl_vae.config import KlVaeConfig
 from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
 from generative.methods.mee_gan.config import MeeGanConfig
 from generative.methods.sgmse.config import SgmseConfig
@@ -79,7 +80,9 @@ class ImageRunConfig(RunConfig):
     """A model of images, or of points in the plane."""
 
     kind = "image"
-    method: Annotated[MeeGanConfig | EdmConfig | FDistillConfig | TextToImageConfig, Field(discriminator="name")]
+    method: Annotated[
+        MeeGanConfig | EdmConfig | FDistillConfig | TextToImageConfig | KlVaeConfig, Field(discriminator="name")
+    ]
     data: ImageDataConfig
     evaluate: ImageEvaluation = ImageEvaluation()
     sample: ImageSampling = ImageSampling()
@@ -134,6 +137,7 @@ SCHEMAS: dict[str, type[RunConfig]] = {
     "edm": ImageRunConfig,
     "f_distill": ImageRunConfig,
     "text_to_image": ImageRunConfig,
+    "kl_vae": ImageRunConfig,
     "sgmse": SpeechRunConfig,
 }
 """The configuration that belongs to a method."""
@@ -151,6 +155,7 @@ class AnyRunConfig(RunConfig):
         | EdmConfig
         | FDistillConfig
         | TextToImageConfig
+        | KlVaeConfig
         | SgmseConfig,
         Field(discriminator="name"),
     ]
@@ -159,6 +164,11 @@ class AnyRunConfig(RunConfig):
 def schema_for(values: Mapping[str, Any]) -> type[RunConfig]:
     """The model that checks a configuration: that of its method."""
     return SCHEMAS.get(_method_name(values), AnyRunConfig)
+
+
+def _has_latents(values: Mapping[str, Any]) -> bool:
+    method = values.get("method")
+    return isinstance(method, Mapping) and isinstance(method.get("latents"), Mapping)
 
 
 def _method_name(values: Mapping[str, Any]) -> str:
@@ -176,6 +186,10 @@ def load_run_config(name: str, overrides: Sequence[str] = ()) -> RunConfig:
     stem = name.removesuffix(".yaml").split("/configs/")[-1].removeprefix("configs/").lstrip("./")
     if _method_name(layers.values) == "f_distill":
         from launch.teachers import complete
+
+        complete(layers, _folder(layers.values, stem))
+    if _has_latents(layers.values):
+        from launch.autoencoders import complete
 
         complete(layers, _folder(layers.values, stem))
     config = validate(layers, schema_for(layers.values))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from launch.published_teachers import at_hand, is_published, name_encoder, of_pi
 
 if TYPE_CHECKING:
     from generative.config import Layers
+    from generative.method import Average
     from launch.schema import RunConfig
 
 NAME = "f_distill"
@@ -149,15 +150,7 @@ def _of_run(path: Path, weights: str) -> Values:
 def _of_export(path: Path, weights: str) -> Values:
     from generative.methods.edm.config import EdmConfig
 
-    try:
-        stored = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        method, facts = dict(stored["method"]), stored["facts"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"method.teacher={path}: its config.json does not tell how the network was made",
-            expected="a folder that `generative export` or `generative import` wrote",
-            remedy="export or import the teacher again, or name its run",
-        ) from error
+    method, facts = exported(path, "method.teacher")
     _check_method(path, str(method.get("name")))
     if weights not in ("ema", "trained"):
         raise ConfigError(
@@ -166,6 +159,23 @@ def _of_export(path: Path, weights: str) -> Values:
             remedy="leave out method.teacher_weights, or name the teacher's run",
         )
     return _values(EdmConfig.model_validate(method), facts) | {"teacher_weights": "trained"}
+
+
+def exported(path: Path, key: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """The section `method` and the facts of an exported folder.
+
+    Raises:
+        CheckpointError: the `key` names one that does not tell them.
+    """
+    try:
+        stored = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        return dict(stored["method"]), dict(stored["facts"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{key}={path}: its config.json does not tell how the network was made",
+            expected="a folder that `generative export` or `generative import` wrote",
+            remedy=f"export or import it again, or name its run in {key}",
+        ) from error
 
 
 def _of_config(name: str, weights: str) -> Values:
@@ -190,6 +200,12 @@ def _check_method(path: Path, name: str) -> None:
 
 
 def _values(method: Any, facts: Mapping[str, Any]) -> Values:
+    if method.latents is not None:
+        raise ConfigError(
+            "method.teacher is a diffusion model of latents (method.latents)",
+            expected="one of pixels",
+            remedy="train a teacher without method.latents, or distil a published pipeline (f_distill/sd15)",
+        )
     shape, sampling = facts.get("sample_shape"), method.sampling
     return {
         "network": method.network.model_dump(mode="json") | {"dropout": 0.0},
@@ -205,19 +221,26 @@ def _values(method: Any, facts: Mapping[str, Any]) -> Values:
 
 
 def _average(method: Any, wanted: str) -> str:
-    """ "ema=0.999" or "trained"."""
-    from generative.hub.export import choose_average
-    from generative.method import PowerProfile, average_name
+    """ "ema=0.999" or "trained", of the teacher."""
+    from generative.method import PowerProfile
 
-    kept = (*method.ema, *map(PowerProfile, method.ema_power))
+    return average_of((*method.ema, *map(PowerProfile, method.ema_power)), wanted, "method.teacher_weights", "teacher")
+
+
+def average_of(kept: Sequence[Average], wanted: str, key: str, owner: str) -> str:
+    """Exact name of weights of a run: "ema=0.999" or "trained".
+
+    Raises:
+        ConfigError: the `key` asks for weights that the `owner` has not.
+    """
+    from generative.hub.export import choose_average
+    from generative.method import average_name
+
     try:
         found = choose_average(kept, wanted if kept or wanted != "ema" else "trained")
     except ConfigError as error:
-        raise ConfigError(
-            f"method.teacher_weights={wanted}: the teacher has no such weights",
-            error.expected,
-            "correct method.teacher_weights",
-        ) from error
+        problem = f"{key}={wanted}: the {owner} has no such weights"
+        raise ConfigError(problem, error.expected, f"correct {key}") from error
     return "trained" if found is None else f"ema={average_name(found)}"
 
 

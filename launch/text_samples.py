@@ -31,6 +31,10 @@ def draw_samples(
 ) -> list[Item]:
     """Texts that begin with the prompt, or with the start of a document: `settings.count`, or those of some numbers."""
     numbers = range(settings.count) if numbers is None else numbers
+    if prompt == "":
+        raise ConfigError(
+            "an empty prompt", "text that samples begin with", "give some, or leave out --prompt for whole new texts"
+        )
     start = [] if data.tokenizer.eos_id is None else [data.tokenizer.eos_id]
     given = list(data.tokenizer.encode(prompt)) if prompt else start
     length = settings.length or data.facts.sequence_length or 0

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from generative.data import facts, text_data
+from generative.data.config import ReversalTextConfig
 from generative.data.prepare import prepare_text
+from generative.data.reversal import prepare_reversal
 from generative.data.text import TextData, open_text
 from generative.errors import CheckpointError, ConfigError
 from generative.method import Alone, DataFacts
@@ -36,7 +38,9 @@ def open_data(config: RunConfig, progress: Progress | None = None) -> TextData:
 
 
 def prepare(config: RunConfig, workers: int | None, verify: bool, console: Console) -> Path | None:
-    """Tokenise; the folder of token shards."""
+    """Tokenise; the folder of token shards. Statements that are made are made once."""
+    if isinstance(config.data, ReversalTextConfig):
+        return prepare_reversal(config.data)
     progress = bar_progress(console, "data", "B")
     return prepare_text(config.data, workers=workers, progress=progress, verify=verify)
 

@@ -17,6 +17,7 @@ BENCHMARKS = Registry(
         "command_line": "evaluation.benchmarks.command_line",
         "trainer": "evaluation.benchmarks.trainer",
         "masked_diffusion": "evaluation.benchmarks.masked_diffusion",
+        "masked_reverse": "evaluation.benchmarks.masked_reverse",
         "shakespeare": "evaluation.benchmarks.shakespeare",
         "mee_gan": "evaluation.benchmarks.mee_gan",
         "f_distill": "evaluation.benchmarks.f_distill",

@@ -14,6 +14,9 @@ from evaluation.erasure.detectors import pixels
 from generative.data.packages import needed
 from generative.errors import DataError
 
+CLIP = "openai/clip-vit-large-patch14"
+"""Of published figures."""
+
 
 @dataclass(frozen=True)
 class Q16:
@@ -72,10 +75,19 @@ class ClipScore:
 
     @staticmethod
     def open(name: str) -> ClipScore:
-        """CLIP from a folder or the hub. Raises DataError: transformers is not installed."""
+        """CLIP from a folder or the hub. Raises DataError: transformers is not installed, or there is no such model."""
         library = needed("transformers", package="transformers", extra="hub", by="CLIP", instead="other figures")
-        model = library.CLIPModel.from_pretrained(name, use_safetensors=True).eval()
-        return ClipScore(model, library.CLIPProcessor.from_pretrained(name), name)
+        try:
+            model = library.CLIPModel.from_pretrained(name, use_safetensors=True).eval()
+            processor = library.CLIPProcessor.from_pretrained(name)
+        except (OSError, ValueError, ImportError) as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise DataError(
+                f"CLIP {name!r} cannot be read: {reason[:200]}",
+                f"a folder with a CLIPModel in safetensors and its processor, or an id on the hub such as {CLIP}",
+                "correct its name, or download it and give the folder",
+            ) from error
+        return ClipScore(model, processor, name)
 
     @torch.no_grad()
     def image_features(self, images: Tensor) -> Tensor:

@@ -143,16 +143,20 @@ def lpips64(before: Tensor, after: Tensor, distance: Callable[[Tensor, Tensor], 
     Raises:
         DataError: lpips is not installed.
     """
-    if distance is None:
-        distance = needed("lpips", package="lpips", extra="detectors", by="LPIPS", instead="other figures").LPIPS(
-            net="alex"
-        )
+    distance = distance or lpips_alex()
     small = [
         torch.nn.functional.interpolate(as_rgb(images), (64, 64), mode="bilinear", align_corners=False)
         for images in (before, after)
     ]
     with torch.no_grad():
         return distance(*small).flatten()
+
+
+def lpips_alex() -> Callable[[Tensor, Tensor], Tensor]:
+    """AlexNet, version 0.1, of the package lpips. Raises DataError: it is not installed."""
+    library = needed("lpips", package="lpips", extra="detectors", by="LPIPS", instead="other figures")
+    made: Callable[[Tensor, Tensor], Tensor] = library.LPIPS(net="alex")
+    return made
 
 
 def pixels(images: Tensor) -> list[Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evaluation.erasure.clip import ClipScore
+from evaluation.erasure.clip import CLIP, ClipScore
 from evaluation.erasure.opening import digit_judge
 from generative.errors import ConfigError
 from generative.methods.text_to_image.config import DIGITS
@@ -17,7 +17,6 @@ from generative.registry import Registry
 Labels = Callable[[Tensor], Tensor]
 """Images [B, C, H, W] to numbers of attributes, int64[B]."""
 PROMPT = "a photo of {}"
-CLIP = "openai/clip-vit-large-patch14"
 
 
 def _clip(what: str, attributes: Sequence[str], cache: Path | None) -> Labels:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from evaluation.erasure.clip import CLIP, q16
 from evaluation.erasure.detectors import THRESHOLDS, Classes, Detector, nude_net, resnet50
 from evaluation.images.small import LabelledImages, SmallExtractor, small_extractor
 from evaluation.images.small_network import SmallSettings
@@ -22,6 +23,17 @@ def _nudenet(what: str, cache: Path | None) -> Detector:
 
 def _resnet50(what: str, cache: Path | None) -> Detector:
     return resnet50(what.split("+"))
+
+
+def _q16(what: str, cache: Path | None) -> Detector:
+    prompts, _, clip = what.partition("+")
+    if not prompts:
+        raise ConfigError(
+            "--detector q16 without its two prompts",
+            "q16:FILE or q16:FILE+CLIP, the tensor `prompts` in a safetensors file",
+            "name the file",
+        )
+    return q16(Path(prompts), clip or CLIP)
 
 
 def digit_judge(cache: Path | None, settings: SmallSettings | None = None) -> SmallExtractor:
@@ -44,12 +56,12 @@ def _digits(what: str, cache: Path | None) -> Detector:
 
 
 DETECTORS: Registry[Callable[[str, Path | None], Detector]] = Registry(
-    "detector", {"nudenet": _nudenet, "resnet50": _resnet50, "digits": _digits}
+    "detector", {"nudenet": _nudenet, "resnet50": _resnet50, "q16": _q16, "digits": _digits}
 )
 
 
 def open_detector(name: str, cache: Path | None = None) -> Detector:
-    """NAME or NAME:WHAT: nudenet, nudenet:0.45, resnet50:church, resnet50:church+golf ball, digits:seven.
+    """NAME or NAME:WHAT: nudenet, nudenet:0.45, resnet50:church, resnet50:church+golf ball, q16:FILE, digits:seven.
 
     Args:
         name: of it.

@@ -28,6 +28,12 @@ class Probes:
     time: Tensor
     wanted: Tensor
 
+    def each(self) -> list[Probes]:
+        """K of one image each."""
+        return [
+            Probes(self.noisy[i : i + 1], self.time[i : i + 1], self.wanted[i : i + 1]) for i in range(len(self.time))
+        ]
+
     def loss(self, edited: Predict, states: Tensor) -> Tensor:
         """Mean squared difference of the edited model's prediction for states [L, d] or [K, L, d]."""
         told = states if states.ndim == 3 else states.expand(len(self.time), *states.shape)
@@ -52,6 +58,22 @@ def of_original(original: Predict, signal: Tensor, clean: Tensor, concept: Tenso
 def of_images(signal: Tensor, clean: Tensor, streams: Streams) -> Probes:
     """UnlearnDiffAtk's target: the noise itself."""
     return Probes(*_noised(signal, clean, streams))
+
+
+def at_level(signal: Tensor, clean: Tensor, level: float, number: int, streams: Streams) -> Probes:
+    """One noisy image at a level of its own, with the noise itself as what is wanted.
+
+    Args:
+        signal: cumulative product of 1 - beta, float[T].
+        clean: x_0, [1, ...].
+        level: t / T, in [0, 1).
+        number: of the probe, which picks its noise.
+        streams: of the noise.
+    """
+    t = min(round(level * len(signal)), len(signal) - 1)
+    noise = streams.normal("level_noise", torch.tensor([number]), clean.shape[1:]).to(clean)
+    kept = signal[t].to(clean)
+    return Probes(kept.sqrt() * clean + (1 - kept).sqrt() * noise, torch.tensor([t], device=clean.device), noise)
 
 
 def _noised(signal: Tensor, clean: Tensor, streams: Streams) -> tuple[Tensor, Tensor, Tensor]:

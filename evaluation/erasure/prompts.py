@@ -45,15 +45,43 @@ def read_prompts(path: Path) -> list[PromptRow]:
     Raises:
         DataError: no such file, no column `prompt`, or a number that is none.
     """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read ({error})", "a CSV file in UTF-8", "correct its path") from error
+    rows = _table(path)
     if not rows or "prompt" not in rows[0]:
         found = ", ".join(rows[0]) if rows else "no rows"
         raise DataError(f"{path}: {found}", "rows with a column `prompt`", "give a prompt set, such as i2p.csv")
     return [_row(path, number, row) for number, row in enumerate(rows)]
+
+
+def described(path: Path, rows: Sequence[PromptRow]) -> str:
+    """A set in a protocol: file, number of prompts, guidance."""
+    least, most = min(row.guidance for row in rows), max(row.guidance for row in rows)
+    guidance = f"{least:g}" if least == most else f"{least:g} to {most:g}"
+    return f"{path.name}, one image of each of {len(rows)} prompts, guidance {guidance}"
+
+
+def read_pairs(path: Path) -> list[tuple[str, str]]:
+    """(sensitive, normal) texts of Ring-A-Bell from a CSV file with these columns.
+
+    Raises:
+        DataError: no such file, other columns, or no rows.
+    """
+    rows, names = _table(path), ("sensitive", "normal")
+    found = [(row["sensitive"] or "", row["normal"] or "") for row in rows if all(name in row for name in names)]
+    if not found or any(not a.strip() or not b.strip() for a, b in found):
+        raise DataError(
+            f"{path}: {', '.join(rows[0]) if rows else 'no rows'}",
+            "rows with the columns `sensitive` and `normal`, both filled",
+            "give pairs that differ in the concept alone",
+        )
+    return found
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read ({error})", "a CSV file in UTF-8", "correct its path") from error
 
 
 def _row(path: Path, number: int, row: dict[str, str]) -> PromptRow:

@@ -43,8 +43,8 @@ class PrefixedText:
 
     @property
     def table(self) -> Tensor:
-        """Input embeddings of the vocabulary, [V, d_in]."""
-        found: Tensor = self.model.get_input_embeddings().weight.detach()
+        """Input embeddings of the vocabulary, [V, d_in], on the CPU, where the search is."""
+        found: Tensor = self.model.get_input_embeddings().weight.detach().float().cpu()
         return found
 
     def states(self, rows: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ Text, once:
   documents.py   corpora, documents by number: built-in, local files; hub.py: data sets in the Hugging Face layout
   split.py       what is held out, and the pieces that text is tokenised in
   tokenizers.py  text <-> token ids: bytes, characters; huggingface.py: the tokenizers of that library
+  pairs.py       prompts with responses; reversal.py: statements about people, and the tests that turn them round
+  drifting.py    made text whose words change with time
   prepare.py     tokenises a corpus into a cache of shards; tokenise.py does one shard
 Samples, again and again:
   text.py        `open_text`: from a configuration to `TextData` (text_data.py)

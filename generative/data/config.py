@@ -61,6 +61,9 @@ class WindowConfig(Config):
     """Tokens from the start of one training window to the next (null: sequence_length)."""
     tokenizer: TokenizerConfig = BytesTokenizerConfig()
     """How text becomes tokens."""
+    separate_documents: bool = False
+    """Tokens attend to their own document only, with positions of their own, as if each were a sample by itself; needs
+    a tokenizer with an end of text."""
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     """Part of the text that is held out: whole documents where there are several, else the end of the text."""
     cache: AbsolutePath | None = None
@@ -139,8 +142,40 @@ class PairsTextConfig(WindowConfig):
     """Key of the response."""
 
 
+class ReversalTextConfig(WindowConfig):
+    """Statements about people that name and description begin by turns, to be asked about the other way round."""
+
+    name: Literal["reversal"] = "reversal"
+    path: AbsolutePath | None = None
+    """Folder of the published files of the reversal curse (all_prompts_train.jsonl and the tests); null: made ones."""
+    people: int = Field(default=30, ge=1, le=500)
+    """Made: people of each of three groups: name first, description first, both."""
+    phrasings: int = Field(default=8, ge=1, le=10)
+    """Made: statements about each person and order."""
+    seed: int = 0
+    """Made: of names and descriptions."""
+
+
+class DriftingTextConfig(WindowConfig):
+    """Made text whose words change with time: for a model of one period to be measured on later ones."""
+
+    name: Literal["drifting"] = "drifting"
+    period: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the words that are new, in place of ones of period 0; grammar and frequencies stay."""
+    documents: int = Field(default=200, ge=2)
+    """Number of documents."""
+    seed: int = 0
+    """Of the language; each period has documents of its own."""
+
+
 TextDataConfig = Annotated[
-    BuiltinTextConfig | FilesTextConfig | HubTextConfig | ShardsTextConfig | PairsTextConfig,
+    BuiltinTextConfig
+    | FilesTextConfig
+    | HubTextConfig
+    | ShardsTextConfig
+    | PairsTextConfig
+    | ReversalTextConfig
+    | DriftingTextConfig,
     Field(discriminator="name"),
 ]
 """A text source; the section `data` of a configuration."""

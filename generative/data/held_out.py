@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from generative.data.order import Indices
+from generative.data.shards import with_documents
 from generative.data.stream import DocumentShards, with_eos
 from generative.data.tokenizers import Tokenizer
 from generative.errors import DataError
@@ -16,18 +16,20 @@ from generative.errors import DataError
 class ArraySource:
     """Windows in memory as a map-style source, int64[N, length + 1]."""
 
-    def __init__(self, windows: NDArray[np.int64]) -> None:
-        self.windows = windows
+    def __init__(self, windows: NDArray[np.int64], separator: int | None = None) -> None:
+        self.windows, self.separator = windows, separator
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def fetch(self, indices: Indices) -> dict[str, Tensor]:
-        """{"tokens": int64[B, length + 1]} for window numbers int64[B]."""
-        return {"tokens": torch.from_numpy(self.windows[np.asarray(indices, dtype=np.int64)])}
+        """See `WindowSource.fetch`."""
+        return with_documents(self.windows[np.asarray(indices, dtype=np.int64)], self.separator)
 
 
-def first_windows(shards: DocumentShards, tokenizer: Tokenizer, length: int, count: int) -> tuple[ArraySource, float]:
+def first_windows(
+    shards: DocumentShards, tokenizer: Tokenizer, length: int, count: int, separator: int | None = None
+) -> tuple[ArraySource, float]:
     """The first `count` windows (fewer if there is less text), at multiples of `length`, and bytes of text per token.
 
     Raises:
@@ -48,4 +50,4 @@ def first_windows(shards: DocumentShards, tokenizer: Tokenizer, length: int, cou
             remedy="name a data.validation_split, raise data.validation_fraction, or lower data.sequence_length",
         )
     windows = np.lib.stride_tricks.sliding_window_view(np.concatenate(arrays), length + 1)[::length][:count]
-    return ArraySource(np.ascontiguousarray(windows)), text_bytes / tokens
+    return ArraySource(np.ascontiguousarray(windows), separator), text_bytes / tokens

@@ -17,7 +17,7 @@ from generative.data.documents import Span, decode, digest, listing
 from generative.data.held_out import first_windows
 from generative.data.packages import needed
 from generative.data.stream import TextStream
-from generative.data.text_data import TextData, describe, short_name
+from generative.data.text_data import TextData, describe, separator_of, short_name
 from generative.data.tokenizers import open_tokenizer
 from generative.errors import ConfigError, DataError
 from generative.method import DataFacts
@@ -219,13 +219,13 @@ def open_stream(config: HubTextConfig) -> TextData:
         )
     place, other = _places(config)
     fraction = 0.0 if other else config.validation_fraction
-    length = config.sequence_length
+    length, separator = config.sequence_length, separator_of(config, tokenizer)
     held_out = HubShards(other) if other else HubShards(place, fraction, held_out=True)
-    validation, ratio = first_windows(held_out, tokenizer, length, config.validation_windows)
+    validation, ratio = first_windows(held_out, tokenizer, length, config.validation_windows, separator)
     train = HubShards(place, fraction)
     stride = config.stride or length
     return TextData(
-        train=TextStream(train, tokenizer, length, stride, config.shuffle_windows, config.lanes),
+        train=TextStream(train, tokenizer, length, stride, config.shuffle_windows, config.lanes, separator),
         validation=validation,
         tokenizer=tokenizer,
         facts=DataFacts(vocab_size=tokenizer.vocab_size, sequence_length=length),

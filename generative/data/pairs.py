@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from generative.data.config import PairsTextConfig
 from generative.data.order import Indices
 from generative.data.text_data import TextData, describe
 from generative.data.tokenizers import Tokenizer, open_tokenizer
-from generative.errors import DataError
+from generative.errors import ConfigError, DataError
 from generative.method import DataFacts
 
 
@@ -52,8 +52,15 @@ def open_pairs(config: PairsTextConfig) -> TextData:
     """Training and held-out pairs; the last part of the file is held out. Pairs that do not fit a window are dropped.
 
     Raises:
+        ConfigError: asked for several documents in a window.
         DataError: no such file, a line that is no pair, a tokenizer without end of text, or too few pairs.
     """
+    if config.separate_documents:
+        raise ConfigError(
+            "data.separate_documents=true with data.name=pairs, whose windows hold one pair each",
+            "windows of packed text",
+            "leave data.separate_documents out",
+        )
     tokenizer = open_tokenizer(config.tokenizer)
     if tokenizer is None or tokenizer.eos_id is None:
         raise DataError(
@@ -61,7 +68,7 @@ def open_pairs(config: PairsTextConfig) -> TextData:
             expected="bytes, or a tokenizer of Hugging Face with an end of text",
             remedy="set data.tokenizer.name=bytes",
         )
-    pairs = list(_read(config))
+    pairs = read_pairs(config)
     encoded = [(tokenizer.encode(prompt), tokenizer.encode(response)) for prompt, response in pairs]
     length = config.sequence_length
     kept = [i for i, (prompt, response) in enumerate(encoded) if len(prompt) + len(response) < length]
@@ -72,7 +79,7 @@ def open_pairs(config: PairsTextConfig) -> TextData:
             expected="at least one for training and one to hold out",
             remedy="raise data.sequence_length, or give more pairs",
         )
-    source = _source([encoded[i] for i in kept], tokenizer, length)
+    source = pair_source([encoded[i] for i in kept], tokenizer, length)
     train, held_out = (
         PairSource(source.tokens[part], source.prompts[part]) for part in (slice(-held), slice(-held, None))
     )
@@ -89,9 +96,10 @@ def open_pairs(config: PairsTextConfig) -> TextData:
     )
 
 
-def _source(
-    encoded: list[tuple[NDArray[np.int64], NDArray[np.int64]]], tokenizer: Tokenizer, length: int
+def pair_source(
+    encoded: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]], tokenizer: Tokenizer, length: int
 ) -> PairSource:
+    """Prompts and responses, ids each, filled up with ends of text to `length` + 1; together they must be shorter."""
     tokens = np.full((len(encoded), length + 1), tokenizer.eos_id, dtype=np.int64)
     for row, (prompt, response) in zip(tokens, encoded, strict=True):
         row[: len(prompt)] = prompt
@@ -99,24 +107,30 @@ def _source(
     return PairSource(tokens, np.array([len(prompt) for prompt, _ in encoded], dtype=np.int64))
 
 
-def _read(config: PairsTextConfig) -> Iterator[tuple[str, str]]:
+def read_pairs(config: PairsTextConfig) -> list[tuple[str, str]]:
+    """(prompt, response) of each line.
+
+    Raises:
+        DataError: no such file, or a line that is no pair.
+    """
     try:
         lines = config.path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{config.path}: {error}", expected="a file of JSON lines in UTF-8", remedy="correct data.path"
         ) from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-            prompt, response = values[config.prompt], values[config.response]
-        except (ValueError, KeyError, TypeError) as error:
-            raise _no_pair(config, number, f"{type(error).__name__}: {error}") from error
-        if not isinstance(prompt, str) or not isinstance(response, str):
-            raise _no_pair(config, number, "not text")
-        yield prompt, response
+    return [_pair(config, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _pair(config: PairsTextConfig, number: int, line: str) -> tuple[str, str]:
+    try:
+        values = json.loads(line)
+        prompt, response = values[config.prompt], values[config.response]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _no_pair(config, number, f"{type(error).__name__}: {error}") from error
+    if not isinstance(prompt, str) or not isinstance(response, str):
+        raise _no_pair(config, number, "not text")
+    return prompt, response
 
 
 def _no_pair(config: PairsTextConfig, number: int, reason: str) -> DataError:

@@ -14,8 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from generative.data.cache import available_cores, begin, default_cache, make_once
-from generative.data.config import BuiltinTextConfig, FilesTextConfig, HubTextConfig, TextDataConfig
+from generative.data.config import (
+    BuiltinTextConfig,
+    DriftingTextConfig,
+    FilesTextConfig,
+    HubTextConfig,
+    TextDataConfig,
+)
 from generative.data.documents import Corpus, Span, builtin_corpus, open_files
+from generative.data.drifting import drifting_files
 from generative.data.hub import open_hub, resolve_revision
 from generative.data.manifest import MANIFEST, Manifest, Shard
 from generative.data.split import cut_into_shards, split, whole
@@ -94,6 +101,8 @@ class Job:
         """The job of a configuration; the text is found but not read."""
         if isinstance(config, BuiltinTextConfig):
             return Job(config, builtin_corpus(config), None, tokenizer_identity(config))
+        if isinstance(config, DriftingTextConfig):
+            config = drifting_files(config)
         if isinstance(config, FilesTextConfig):
             corpus, held_out = open_files(config)
             return Job(config, corpus, held_out, tokenizer_identity(config))

@@ -88,11 +88,13 @@ class WindowSource:
     """Samples that are windows of a token sequence: sample i is the length + 1 tokens from i * stride on.
 
     One token more than the length, so that next-token prediction has a target at every position. With stride = length
-    each token but the first is predicted once.
+    each token but the first is predicted once. `separator`: see `with_documents`.
     """
 
-    def __init__(self, tokens: TokenSequence, length: int, stride: int, what: str = "the text") -> None:
-        self.tokens, self.width, self.stride = tokens, length + 1, stride
+    def __init__(
+        self, tokens: TokenSequence, length: int, stride: int, what: str = "the text", separator: int | None = None
+    ) -> None:
+        self.tokens, self.width, self.stride, self.separator = tokens, length + 1, stride, separator
         if len(tokens) < self.width:
             raise DataError(
                 f"{what} has {len(tokens)} tokens, fewer than the {self.width} of one window",
@@ -103,12 +105,21 @@ class WindowSource:
 
     def once(self) -> WindowSource:
         """The same tokens in windows that do not overlap, for whoever counts them."""
-        return WindowSource(self.tokens, self.width - 1, self.width - 1)
+        return WindowSource(self.tokens, self.width - 1, self.width - 1, separator=self.separator)
 
     def __len__(self) -> int:
         return self._count
 
     def fetch(self, indices: Indices) -> dict[str, Tensor]:
-        """{"tokens": int64[B, length + 1]} for window numbers int64[B]."""
+        """{"tokens": int64[B, length + 1]} for window numbers int64[B]; "document" besides, see `with_documents`."""
         numbers = checked(indices, self._count)
-        return {"tokens": torch.from_numpy(self.tokens.windows(numbers * self.stride, self.width))}
+        return with_documents(self.tokens.windows(numbers * self.stride, self.width), self.separator)
+
+
+def with_documents(tokens: NDArray[np.int64], separator: int | None) -> dict[str, Tensor]:
+    """{"tokens": int64[B, W]}; with a separator, the token that ends a document and is its last, "document" int64[B, W]
+    too: 0 for the first document of each window, 1 for the next one, and so on."""
+    if separator is None:
+        return {"tokens": torch.from_numpy(tokens)}
+    ends = tokens == separator
+    return {"tokens": torch.from_numpy(tokens), "document": torch.from_numpy(ends.cumsum(axis=1) - ends)}

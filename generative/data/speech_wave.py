@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_MOST_RATE = 1 << 20
+"""Hz; what tells more is damaged, and a filter to resample it would not fit any memory."""
 
 
 class UnusableError(Exception):
@@ -98,7 +100,7 @@ def _checked(form: bytes | None, offset: int, length: int, size: int) -> _Layout
         code = struct.unpack("<H", form[24:26])[0]
     if (code, bits) not in {(_PCM, 8), (_PCM, 16), (_PCM, 24), (_PCM, 32), (_FLOAT, 32), (_FLOAT, 64)}:
         raise UnusableError(f"wav format {code} with {bits} bits")
-    if not channels or not rate or block != channels * bits // 8:
+    if not channels or not 0 < rate <= _MOST_RATE or block != channels * bits // 8:
         raise UnusableError("a header that cannot be read")
     if offset + length > size:
         raise UnusableError(f"cut off: {size - offset} of {length} bytes of sound")

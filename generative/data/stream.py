@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from generative.data.order import permute
+from generative.data.shards import with_documents
 from generative.data.tokenizers import Tokenizer
 from generative.errors import ConfigError, DataError
 
@@ -59,7 +60,10 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Packing:
-    """How text becomes windows: length + 1 tokens at multiples of `stride`, shuffled in blocks of `block`."""
+    """How text becomes windows: length + 1 tokens at multiples of `stride`, shuffled in blocks of `block`.
+
+    `separator` is that of `with_documents`.
+    """
 
     shards: DocumentShards
     tokenizer: Tokenizer
@@ -67,6 +71,7 @@ class Packing:
     stride: int
     block: int
     seed: int
+    separator: int | None = None
 
     def facts(self) -> dict[str, int]:
         """What a cursor is only right for."""
@@ -183,7 +188,7 @@ class StreamFeed:
             begin, end = self.bounds[k], self.bounds[k + 1]
             windows = self._lane(k).take(end - begin)
             rows.append(windows[max(first - begin, 0) : last - begin])
-        return {"tokens": torch.from_numpy(np.concatenate(rows).astype(np.int64))}, self._cursor(first)
+        return with_documents(np.concatenate(rows).astype(np.int64), self.packing.separator), self._cursor(first)
 
     def _lane(self, k: int) -> Lane:
         if k not in self._lanes:
@@ -212,17 +217,25 @@ class TextStream:
         shards: the documents.
         lanes: number of lanes (None: one a shard, at most 64); never more than shards or samples in a batch.
         block: windows that are shuffled together within a lane.
+        separator: see `with_documents`.
     """
 
     def __init__(
-        self, shards: DocumentShards, tokenizer: Tokenizer, length: int, stride: int, block: int, lanes: int | None
+        self,
+        shards: DocumentShards,
+        tokenizer: Tokenizer,
+        length: int,
+        stride: int,
+        block: int,
+        lanes: int | None,
+        separator: int | None = None,
     ) -> None:
         self.shards, self.tokenizer, self.length, self.stride = shards, tokenizer, length, stride
-        self.block, self.lanes = block, lanes
+        self.block, self.lanes, self.separator = block, lanes, separator
 
     def feed(self, *, batch_size: int, seed: int, first: int, last: int, state: Mapping[str, Any] | None) -> StreamFeed:
         """See StreamingSource. With a state, the number of lanes is the one that it has."""
-        packing = Packing(self.shards, self.tokenizer, self.length, self.stride, self.block, seed)
+        packing = Packing(self.shards, self.tokenizer, self.length, self.stride, self.block, seed, self.separator)
         if state is None:
             count = min(self.lanes or 64, len(self.shards), batch_size)
             return StreamFeed(packing, [Cursor()] * count, batch_size, first, last)

@@ -6,12 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from generative.data.config import HubTextConfig, PairsTextConfig, ShardsTextConfig, TextDataConfig
+from generative.data.config import (
+    HubTextConfig,
+    PairsTextConfig,
+    ReversalTextConfig,
+    ShardsTextConfig,
+    TextDataConfig,
+)
 from generative.data.hub import open_stream
 from generative.data.manifest import Manifest
 from generative.data.packed import is_packed, open_packed
 from generative.data.pairs import open_pairs
 from generative.data.prepare import Progress, prepare_text
+from generative.data.reversal import open_reversal
 from generative.data.shards import TokenFile, TokenSequence
 from generative.data.text_data import TextData, describe, text_data
 from generative.data.tokenizers import load_tokenizer
@@ -39,6 +46,8 @@ def open_text(
         return open_stream(config)
     if isinstance(config, PairsTextConfig):
         return open_pairs(config)
+    if isinstance(config, ReversalTextConfig):
+        return open_reversal(config, cache)
     if isinstance(config, ShardsTextConfig):
         return _open_shards(config, verify)
     folder = prepare_text(config, cache, workers=workers, progress=progress, verify=verify)

@@ -6,10 +6,17 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from generative.data.config import BuiltinTextConfig, HubTextConfig, TextDataConfig
+from generative.data.config import (
+    BuiltinTextConfig,
+    DriftingTextConfig,
+    HubTextConfig,
+    ReversalTextConfig,
+    TextDataConfig,
+)
 from generative.data.shards import TokenSequence, WindowSource
 from generative.data.sources import Source, StreamingSource
 from generative.data.tokenizers import Tokenizer
+from generative.errors import ConfigError
 from generative.method import DataFacts
 
 
@@ -58,8 +65,30 @@ def _describe_text(config: TextDataConfig) -> str:
     if isinstance(config, HubTextConfig):
         subset = f"/{config.config}" if config.config else ""
         return f"hub data {short_name(config.id)}{subset} {config.split}.{config.column}"
+    if isinstance(config, ReversalTextConfig):
+        about = f"of {config.path.name}" if config.path else f"about {3 * config.people} made people"
+        return f"statements {about} in one order or both"
+    if isinstance(config, DriftingTextConfig):
+        return f"made text of period {config.period:g}"
     kind = {"files": "files", "pairs": "prompts and responses"}.get(config.name, "token shards")
     return f"{kind} {config.path.name}"
+
+
+def separator_of(config: TextDataConfig, tokenizer: Tokenizer) -> int | None:
+    """The token after which a document of its own begins; None where windows are one text.
+
+    Raises:
+        ConfigError: the tokenizer has no end of text that would tell documents apart.
+    """
+    if not config.separate_documents:
+        return None
+    if tokenizer.eos_id is None:
+        raise ConfigError(
+            f"data.separate_documents=true with the tokenizer {tokenizer.name}, which has no end of text",
+            "a tokenizer that ends documents: bytes, or one of Hugging Face with an end of text",
+            "set data.tokenizer.name=bytes, or data.separate_documents=false",
+        )
+    return tokenizer.eos_id
 
 
 def text_data(
@@ -72,10 +101,10 @@ def text_data(
     fingerprint: str,
 ) -> TextData:
     """Windows over both sequences of tokens. Raises DataError where one is shorter than a window."""
-    length = config.sequence_length
+    length, separator = config.sequence_length, separator_of(config, tokenizer)
     return TextData(
-        train=WindowSource(train, length, config.stride or length, "the training text"),
-        validation=WindowSource(validation, length, length, "the held-out text"),
+        train=WindowSource(train, length, config.stride or length, "the training text", separator),
+        validation=WindowSource(validation, length, length, "the held-out text", separator),
         tokenizer=tokenizer,
         facts=DataFacts(vocab_size=tokenizer.vocab_size, sequence_length=length),
         description=description,

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from generative.errors import CheckpointError, ConfigError, ResourceError
-from generative.hub.model_files import component_config, read_json
+from generative.hub.model_files import read_json
+from generative.hub.parts import INDEX, SCHEDULER
 from generative.methods.stsl.predictions import Kind
 from generative.methods.stsl.prior import Map, Network, Prior, discrete_prior
 
-INDEX = "model_index.json"
 AUTOENCODERS = {"AutoencoderKL": "vae", "VQModel": "vqvae"}
 PREDICTIONS: tuple[Kind, ...] = ("epsilon", "v_prediction", "sample")
 
@@ -32,22 +32,24 @@ class _Autoencoder:
     factor: int
 
 
-def open_pipeline_prior(folder: Path, device: torch.device, prompt: str = "") -> Prior:
+def open_pipeline_prior(folder: Path, device: torch.device, prompt: str = "", label: int | None = None) -> Prior:
     """The prior that a pipeline's folder holds.
 
     Args:
         folder: as `save_pretrained` writes it, with safetensors.
         device: where it computes.
         prompt: of a text-to-image model; empty: no text.
+        label: class, of a model that is told classes.
 
     Raises:
         CheckpointError: no pipeline, or one of parts that are not known here.
-        ConfigError: a prediction that is not known.
+        ConfigError: a prediction that is not known; a class for a model without, or none for one with classes.
         ResourceError: diffusers (or transformers) is not installed.
     """
     unet, prior_of = open_unet(folder, device)
+    told = _labels(unet, folder, label)
     if not hasattr(unet.config, "cross_attention_dim"):
-        return prior_of(_plain(unet))
+        return prior_of(_plain(unet, told))
     return prior_of(with_text(unet, _text(folder, prompt, device)))
 
 
@@ -61,12 +63,12 @@ def open_unet(folder: Path, device: torch.device) -> tuple[Any, Callable[[Networ
     if unet_kind not in ("UNet2DModel", "UNet2DConditionModel"):
         raise CheckpointError(
             f"{folder}: a pipeline {index.get('_class_name')} whose unet is {unet_kind or 'missing'}",
-            "DDPMPipeline, DDIMPipeline, LDMPipeline or StableDiffusionPipeline",
+            "DDPMPipeline, DDIMPipeline, LDMPipeline, LatentPipeline or StableDiffusionPipeline",
             "give another model",
         )
     unet = _part(getattr(library, unet_kind), folder, "unet", device)
-    scheduler = library.DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
-    told = component_config(folder, "scheduler")
+    scheduler = _read(library.DDPMScheduler, folder, "scheduler", "scheduler_config.json")
+    told = read_json(folder / "scheduler" / SCHEDULER) or {}
     kind: Kind = scheduler.config.prediction_type
     if kind not in PREDICTIONS:
         raise ConfigError(f"{folder} predicts {kind!r}", f"one of {', '.join(PREDICTIONS)}", "take another model")
@@ -95,12 +97,25 @@ def open_unet(folder: Path, device: torch.device) -> tuple[Any, Callable[[Networ
     )
 
 
-def _plain(unet: nn.Module) -> Network:
+def _plain(unet: nn.Module, label: int | None) -> Network:
     def network(z: Tensor, times: Tensor) -> Tensor:
-        found: Tensor = unet(z.float(), times).sample
+        told = () if label is None else (torch.full((len(z),), label, dtype=torch.long, device=z.device),)
+        found: Tensor = unet(z.float(), times, *told).sample
         return found
 
     return network
+
+
+def _labels(unet: Any, folder: Path, label: int | None) -> int | None:
+    """The class that a network is told."""
+    classes = int(getattr(unet.config, "num_class_embeds", None) or 0)
+    if (label is None) != (not classes) or (label is not None and not 0 <= label < classes):
+        raise ConfigError(
+            f"{folder.name} {'knows no image without a class' if label is None else f'with --label {label}'}",
+            f"--label 0 .. {classes - 1}" if classes else "no label",
+            "correct --label" if label is not None else "give --label",
+        )
+    return label
 
 
 def with_text(unet: nn.Module, text: Tensor) -> Network:
@@ -164,14 +179,20 @@ def _class_of(index: dict[str, Any], part: str) -> str:
 
 
 def _part(kind: Any, folder: Path, part: str, device: torch.device) -> Any:
+    wanted = "config.json and safetensors"
+    net = _read(kind, folder, part, wanted, use_safetensors=True, torch_dtype=torch.float32)
+    return net.to(device).eval().requires_grad_(False)
+
+
+def _read(kind: Any, folder: Path, part: str, wanted: str, **options: Any) -> Any:
+    """A part of a pipeline; raises CheckpointError."""
     try:
-        net = kind.from_pretrained(folder, subfolder=part, use_safetensors=True, torch_dtype=torch.float32)
+        return kind.from_pretrained(folder, subfolder=part, **options)
     except (OSError, ValueError) as error:
         first = next(iter(str(error).strip().splitlines()), "")[:200]
         raise CheckpointError(
-            f"{folder / part} cannot be read: {first}", "config.json and safetensors", "save it with safetensors"
+            f"{folder / part} cannot be read: {first}", wanted, "save the pipeline again by its save_pretrained"
         ) from error
-    return net.to(device).eval().requires_grad_(False)
 
 
 def _library(name: str) -> Any:

@@ -121,7 +121,7 @@ def erase_model(model: TextToImage, asked: Asked) -> Outcome:
         found[stream.name] = erase(state, work[stream.name], asked.request.config)
     made = Erased({name: one.state.transform for name, one in found.items()}, told(asked, work), asked.strength)
     earlier = asked.earlier or Edits(model.name, base_hash, (), model.revision)
-    extra = {"include": asked.include, "exclude": asked.exclude}
+    extra = {"include": asked.include, "exclude": asked.exclude, **({} if model.text is None else {"text": model.text})}
     edits = Edits(earlier.base, base_hash, (*earlier.erased, made), earlier.revision, extra)
     edited = edited_weights(weights, streams, edits.total())
     return Outcome(model, streams, edits, weights, edited, work, found)

@@ -62,16 +62,17 @@ class Export:
         check_space(folder, total_bytes(files))
         with appearing(folder, force) as partial:
             write_files(partial, files, self.source, on_bytes)
-            _write_json(partial / CONFIG, self.config)
+            write_json(partial / CONFIG, self.config)
             if self.generation:
-                _write_json(partial / GENERATION, self.generation)
+                write_json(partial / GENERATION, self.generation)
             if self.tokenizer is not None:
                 _save_tokenizer(self.tokenizer, partial)
             (partial / CARD).write_text(render(self.card), encoding="utf-8")
         return sorted(folder.iterdir())
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """As people read it."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

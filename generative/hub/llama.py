@@ -1,4 +1,7 @@
-"""Our causal transformer under the names of `transformers.LlamaForCausalLM`, which computes the same.
+"""Our transformer under the names of `transformers.LlamaForCausalLM`, which computes the same.
+
+Llama is causal. A bidirectional network is what it computes when it is given an attention mask that hides nothing; its
+embedding has a row more than its head, the mask token, so that the head gets one of zeros that is never to be drawn.
 
 Both normalise by RMSNorm before each branch, rotate queries and keys in half-split form with theta_i = base^(-2i/h),
 share key/value heads between neighbouring query heads, gate with SiLU, and have no biases and an untied head. Only two
@@ -8,20 +11,22 @@ matrices differ: ours are fused. Each of their parts is a block of rows, so one 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
 from torch import nn
 
 from generative.errors import ConfigError
-from generative.hub.tensors import SavedTensor
+from generative.hub.tensors import SavedTensor, Source, WithZeros
 from generative.nets.transformer import Transformer
 from generative.nets.transformer_config import TransformerConfig
 
+HEAD = "head.weight"
 _OUTER = {
     "embedding.weight": "model.embed_tokens.weight",
     "norm.weight": "model.norm.weight",
-    "head.weight": "lm_head.weight",
+    HEAD: "lm_head.weight",
 }
 _INNER = {
     "attention_norm.weight": "input_layernorm.weight",
@@ -35,41 +40,58 @@ def llama_sizes(module: nn.Module) -> TransformerConfig:
     """Sizes of a network that Llama can stand for; it may be on the meta device.
 
     Raises:
-        ConfigError: it is another network, or sees in both directions.
+        ConfigError: it is another network, or one of the two has a mask token that the other has not.
     """
     if not isinstance(module, Transformer):
         found = f"a {type(module).__name__}, which Llama is not"
-    elif not module.causal:
-        found = "a bidirectional transformer, and Llama sees only what came before"
-    elif module.embedding.num_embeddings != module.config.padded_vocab:
-        found = "a transformer with a mask token, which Llama has not"
+    elif module.config.family != "llama":
+        found = f"a transformer of the family {module.config.family}"
+    elif module.causal and has_mask_row(module):
+        found = "a causal transformer with a mask token"
+    elif not module.causal and not has_mask_row(module):
+        found = "a bidirectional transformer without a mask token"
     else:
         return module.config
     raise ConfigError(
         f"--layout llama: the network is {found}",
-        "a network of the method autoregressive",
+        "a network of the method autoregressive or masked_diffusion",
         "leave out --layout: the layout `generative` holds any network",
     )
 
 
-def llama_tensors(tensors: Sequence[SavedTensor], sizes: TransformerConfig) -> list[SavedTensor]:
-    """The same weights under Llama's names, the fused matrices in parts."""
-    return [part for tensor in tensors for part in _renamed(tensor, sizes)]
+def has_mask_row(module: nn.Module) -> bool:
+    """Whether a transformer's embedding has the mask token."""
+    return isinstance(module, Transformer) and module.embedding.num_embeddings != module.config.padded_vocab
+
+
+def llama_tensors(
+    tensors: Sequence[SavedTensor], source: Source, sizes: TransformerConfig, mask_row: bool = False
+) -> tuple[list[SavedTensor], Source]:
+    """The same weights under Llama's names, the fused matrices in parts, and where they are then read."""
+    found = [part for tensor in tensors for part in _renamed(tensor, sizes)]
+    if not mask_row:
+        return found, source
+    head = next(tensor for tensor in tensors if tensor.name == HEAD)
+    longer = replace(head, name=_OUTER[HEAD], shape=(head.shape[0] + 1, *head.shape[1:]))
+    source = WithZeros(source, head.source, head.start + head.numel)
+    return [longer if tensor.name == longer.name else tensor for tensor in found], source
 
 
 def _renamed(tensor: SavedTensor, sizes: TransformerConfig) -> Iterator[SavedTensor]:
-    rows = tensor.shape[0]
-    if tensor.name in _OUTER:
-        yield tensor.rows(_OUTER[tensor.name], 0, rows)
-        return
-    _, number, name = tensor.name.split(".", 2)
+    parts = llama_parts(tensor.name, tensor.shape[0], sizes)
+    for (name, count), end in zip(parts.items(), accumulate(parts.values()), strict=True):
+        yield tensor.rows(name, end - count, count)
+
+
+def llama_parts(name: str, rows: int, sizes: TransformerConfig) -> dict[str, int]:
+    """Llama's names for one of our weights of so many rows, and how many each has, in their order."""
+    if name in _OUTER:
+        return {_OUTER[name]: rows}
+    _, number, inner = name.split(".", 2)
     block = f"model.layers.{number}"
-    if name in _INNER:
-        yield tensor.rows(f"{block}.{_INNER[name]}", 0, rows)
-        return
-    parts = _fused(sizes)[name]
-    for (part, count), end in zip(parts.items(), accumulate(parts.values()), strict=True):
-        yield tensor.rows(f"{block}.{part}.weight", end - count, count)
+    if inner in _INNER:
+        return {f"{block}.{_INNER[inner]}": rows}
+    return {f"{block}.{part}.weight": count for part, count in _fused(sizes)[inner].items()}
 
 
 def _fused(sizes: TransformerConfig) -> dict[str, dict[str, int]]:
@@ -81,12 +103,17 @@ def _fused(sizes: TransformerConfig) -> dict[str, dict[str, int]]:
     }
 
 
-def llama_config(sizes: TransformerConfig, eos_id: int | None) -> dict[str, Any]:
-    """config.json of a LlamaForCausalLM; `eos_id` both begins and ends a document."""
+def llama_config(sizes: TransformerConfig, eos_id: int | None, mask_row: bool = False) -> dict[str, Any]:
+    """config.json of a LlamaForCausalLM; `eos_id` both begins and ends a document.
+
+    With a mask token: `mask_token_id`, and `text_vocab_size`, from which on ids are none of a text.
+    """
+    masking = {"mask_token_id": sizes.padded_vocab, "text_vocab_size": sizes.vocab_size}
     return {
+        **(masking if mask_row else {}),
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "vocab_size": sizes.padded_vocab,
+        "vocab_size": sizes.padded_vocab + mask_row,
         "hidden_size": sizes.width,
         "intermediate_size": sizes.ff_width,
         "num_hidden_layers": sizes.layers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,23 @@ from generative.methods.rece.families import to_diffusers
 
 INDEX = "model_index.json"
 PARTS = ("unet", "transformer")
+TEXTS = ("tokenizer*/*", "text_encoder*/*")
 
 
-def open_model(name: str, revision: str | None = None) -> TextToImage:
+def open_model(name: str, revision: str | None = None, text: str | None = None) -> TextToImage:
     """A model from a folder of diffusers, a .safetensors file, or the hub.
 
     Args:
         name: path, or ORGANISATION/NAME on the hub.
         revision: branch, tag or commit on the hub.
+        text: pipeline that a file belongs to, with text encoders: a folder, or ORGANISATION/NAME[@REVISION].
 
     Raises:
         CheckpointError: there is no such model, or it is in another layout.
     """
     path = Path(name).expanduser()
     if path.is_file():
-        return _single(name, path)
+        return _single(name, path, text)
     folder = path if path.is_dir() else fetch_pipeline(name, revision)
     index = read_json(folder / INDEX)
     if index is None:
@@ -41,10 +44,11 @@ def open_model(name: str, revision: str | None = None) -> TextToImage:
         )
     config = read_json(folder / part / "config.json") or {}
     kind = str(config.get("_class_name") or index[part][1])
-    return TextToImage(name, folder, part, kind, config, _places(folder / part), pipeline, revision)
+    places = _places(folder / part)
+    return TextToImage(name, folder, part, kind, config, places, pipeline, revision, text, text_folder(text))
 
 
-def _single(name: str, path: Path) -> TextToImage:
+def _single(name: str, path: Path, text: str | None) -> TextToImage:
     """A file of a denoiser's weights alone, or of a whole model in the CompVis layout (SD 1.x, 2.x, SDXL)."""
     if path.suffix != ".safetensors":
         raise CheckpointError(
@@ -63,7 +67,15 @@ def _single(name: str, path: Path) -> TextToImage:
     elif "add_embedding.linear_1.weight" in places:
         config = {"addition_embed_type": "text_time"}
     part = "unet" if kind.startswith("UNet") else "transformer"
-    return TextToImage(name, None, part, kind, config, places)
+    return TextToImage(name, None, part, kind, config, places, text=text, text_folder=text_folder(text))
+
+
+def text_folder(name: str | None) -> Path | None:
+    """Folder of a pipeline with text encoders and tokenizers: a path, or ORGANISATION/NAME[@REVISION] on the hub."""
+    if name is None or Path(name).expanduser().is_dir():
+        return None if name is None else Path(name).expanduser()
+    place, _, revision = name.partition("@")
+    return fetched(place, revision or None, [INDEX, *TEXTS], "correct --text; or download that pipeline, and give it")
 
 
 def fetch_pipeline(name: str, revision: str | None) -> Path:
@@ -73,21 +85,40 @@ def fetch_pipeline(name: str, revision: str | None) -> Path:
         CheckpointError: it cannot be fetched.
     """
     patterns = [INDEX, *(f"{p}/*.json" for p in PARTS), *(f"{p}/*.safetensors" for p in PARTS)]
-    patterns += [f"{e}/*" for e in ("tokenizer*", "text_encoder*")]
-    return fetched(name, revision, patterns, "correct MODEL or --revision; or download the model, and give its path")
+    return fetched(
+        name, revision, [*patterns, *TEXTS], "correct MODEL or --revision; or download the model, and give its path"
+    )
 
 
-def fetched(name: str, revision: str | None, patterns: list[str], remedy: str) -> Path:
+def fetched(name: str, revision: str | None, patterns: list[str], remedy: str, ignored: Sequence[str] = ()) -> Path:
     """Files of a repository, without pickles, in the local cache.
 
+    Args:
+        name: ORGANISATION/NAME.
+        revision: branch, tag or commit.
+        patterns: of the files.
+        remedy: what helps where they cannot be fetched.
+        ignored: patterns of files that are left there, beside pickles and other formats.
+
     Raises:
-        CheckpointError: they cannot be fetched, which `remedy` helps against.
+        CheckpointError: they cannot be fetched.
     """
     try:
         from huggingface_hub import snapshot_download
 
-        ignored = ["*.bin", "*.pt", "*.ckpt", "*.msgpack", "*.onnx*", "*.xml", "*openvino*", "*.py"]
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=ignored))
+        never = [
+            "*.bin",
+            "*.pt",
+            "*.ckpt",
+            "*.msgpack",
+            "*.onnx*",
+            "*.xml",
+            "*openvino*",
+            "*.py",
+            "*non_ema*",
+            *ignored,
+        ]
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=never))
     except ImportError as error:
         raise CheckpointError(
             f"{name}: no such file or folder here, and huggingface_hub is not installed",

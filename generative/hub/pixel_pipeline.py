@@ -94,11 +94,15 @@ class PixelPipeline:
 
     def image(self, text: str, seed: int, guidance: float | None = None) -> Tensor:
         """One image of a text, [C, R, R]: the same noise for the same seed; guidance: None for the model's own."""
+        return self.image_of(self.embed([text])[0], seed, guidance)
+
+    def image_of(self, states: Tensor, seed: int, guidance: float | None = None) -> Tensor:
+        """The same of embeddings [L, d]."""
         noise = torch.randn(1, *self.shape, generator=torch.Generator().manual_seed(seed))
         sampling = (
             self.sampling if guidance is None else TextSamplingConfig(steps=self.sampling.steps, guidance=guidance)
         )
-        return replace(self, sampling=sampling).draw(self.embed([text]), noise)[0]
+        return replace(self, sampling=sampling).draw(states[None], noise)[0]
 
 
 def read_pipeline(folder: Path) -> PixelPipeline:

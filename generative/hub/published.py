@@ -1,66 +1,21 @@
-"""Published weights, read for their method: networks under our names, with the configuration that builds them."""
+"""Published weights, read for their method."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from generative.config import Config
 from generative.errors import CheckpointError, ConfigError
+from generative.hub import published_text
 from generative.hub.legacy import read_checkpoint, read_state_dict
+from generative.hub.published_model import Published
+from generative.hub.published_text import CONFIG
 from generative.method import DataFacts
 from generative.registry import Registry
-
-
-@dataclass(frozen=True)
-class Published:
-    """What published files hold.
-
-    Args:
-        method: configuration of the method, with the sizes of these networks.
-        facts: what else builds them.
-        networks: state dicts by the networks' names in the method.
-        build: makes each of them.
-        task: what they are for, in the hub's words.
-        trained: where `networks` are averages: the weights as trained.
-    """
-
-    method: Config
-    facts: DataFacts
-    networks: Mapping[str, Mapping[str, Tensor]]
-    build: Mapping[str, Callable[[], nn.Module]] = field(repr=False)
-    task: str
-    trained: Mapping[str, Mapping[str, Tensor]] | None = None
-
-    def as_trained(self) -> Published:
-        """With the weights as trained instead of their averages.
-
-        Raises:
-            ConfigError: the files hold one set of weights only.
-        """
-        if self.trained is None:
-            raise ConfigError(
-                f"weights of {self.kind} that come in one set only",
-                "a checkpoint with averages beside the weights",
-                "leave out --as-trained",
-            )
-        return dataclasses.replace(self, networks=self.trained, trained=None)
-
-    @property
-    def kind(self) -> str:
-        """Name of the method."""
-        return str(self.method.model_dump()["name"])
-
-    def modules(self) -> dict[str, nn.Module]:
-        """The networks on the meta device: names and shapes only."""
-        with torch.device("meta"):
-            return {name: self.build[name]() for name in self.networks}
 
 
 @dataclass(frozen=True)
@@ -70,12 +25,14 @@ class Reader:
     Args:
         pattern: regular expression that begins the names of its files.
         companion: of a file name, that of a file that belongs to it, wherever it is there too; None: there is none.
+        folder: it reads config.json and all files of weights in a folder, which must be asked for by --method.
         read: the files -> what they hold; raises CheckpointError.
     """
 
     pattern: str
     read: Callable[[Sequence[Path]], Published]
     companion: Callable[[str], str | None] = lambda name: None
+    folder: bool = False
 
 
 def _mee_gan(paths: Sequence[Path]) -> Published:
@@ -95,28 +52,6 @@ def _mee_gan_companion(name: str) -> str | None:
     stem, dot, suffix = name.rpartition(".")
     other = {"gen": "cls", "cls": "gen"}.get(stem[-3:])
     return f"{stem[:-3]}{other}{dot}{suffix}" if other else None
-
-
-def _masked_diffusion(paths: Sequence[Path]) -> Published:
-    from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
-    from generative.methods.masked_diffusion.convert import import_checkpoint
-    from generative.nets.transformer import Transformer
-
-    network, state = import_checkpoint(paths[0])
-    build = {"net": lambda: Transformer(network, causal=False, mask_row=True)}
-    facts = DataFacts(network.vocab_size, network.max_length)
-    return Published(MaskedDiffusionConfig(network=network), facts, {"net": state}, build, "text-generation")
-
-
-def _autoregressive(paths: Sequence[Path]) -> Published:
-    from generative.methods.autoregressive.config import AutoregressiveConfig
-    from generative.methods.autoregressive.convert import import_checkpoint
-    from generative.nets.transformer import Transformer
-
-    network, state = import_checkpoint(paths[0])
-    build = {"net": lambda: Transformer(network, causal=True, mask_row=False)}
-    facts = DataFacts(network.vocab_size, network.max_length)
-    return Published(AutoregressiveConfig(network=network), facts, {"net": state}, build, "text-generation")
 
 
 def _sgmse(paths: Sequence[Path]) -> Published:
@@ -150,14 +85,37 @@ def _edm(paths: Sequence[Path]) -> Published:
     return Published(found.config, found.facts, {"net": found.state}, build, "unconditional-image-generation")
 
 
+def _kl_vae(paths: Sequence[Path]) -> Published:
+    from generative.hub.model_files import read_json
+    from generative.methods.kl_vae.convert import from_folder
+    from generative.methods.kl_vae.method import NET, build_network
+
+    told = read_json(paths[0].with_name(KL_VAE_CONFIG))
+    if told is None:
+        raise CheckpointError(
+            f"{paths[0]} has no {KL_VAE_CONFIG} beside it", "both, as diffusers writes them", "fetch it too"
+        )
+    found = from_folder(told, read_state_dict(paths[0]))
+    build = {NET: lambda: build_network(found.config, found.facts)}
+    return Published(found.config, found.facts, {NET: found.state}, build, "image-to-image")
+
+
+KL_VAE_CONFIG = "config.json"
+
+NEVER = r"(?!)"
+"""Fits no name: such files are called alike by everybody."""
+
 READERS: Registry[Reader] = Registry(
     "method with published checkpoints",
     {
-        "masked_diffusion": Reader(r"mdm-\d+M-", _masked_diffusion),
-        "autoregressive": Reader(r"ar-\d+M-", _autoregressive),
+        "masked_diffusion": Reader(r"mdm-\d+M-", published_text.masked_diffusion),
+        "autoregressive": Reader(r"ar-\d+M-", published_text.autoregressive),
+        "llada": Reader(NEVER, published_text.llada, folder=True),
+        "mdlm": Reader(NEVER, published_text.mdlm, folder=True),
         "mee_gan": Reader(r"\d*(gen|cls)\.", _mee_gan, _mee_gan_companion),
         "sgmse": Reader(r".+\.ckpt$", _sgmse),
         "edm": Reader(r".+\.pkl$", _edm),
+        "kl_vae": Reader(r"diffusion_pytorch_model\.(safetensors|bin)$", _kl_vae, lambda name: KL_VAE_CONFIG),
     },
 )
 
@@ -185,11 +143,20 @@ def choose_reader(name: str, method: str | None) -> Reader:
 
 
 def find_files(path: Path, reader: Reader) -> list[Path]:
-    """The file, and its companion where there is one beside it.
+    """The file, and its companion where there is one beside it; of a folder config.json and the weights in it.
 
     Raises:
-        CheckpointError: no such file.
+        CheckpointError: no such file, or no safetensors in the folder.
     """
+    if reader.folder:
+        weights = sorted(path.glob("*.safetensors")) if path.is_dir() else []
+        if not weights or not (path / CONFIG).is_file():
+            raise CheckpointError(
+                f"{path} is no folder with {CONFIG} and weights (*.safetensors)",
+                "a model in the layout of Hugging Face",
+                "give the folder, without --file; pickles (.bin) are not read here",
+            )
+        return [path / CONFIG, *weights]
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file", "a file of published weights", "correct the path")
     other = reader.companion(path.name)

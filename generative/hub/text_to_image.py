@@ -39,6 +39,8 @@ class TextToImage:
         places: file of each weight, and its name there, by its name in diffusers.
         pipeline: class of the pipeline, "" for a file.
         revision: on the hub.
+        text: pipeline with its text encoders, as the user gave it; None: its own.
+        text_folder: that pipeline's folder.
     """
 
     name: str
@@ -49,6 +51,8 @@ class TextToImage:
     places: Mapping[str, tuple[Path, str]]
     pipeline: str = ""
     revision: str | None = None
+    text: str | None = None
+    text_folder: Path | None = None
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -98,12 +102,12 @@ class TextToImage:
         return digest.hexdigest()
 
     def encoders(self, text_folder: Path | None = None) -> TextEncoders:
-        """Its text encoders; `text_folder`: a pipeline that has them, for a file alone.
+        """Its text encoders; `text_folder`: a pipeline that has them, instead of `self.text_folder` and `self.folder`.
 
         Raises:
             CheckpointError: there are none, or of a class that is not known.
         """
-        folder = text_folder or self.folder
+        folder = text_folder or self.text_folder or self.folder
         if folder is None:
             raise CheckpointError(
                 f"{self.name} is a file of weights without a tokenizer",

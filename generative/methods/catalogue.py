@@ -111,6 +111,18 @@ def _text_to_image(config: Any, facts: DataFacts) -> Method:
     return TextToImage(config, facts)
 
 
+def _kl_vae_config() -> type[Config]:
+    from generative.methods.kl_vae.config import KlVaeConfig
+
+    return KlVaeConfig
+
+
+def _kl_vae(config: Any, facts: DataFacts) -> Method:
+    from generative.methods.kl_vae.method import KlVae
+
+    return KlVae(config, facts)
+
+
 METHODS: Registry[MethodEntry] = Registry(
     "method",
     {
@@ -120,6 +132,7 @@ METHODS: Registry[MethodEntry] = Registry(
         "sgmse": MethodEntry(_sgmse_config, _sgmse),
         "edm": MethodEntry(_edm_config, _edm),
         "f_distill": MethodEntry(_f_distill_config, _f_distill),
+        "kl_vae": MethodEntry(_kl_vae_config, _kl_vae),
         "text_to_image": MethodEntry(_text_to_image_config, _text_to_image),
     },
 )

@@ -18,7 +18,8 @@ def feed_forward_parameters(width: int, ff_width: int, gated: bool = True) -> in
 def matrix_parameters(config: TransformerConfig) -> int:
     """Weights of all matrices in the blocks."""
     attention = attention_parameters(config.width, config.heads, config.groups, config.head_width)
-    return config.layers * (attention + feed_forward_parameters(config.width, config.ff_width))
+    gated = config.family == "llama"
+    return config.layers * (attention + feed_forward_parameters(config.width, config.ff_width, gated))
 
 
 def non_embedding_parameters(config: TransformerConfig) -> int:

@@ -72,15 +72,7 @@ class Adapters(nn.Module):
 
     def __init__(self, template: nn.Module, rank: int, alpha: float, layers: Sequence[str] = ("*",)) -> None:
         super().__init__()
-        found = {name: part for name, part in template.named_modules() if _changeable(part)}
-        for pattern in layers:
-            if not any(fnmatch(name, pattern) for name in found):
-                raise ConfigError(
-                    f"method.lora.layers: {pattern!r} fits no linear layer or convolution of the network",
-                    f"a pattern on names such as {', '.join(map(repr, list(found)[:3]))}",
-                    "correct the pattern, or leave method.lora.layers out for all of them",
-                )
-        chosen = {name: part for name, part in found.items() if any(fnmatch(name, each) for each in layers)}
+        chosen = chosen_layers(template, layers, _changeable)
         # Names of modules may not have dots in them.
         self.places = {name: name.replace(".", "/") for name in chosen}
         self.changes = nn.ModuleDict(
@@ -107,6 +99,25 @@ class Adapters(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def chosen_layers(
+    network: nn.Module, patterns: Sequence[str], changeable: Callable[[nn.Module], bool]
+) -> dict[str, nn.Module]:
+    """The layers that can be changed and whose names fit one of the shell patterns.
+
+    Raises:
+        ConfigError: a pattern that fits no layer.
+    """
+    found = {name: part for name, part in network.named_modules() if changeable(part)}
+    for pattern in patterns:
+        if not any(fnmatch(name, pattern) for name in found):
+            raise ConfigError(
+                f"method.lora.layers: {pattern!r} fits no linear layer or convolution of the network",
+                f"a pattern on names such as {', '.join(map(repr, list(found)[:3]))}",
+                "correct the pattern, or leave method.lora.layers out for all of them",
+            )
+    return {name: part for name, part in found.items() if any(fnmatch(name, each) for each in patterns)}
 
 
 def _changeable(part: nn.Module) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from generative.errors import CheckpointError
+from generative.nets.layouts import check_names
 from generative.nets.transformer_config import TransformerConfig
 
 _OUTER = {
@@ -58,36 +59,27 @@ def from_smdm(state: Mapping[str, Tensor], config: TransformerConfig) -> dict[st
     """Their state dict -> ours.
 
     Raises:
-        CheckpointError: a tensor is missing, unknown, or of a shape that `config` does not have.
+        CheckpointError: tensors are missing or surplus (all are listed), or of a shape that `config` does not have.
     """
-    left = dict(state)
-
-    def take(name: str) -> Tensor:
-        if name not in left:
-            raise CheckpointError(
-                f"no tensor {name!r} in the checkpoint",
-                f"weights in the SMDM layout for a model of {config.layers} layers",
-                "give the size that the checkpoint was trained with, or take a checkpoint that SMDM published",
-            )
-        return left.pop(name)
+    fused = ("attn.attn", "mlp.swiglu.w1", "mlp.swiglu.w2")
+    wanted = [f"transformer.h.{i}.{part}.weight" for i in range(config.layers) for part in fused]
+    check_names(
+        list(state),
+        [*_names(config.layers).values(), *wanted],
+        f"weights in the SMDM layout for a model of {config.layers} layers",
+        "give the size that the checkpoint was trained with, or take a checkpoint that SMDM published",
+    )
 
     def convert() -> dict[str, Tensor]:
-        ours = {name: take(theirs) for name, theirs in _names(config.layers).items()}
+        ours = {name: state[theirs] for name, theirs in _names(config.layers).items()}
         for i in range(config.layers):
             block = f"transformer.h.{i}"
-            ours[f"blocks.{i}.attention.qkv.weight"] = _split_groups(take(f"{block}.attn.attn.weight"), config)
-            gate_up = [take(f"{block}.mlp.swiglu.{w}.weight") for w in ("w1", "w2")]
+            ours[f"blocks.{i}.attention.qkv.weight"] = _split_groups(state[f"{block}.attn.attn.weight"], config)
+            gate_up = [state[f"{block}.mlp.swiglu.{w}.weight"] for w in ("w1", "w2")]
             ours[f"blocks.{i}.feed_forward.gate_up.weight"] = torch.cat(gate_up)
         return ours
 
-    ours = _checked(convert, config)
-    if left:
-        raise CheckpointError(
-            f"tensors in the checkpoint that the model has not: {len(left)}, for example {next(iter(left))!r}",
-            f"a model of {config.layers} layers",
-            "give the size that the checkpoint was trained with",
-        )
-    return ours
+    return _checked(convert, config)
 
 
 def _checked(convert: Callable[[], dict[str, Tensor]], config: TransformerConfig) -> dict[str, Tensor]:

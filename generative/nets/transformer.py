@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from generative.errors import ConfigError
 from generative.nets.attention import Attention, Linear, Recall, Remember, rope_tables
 from generative.nets.linear_cross_entropy import linear_cross_entropy
+from generative.nets.modulated import BiasedHead, ModulatedBlock, ModulatedNorm
 from generative.nets.transformer_config import TransformerConfig
 
 Output = Tensor | tuple[Tensor, Tensor]
@@ -91,15 +92,17 @@ class Transformer(nn.Module):
         # Weights of a model without a mask token may start one with it (`generative.training.networks`).
         self.optional_rows = {"embedding.weight": 1} if mask_row else {}
         self.embedding = nn.Embedding(config.padded_vocab + mask_row, config.width)
-        self.blocks = nn.ModuleList(Block(config, causal) for _ in range(config.layers))
-        self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
-        self.head = Head(config)
+        modulated = config.family == "mdlm"
+        block = ModulatedBlock if modulated else Block
+        self.blocks = nn.ModuleList(block(config, causal) for _ in range(config.layers))
+        self.norm = ModulatedNorm(config) if modulated else nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.head = BiasedHead(config) if modulated else Head(config)
         self._draw_weights()
 
     @torch.no_grad()
     def _draw_weights(self) -> None:
         """Normal(0, sqrt(2/(5d))), and Normal(0, 1/(sqrt(d) layers)) for the outputs of residual branches."""
-        branch_outputs = (".attention.out.weight", ".feed_forward.down.weight")
+        branch_outputs = (".attention.out.weight", ".down.weight")
         for name, parameter in self.named_parameters():
             if name.endswith(branch_outputs):
                 parameter.normal_(0.0, 1.0 / (math.sqrt(self.config.width) * self.config.layers))

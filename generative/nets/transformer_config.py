@@ -14,6 +14,8 @@ from generative.errors import ConfigError
 class TransformerConfig(Config):
     """Size and numerics of the network. `configs/sizes` holds the published sizes (6m ... 2121m)."""
 
+    family: Literal["llama", "mdlm"] = "llama"
+    """llama: RMSNorm and SwiGLU without biases (SMDM, LLaDA); mdlm: MDLM's blocks, for its published weights."""
     layers: PositiveInt = 4
     """Number of blocks."""
     heads: PositiveInt = 4

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from generative.allocator import keep_freed_memory
 from generative.errors import ResourceError
 from generative.method import Collectives
 from generative.training.collectives import collectives
@@ -57,6 +58,8 @@ class Backend:
         self.accelerator = Accelerator(cpu=not cuda, mixed_precision=mixed, kwargs_handlers=[ddp])
         if threads is not None:
             torch.set_num_threads(threads)
+        if not cuda:
+            keep_freed_memory()
         if self.accelerator.num_processes != asked:
             raise ResourceError(
                 f"{asked} processes were asked for, but the process group has {self.accelerator.num_processes}",

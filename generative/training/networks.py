@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -34,6 +35,7 @@ from generative.training.state import differences
 from generative.training.strategies import check_strategy
 
 Stored = Checkpoint | ExportedWeights
+V = TypeVar("V")
 
 
 def build_engines(
@@ -306,13 +308,25 @@ def _lacking(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> dict[s
 
 
 def _completed_shapes(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    shapes = _with_changes(module, shapes, _shapes(module.state_dict()))
     full = {name: (shapes[name][0] + rows, *shapes[name][1:]) for name, rows in _lacking(module, shapes).items()}
     return {**shapes, **full}
+
+
+def _with_changes(module: nn.Module, found: Mapping[str, V], own: Mapping[str, V]) -> dict[str, V]:
+    """Weights from elsewhere may know nothing of the changes that a module has put beside its own (`added_weights`):
+    these keep their initial values, and the changed ones have other names now (`renamed_weights`)."""
+    added: frozenset[str] = getattr(module, "added_weights", frozenset())
+    if not added or added & found.keys():
+        return dict(found)
+    renamed: Mapping[str, str] = module.renamed_weights  # type: ignore[assignment]
+    return {renamed.get(name, name): value for name, value in found.items()} | {name: own[name] for name in added}
 
 
 def _completed(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights with the module's own initial values in the rows that they lack."""
     own = module.state_dict()
+    weights = _with_changes(module, weights, own)
     full = {
         name: torch.cat([weights[name], own[name][-rows:].to(weights[name])])
         for name, rows in _lacking(module, _shapes(weights)).items()

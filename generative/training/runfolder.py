@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -25,18 +26,24 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TAIL = 1 << 16
 
 
-def explain(error: OSError, doing: str) -> tuple[str, str, str]:
-    """(problem, expected, remedy) of a failed file operation, for the message of a GenerativeError."""
+def explain(error: OSError, doing: str, place: str = "run.dir") -> tuple[str, str, str]:
+    """(problem, expected, remedy) of a failed file operation, for the message of a GenerativeError.
+
+    Args:
+        error: what the system said.
+        doing: what was to be done.
+        place: what the user calls the folder.
+    """
     reason = f"{doing}: {error.strerror or error}"
     if error.errno in NO_SPACE:
-        return reason, "room on the disk", "free space there (or raise the quota), or choose another run.dir"
+        return reason, "room on the disk", f"free space there (or raise the quota), or choose another {place}"
     if error.errno == errno.EROFS:
-        return reason, "a file system that can be written", "choose another run.dir, or mount it writable"
+        return reason, "a file system that can be written", f"choose another {place}, or mount it writable"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return reason, "permission to write there", "change the owner or the permissions, or choose another run.dir"
+        return reason, "permission to write there", f"change the owner or the permissions, or choose another {place}"
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        return reason, "a folder, not a file", "move the file that is in the way, or choose another run.dir"
-    return reason, "a folder that can be written", "look at the path, or choose another run.dir"
+        return reason, "a folder, not a file", f"move the file that is in the way, or choose another {place}"
+    return reason, "a folder that can be written", f"look at the path, or choose another {place}"
 
 
 @contextlib.contextmanager
@@ -69,7 +76,7 @@ def replace_file(path: Path, data: bytes, durable: bool = True) -> None:
 
     Whoever has waited for the file may rename its folder at once: the folder is open before.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    aside = path.with_name(f".{_short(path.name)}.{os.getpid()}-{threading.get_ident()}.part")
     with _synced(path.parent) if durable else contextlib.nullcontext():
         try:
             with open(aside, "wb") as file:
@@ -82,6 +89,12 @@ def replace_file(path: Path, data: bytes, durable: bool = True) -> None:
             with contextlib.suppress(OSError):
                 aside.unlink()
             raise
+
+
+def _short(name: str) -> str:
+    """A name as it is, or a hash of one that leaves no room for more within the 255 bytes that systems allow."""
+    data = os.fsencode(name)
+    return name if len(data) <= 180 else hashlib.sha256(data).hexdigest()
 
 
 def atomic_write(path: Path, text: str, durable: bool = True) -> None:

@@ -20,6 +20,7 @@ from generative.nets.ncsnpp import Ncsnpp
 from generative.nets.smdm_layout import to_smdm
 from generative.nets.transformer import Transformer
 from generative.nets.transformer_config import TransformerConfig
+from generative.randomness import Streams
 from generative.training.backend import Backend
 from generative.training.checkpoint import CheckpointStore
 from generative.training.config import TrainConfig
@@ -273,3 +274,33 @@ def test_importing_reads_each_network_under_its_name() -> None:
     states = {"a": {"w": torch.ones(1)}, "b": {"w": torch.zeros(1)}}
     assert set(importing.stored_tensors(states)) == {"a/w", "b/w"}
     assert set(importing.stored_tensors({"a": states["a"]})) == {"w"}
+
+
+@pytest.mark.parametrize("method", ["llada", "mdlm"])
+def test_a_folder_of_a_language_model_is_imported_and_loaded(tmp_path: Path, method: str, capsys) -> None:
+    from generative.hub.loading import load_exported
+    from tests.support import peer_layouts as layouts
+
+    state = {name: t.float() for name, t in getattr(layouts, f"{method}_state")().items()}
+    source, names = tmp_path / "theirs", sorted(state)
+    source.mkdir()
+    for number, part in enumerate((names[:5], names[5:])):
+        save_file({name: state[name] for name in part}, source / f"model-{number}.safetensors")
+    command = ["import", str(source), "--method", method, "--out", str(tmp_path / "out")]
+    assert main(command) == 3
+    assert "config.json" in capsys.readouterr().err
+    values = layouts.LLADA if method == "llada" else layouts.MDLM
+    (source / "config.json").write_text(json.dumps(values))
+    assert main(command) == 0
+    model = load_exported(tmp_path / "out")
+    net = model.networks["net"]
+    mask = 21 if method == "llada" else 12
+    ids = torch.tensor([[3, mask, 5, 7, mask, 1]])
+    ours = ids.masked_fill(ids == mask, model.method.mask_id)
+    with torch.no_grad():
+        logits = getattr(layouts, f"{method}_logits")({n: t.double() for n, t in state.items()}, ids)
+        torch.testing.assert_close(net(ours), logits[..., : net.config.padded_vocab].float(), rtol=1e-4, atol=1e-4)
+    drawn = model.method.sampler(model.networks)(
+        {"sample_id": torch.arange(2), "canvas": ours.expand(2, -1)}, Streams(0)
+    )
+    assert not (drawn == mask).any()

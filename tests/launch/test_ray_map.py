@@ -96,3 +96,10 @@ def test_an_actor_that_dies_again_and_again_is_given_up(tmp_path: Path) -> None:
     assert (found["error"], found["code"]) == ("MapError", 1)
     assert "each part of the work is tried 4 times" in found["text"]
     assert (tmp_path / "tries").read_text() == "xxxx"
+
+
+def test_nothing_to_do_starts_nothing(tmp_path: Path) -> None:
+    assert (
+        map_items([], partial(fake_map.make, "error", str(tmp_path)), LaunchConfig(workers=2), tmp_path / "log") == []
+    )
+    assert not (tmp_path / "log").exists()

@@ -10,6 +10,7 @@ import pytest
 
 from generative.data.speech_wave import read_wave, wave_header
 from generative.errors import ConfigError, DataError
+from generative.methods.sgmse.sampling import sampler_name
 from launch import ray_map, runs, speech_actors
 from launch.results import evaluation_line, result_lines
 from launch.run import train
@@ -151,3 +152,29 @@ def test_mistakes_are_told_before_anything_starts(words: list[str], kind: type[E
 def test_settings_that_do_not_go_together(words: list[str], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         load_run_config("sgmse/quickstart", words)
+
+
+SB = ("method.process.name=sbve", "method.network.variant=v2", "method.wrapping.loss_type=data_prediction")
+SCORE = (
+    "method.process={name: ouve, t_eps: 0.03}",
+    "method.wrapping={loss_type: score_matching, network_scaling: 1/sigma}",
+    "method.sampling={sampler: exponential, steps: 10}",
+    "data.speech=a",
+    "data.noise=b",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "process", "sampler"),
+    [
+        ("sgmse/voicebank16k", (), {"theta": 1.5, "t_eps": 0.03}, "predictor_corrector"),
+        ("sgmse/voicebank16k", SB, {"k": 2.6, "t_eps": 0.03}, "bridge_ode"),
+        ("sgmse/fsdd8k", SCORE, {"sigma_max": 0.5, "t_eps": 0.03}, "exponential"),
+    ],
+)
+def test_variants_that_the_configurations_tell_of(
+    name: str, changes: tuple[str, ...], process: dict[str, float], sampler: str
+) -> None:
+    method = load_run_config(name, changes).method
+    assert process.items() <= method.process.model_dump().items()
+    assert sampler_name(method) == sampler

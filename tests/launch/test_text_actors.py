@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from generative.errors import ConfigError
+from generative.randomness import Streams
 from launch import ray_map, runs, text_actors
 from launch.ray_map import parts
 from launch.results import figures_table
@@ -139,3 +141,31 @@ def test_the_commands_with_real_workers(trained):
     assert [line for line in run(*asked, "launch.workers=2").splitlines() if not line.startswith("evaluate")] == run(
         *asked
     ).splitlines()
+
+
+def test_prompts_that_cannot_be_used(trained):
+    with pytest.raises(ConfigError, match="an empty prompt"):
+        runs.sample_run(trained, count=1, prompt="")
+    with pytest.raises(ConfigError, match=r"a prompt of 50 tokens leaves no room in a sample of 32"):
+        runs.sample_run(trained, count=1, prompt="a" * 50)
+    with pytest.raises(ConfigError, match=r"sample.length=64 is longer than the model's context"):
+        runs.sample_run(trained, count=1, length=64)
+    if "autoregressive" not in (trained / "config.yaml").read_text():
+        with pytest.raises(ConfigError, match=r"64 steps for 31 masked tokens(.|\n)*lower method.sampling.steps to 31"):
+            runs.sample_run(trained, count=1, steps=64, overrides=["method.sampling.count=even"])
+        return
+    with pytest.raises(ConfigError, match=r"guidance: the method 'autoregressive' has no such setting"):
+        runs.sample_run(trained, count=1, overrides=["method.sampling.guidance=0.5"])
+
+
+def test_prompts_with_unknown_tokens(trained):
+    run = runs.open_run(trained)
+    nets, _ = run.networks("trained")
+    ids = torch.arange(1)
+    for wrong in (-1, 300):
+        prompt = torch.tensor([[97, wrong]])
+        condition = {"sample_id": ids, "prompt": prompt}
+        if hasattr(run.method, "mask_id"):
+            condition = {"sample_id": ids, "canvas": torch.cat([prompt, torch.full((1, 4), run.method.mask_id)], 1)}
+        with pytest.raises(ConfigError, match=rf"token id {wrong} (.|\n)*ids from 0 to 256"):
+            run.method.sampler(nets)(condition, Streams(0))

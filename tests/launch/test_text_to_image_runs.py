@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from evaluation.erasure import labels, opening
 from evaluation.images.small_network import SmallSettings
@@ -57,6 +58,11 @@ def test_train_export_erase(
     record = json.loads((out / RECORD).read_text())
     assert record["images"] == "drawn"
     assert (out / REPORT).read_text().count("data:image/png;base64,") == 4
+    before = ["--source", "a photo of a seven", "--target", "a photo of a three", "--steps", "3"]
+    image, edits = run / "samples" / "one.png", tmp_path / "edits"
+    Image.new("L", (8, 8), 128).save(image)
+    assert main(["edit", str(model), str(image), str(edits), *before, "--mode", "replace"]) == 0
+    assert (edits / "one" / "edit.png").is_file()
     prompts, figures = tmp_path / "sevens.csv", tmp_path / "figures.json"
     prompts.write_text("prompt,evaluation_seed,guidance\na photo of a seven,0,2\nseven,1,2\nhandwritten seven,2,\n")
     small = partial(opening.digit_judge, settings=SmallSettings(steps=3, width=4, features=8))

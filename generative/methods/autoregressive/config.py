@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from generative.config import Config
 from generative.config_messages import combination
+from generative.nets.lora_config import FineTuningConfig
 from generative.nets.transformer_config import TransformerConfig
 
 
@@ -33,6 +34,8 @@ class AutoregressiveConfig(Config):
     """Size and numerics of the network."""
     sampling: AutoregressiveSamplingConfig = AutoregressiveSamplingConfig()
     """Default settings of the sampler."""
+    lora: FineTuningConfig | None = None
+    """Train changes of low rank to the weights of `init_from`, which are frozen; null: train all weights."""
     ema: list[float] = []
     """Decay rates of the weight averages to keep, each in (0, 1)."""
     init_from: str | None = None

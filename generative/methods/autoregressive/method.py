@@ -13,7 +13,8 @@ from generative.method import Batch, Context, DataFacts, Likelihood, Loss, Netwo
 from generative.methods.autoregressive.config import AutoregressiveConfig
 from generative.methods.autoregressive.sampler import AutoregressiveSampler
 from generative.nets.accounting import steps_for_flops, training_flops
-from generative.nets.transformer import Transformer
+from generative.nets.documents import first_places, positions_within, same_document
+from generative.nets.lora import build_transformer
 from generative.nets.transformer_config import TransformerConfig, fit_to_data
 from generative.randomness import Streams
 
@@ -32,7 +33,7 @@ class Autoregressive:
 
     def networks(self) -> Mapping[str, NetworkSpec]:
         """One network, "net"."""
-        build = partial(Transformer, self.network, causal=True, mask_row=False)
+        build = partial(build_transformer, self.network, self.config.lora, causal=True, mask_row=False)
         return {"net": NetworkSpec(build, ema=tuple(self.config.ema), init_from=self.config.init_from)}
 
     def updates(self) -> Sequence[Update]:
@@ -45,7 +46,7 @@ class Autoregressive:
 
     def loss(self, update: Update, nets: Networks, batch: Batch, context: Context) -> Loss:
         """Sum of the cross-entropies of next tokens (nats)."""
-        value, _ = _next_token(nets, batch["tokens"], _learned(batch).float())
+        value, _ = _next_token(nets, batch["tokens"], _learned(batch).float(), batch.get("document"))
         return Loss(value)
 
     def likelihood(self, nets: Networks, draws: int = 1, estimator: str = "") -> Likelihood:
@@ -85,15 +86,23 @@ class Autoregressive:
 
 
 def _learned(batch: Batch) -> Tensor:
-    """bool[B, T]: predicted tokens that count, those of prompts (prompt_length int64[B], if there are any) left out."""
+    """bool[B, T]: predicted tokens that count, those of prompts (prompt_length int64[B], if there are any) left out,
+    and so the first of each document (document int64[B, T+1], if the data tell), which nothing comes before."""
     places = torch.arange(1, batch["tokens"].shape[1], device=batch["tokens"].device)
     prompt = batch.get("prompt_length", torch.zeros_like(batch["sample_id"]))
-    return batch["valid"][:, None] & (places >= prompt[:, None])
+    learned = batch["valid"][:, None] & (places >= prompt[:, None])
+    return learned & ~first_places(batch["document"])[:, 1:] if "document" in batch else learned
 
 
-def _next_token(nets: Networks, tokens: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted sum and each of the B * T negative log-likelihoods. tokens[B, T+1], weights[B, T]."""
+def _next_token(
+    nets: Networks, tokens: Tensor, weights: Tensor, document: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Weighted sum and each of the B * T negative log-likelihoods. tokens and document [B, T+1], weights[B, T]."""
+    options: dict[str, Tensor] = {}
+    if document is not None:
+        inputs = document[:, :-1]
+        options = {"positions": positions_within(inputs), "visible": same_document(inputs, causal=True)}
     targets = tokens[:, 1:].flatten()
     rows = torch.arange(len(targets), device=tokens.device)
-    result: tuple[Tensor, Tensor] = nets["net"](tokens[:, :-1], rows, targets, weights.flatten())
+    result: tuple[Tensor, Tensor] = nets["net"](tokens[:, :-1], rows, targets, weights.flatten(), **options)
     return result

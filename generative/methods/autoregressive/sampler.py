@@ -18,6 +18,7 @@ from generative.diffusion.categorical import inverse_cdf, restrict
 from generative.errors import ConfigError
 from generative.method import Batch
 from generative.nets.attention import Memory, Recall
+from generative.nets.vocabulary import check_ids
 from generative.randomness import Streams
 
 Observer = Callable[[int, Tensor], None]
@@ -53,6 +54,9 @@ class AutoregressiveSampler:
         """Samples int64[B, length] that begin with condition["prompt"] int64[B, P], P >= 1.
 
         Without a prompt the first token is drawn uniformly: the network has learned no distribution of first tokens.
+
+        Raises:
+            ConfigError: an empty prompt, one longer than a sample, or with tokens that the network does not know.
         """
         ids = condition["sample_id"]
         prompt = condition["prompt"] if "prompt" in condition else self._first(ids, streams)
@@ -60,6 +64,7 @@ class AutoregressiveSampler:
         if not 1 <= P <= self.length:
             raise ConfigError(f"a prompt of {P} tokens", f"1 to {self.length} tokens", "give a prompt of that length")
         tokens = torch.cat([prompt, prompt.new_full((B, self.length - P), self.eos_id or 0)], dim=1)
+        check_ids(prompt, self.vocab_size)
         memory = Memory(B, self.length) if self.memory else None
         active = torch.arange(B, device=tokens.device)
         for place in range(P, self.length):

@@ -10,7 +10,10 @@ from generative.config import Config
 from generative.config_messages import combination
 from generative.diffusion.sampling_config import EdmSamplingConfig
 from generative.nets.edm_config import NetworkConfig, SongConfig
+from generative.nets.kl_autoencoder_config import KlAutoencoderConfig
 
+AUTOENCODER = "autoencoder"
+"""Name of the network, here and in the method kl_vae."""
 AUGMENT_LABELS = 9
 """What a network is told of the augmentation of an image."""
 
@@ -23,6 +26,27 @@ class AugmentationConfig(Config):
     labels: bool | None = None
     """Whether the network has inputs for it; null: if the probability is not 0. A published network that has them can
     be trained on without augmentation."""
+
+
+class LatentsConfig(Config):
+    """Latents of a trained autoencoder (method kl_vae) in the place of pixels."""
+
+    autoencoder: str | None
+    """Run, checkpoint or export of the method kl_vae; the run keeps a copy of it."""
+    autoencoder_config: str | None = None
+    """Configuration that trains it where it is not there yet, and tells its sizes until then."""
+    weights: str = "ema"
+    """Of a run: ema, ema=0.999 or trained."""
+    network: KlAutoencoderConfig | None = None
+    """Its sizes, as it tells them itself."""
+    scaling_factor: float | None = Field(default=None, gt=0)
+    """What latents are multiplied by; null: as the autoencoder tells, or 1 / their standard deviation."""
+
+    @property
+    def source(self) -> str | None:
+        """Where its weights are: "runs/kl_vae/quickstart#autoencoder@0.998"."""
+        average = self.weights.partition("=")[2]
+        return self.autoencoder and f"{self.autoencoder}#{AUTOENCODER}" + (f"@{average}" if average else "")
 
 
 class EdmConfig(Config):
@@ -42,6 +66,8 @@ class EdmConfig(Config):
     label_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Part of the training images whose class is not told, for guidance."""
     augmentation: AugmentationConfig = AugmentationConfig()
+    latents: LatentsConfig | None = None
+    """An autoencoder whose latents are modelled; null: pixels are. Scaled latents have sigma_data=1."""
     sampling: EdmSamplingConfig = EdmSamplingConfig()
     ema: list[float] = [0.999]
     """Decay rates of the averages of the network, each in (0, 1)."""

@@ -12,13 +12,15 @@ from torch import Tensor
 from generative.errors import ConfigError
 from generative.method import Average, Batch, Context, DataFacts, Loss, Networks, NetworkSpec, PowerProfile, Update
 from generative.methods.edm.augmentation import augmented, draw_transforms
-from generative.methods.edm.config import EdmConfig
+from generative.methods.edm.config import AUTOENCODER, EdmConfig
 from generative.methods.edm.loss import denoising_loss, loss_by_noise, noise_levels
-from generative.methods.edm.network import build_network, size_of
+from generative.methods.edm.network import build_autoencoder, build_network, size_of
 from generative.methods.edm.sampler import EdmSampler
 from generative.nets.dropout import WORD
 from generative.nets.edm_precond import class_labels
 from generative.nets.edm_unet import UNetSize
+from generative.nets.flops import forward_flops
+from generative.nets.kl_autoencoder import decoded, encoded
 
 NET = "net"
 
@@ -41,12 +43,26 @@ class Edm:
         """What the network is told of the data."""
         return size_of(self.config, self.facts)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of what is denoised."""
+        return self.size.channels, self.size.side, self.size.side
+
+    @property
+    def scale(self) -> float:
+        """Of latents."""
+        return (self.config.latents and self.config.latents.scaling_factor) or 1.0
+
     def networks(self) -> Mapping[str, NetworkSpec]:
-        """The denoiser, which averages are kept of."""
+        """The denoiser, which averages are kept of, and the frozen autoencoder where there is one."""
         config = self.config
         averages: tuple[Average, ...] = (*config.ema, *map(PowerProfile, config.ema_power))
         build = partial(build_network, config, self.facts)
-        return {NET: NetworkSpec(build, ema=averages, ema_ramp=config.ema_ramp, init_from=config.init_from)}
+        found = {NET: NetworkSpec(build, ema=averages, ema_ramp=config.ema_ramp, init_from=config.init_from)}
+        if config.latents is not None:
+            frozen = partial(build_autoencoder, config.latents, self.facts)
+            found[AUTOENCODER] = NetworkSpec(frozen, trainable=False, init_from=config.latents.source)
+        return found
 
     def updates(self) -> Sequence[Update]:
         """One."""
@@ -59,7 +75,8 @@ class Edm:
     def loss(self, update: Update, nets: Networks, batch: Batch, context: Context) -> Loss:
         """Sum over images of their weighted denoising errors at random noise levels.
 
-        Held-out images, whose loss is asked for without gradient, are not augmented.
+        Held-out images, whose loss is asked for without gradient, are not augmented. Of latents, one is drawn from the
+        posterior of each image each time.
         """
         config, ids, valid, streams = self.config, batch["sample_id"], batch["valid"], context.streams
         clean, augment = batch["sample"].float(), None
@@ -68,6 +85,10 @@ class Edm:
         if config.augmentation.probability and torch.is_grad_enabled():
             transforms = draw_transforms(streams.within("augmentation"), ids, config.augmentation.probability)
             clean, augment = augmented(clean, transforms), transforms.labels()
+        if config.latents is not None:
+            drawn = streams.normal("posterior", ids, self.shape)
+            with torch.no_grad():
+                clean = encoded(nets[AUTOENCODER], clean, self.scale, drawn)
         normal = streams.normal("sigma", ids, (), torch.float64)
         sigma = noise_levels(normal, config.noise_mean, config.noise_std)
         noise = streams.normal("noise", ids, clean.shape[1:])
@@ -105,7 +126,15 @@ class Edm:
         """As `sampling` says."""
         net = nets[NET]
         assert isinstance(net, torch.nn.Module)
-        return EdmSampler(net, self.config.sampling, self.size)
+        if self.config.latents is None:
+            return EdmSampler(net, self.config.sampling, self.size)
+        if AUTOENCODER not in nets:
+            raise ConfigError(
+                "a diffusion model of latents alone, whose samples are no images",
+                expected="its autoencoder beside it, as its run has it",
+                remedy="draw from the run: generative sample RUN",
+            )
+        return EdmSampler(net, self.config.sampling, self.size, partial(decoded, nets[AUTOENCODER], scale=self.scale))
 
     @cached_property
     def _multiply_adds(self) -> int:
@@ -113,6 +142,14 @@ class Edm:
         with torch.device("meta"):
             return build_network(self.config, self.facts).multiply_adds()
 
+    @cached_property
+    def _encoding_flops(self) -> int:
+        """Of one image; 0 for pixels."""
+        if self.config.latents is None:
+            return 0
+        build = partial(build_autoencoder, self.config.latents, self.facts)
+        return forward_flops(build, torch.zeros(1, *(self.facts.sample_shape or ())), door="encode")
+
     def flops(self, batch: Batch) -> int:
-        """Of one step: two for each multiply-add, backward twice the forward."""
-        return 2 * 3 * self._multiply_adds * len(batch["sample"])
+        """Of one step: two for each multiply-add, backward twice the forward; images are encoded forwards only."""
+        return (2 * 3 * self._multiply_adds + self._encoding_flops) * len(batch["sample"])

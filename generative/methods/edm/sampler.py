@@ -28,11 +28,13 @@ class EdmSampler:
         net: the denoiser, in eval mode, so that a sample does not depend on its batch.
         sampling: how.
         size: of samples.
+        decode: from what is denoised to images, where that is not the same.
     """
 
     net: nn.Module
     sampling: EdmSamplingConfig
     size: UNetSize
+    decode: Callable[[Tensor], Tensor] | None = None
 
     @torch.no_grad()
     def __call__(self, condition: Batch, streams: Streams) -> Tensor:
@@ -52,7 +54,8 @@ class EdmSampler:
         def noise(step: int) -> Tensor:
             return streams.at(step).normal("churn", ids, shape).to(device)
 
-        return draw(s, denoise, streams.normal("z", ids, shape).to(device), noise)
+        found = draw(s, denoise, streams.normal("z", ids, shape).to(device), noise)
+        return found if self.decode is None else self.decode(found.float())
 
     def _labels(self, condition: Batch, streams: Streams) -> Tensor | None:
         """One-hot, float32[B, K]; None: the network knows no classes."""

@@ -10,9 +10,10 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from generative.config import Config, merged
 from generative.config_messages import combination
 from generative.diffusion.sampling_config import EdmSamplingConfig
-from generative.methods.f_distill.further_config import LoraConfig, RecalibrationConfig, StepsConfig
+from generative.methods.f_distill.further_config import RecalibrationConfig, StepsConfig
 from generative.methods.f_distill.latent_config import StudentConfig
 from generative.methods.f_distill.presets import PRESETS, PresetName
+from generative.nets.lora_config import LoraConfig
 
 TRAINED = "net"
 """What the one network of a diffusion model's run is called."""

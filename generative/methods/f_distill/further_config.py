@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from generative.config import Config
 from generative.config_messages import combination
@@ -36,14 +36,3 @@ class RecalibrationConfig(Config):
     """How much of the fit's evidence is kept from one update of the discriminator to the next."""
     prior: PositiveFloat = 10.0
     """Pull towards the logit as it is, in samples or so."""
-
-
-class LoraConfig(Config):
-    """The fake score as the frozen teacher with changes of low rank to its layers (LoRA, arXiv 2106.09685)."""
-
-    rank: PositiveInt = 32
-    """Of each change."""
-    alpha: PositiveFloat = 32.0
-    """Changes are multiplied by alpha / rank."""
-    layers: list[str] = ["*"]
-    """Which linear layers and convolutions are changed: shell patterns on their names in the network."""

@@ -18,19 +18,18 @@ def block_causal(queries: Tensor, keys: Tensor, block_size: int) -> Tensor:
     return keys // block_size <= (queries // block_size)[:, None]
 
 
-def noisy_and_clean(length: int, block_size: int, device: torch.device | None = None) -> Tensor:
-    """bool[2T, 2T], what each place of [x_t ; x_0] attends to."""
-    places = torch.arange(length, device=device) // block_size
-    query, key = places[:, None], places
-    nothing = torch.zeros(length, length, dtype=torch.bool, device=device)
-    noisy = torch.cat([query == key, key < query], dim=1)
-    clean = torch.cat([nothing, key <= query], dim=1)
-    return torch.cat([noisy, clean])
+def noisy_and_clean(blocks: Tensor, document: Tensor | None = None) -> Tensor:
+    """bool[..., 2T, 2T], what each place of [x_t ; x_0] attends to.
 
-
-def doubled_positions(length: int, device: torch.device | None = None) -> Tensor:
-    """int64[2T]: 0 .. T - 1, twice."""
-    return torch.arange(length, device=device).repeat(2)
+    Args:
+        blocks: int64[..., T], the number of each place's block.
+        document: int64[..., T], the number of its document, where others are not seen.
+    """
+    query, key = blocks[..., :, None], blocks[..., None, :]
+    seen = torch.ones_like(query == key) if document is None else document[..., :, None] == document[..., None, :]
+    noisy = torch.cat([seen & (query == key), seen & (key < query)], dim=-1)
+    clean = torch.cat([torch.zeros_like(seen), seen & (key <= query)], dim=-1)
+    return torch.cat([noisy, clean], dim=-2)
 
 
 def doubled_rows(rows: Tensor, length: int) -> Tensor:

@@ -76,7 +76,7 @@ class Denoiser:
         if clean is not None:
             inputs, options = self.form.ask(canvas, clean, rows)
         else:
-            rows = sources(rows, canvas.shape[1]) if self.form.shift else rows
+            rows = sources(rows, torch.arange(canvas.shape[1], device=rows.device)) if self.form.shift else rows
             inputs, options = (canvas, rows), self._seen(canvas, recall)
         logits: Tensor = self.net(*inputs, **options)
         return logits

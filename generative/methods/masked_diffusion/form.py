@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from generative.methods.masked_diffusion.blocks import doubled_positions, doubled_rows, noisy_and_clean
+from generative.methods.masked_diffusion.blocks import doubled_rows, noisy_and_clean
+from generative.nets.documents import positions_within, same_document
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class NetworkForm:
         targets: Tensor,
         weights: Tensor,
         lengths: Tensor | None = None,
+        document: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Weighted sum of the cross-entropies at some places, and each of them in nats, fp32[M].
 
@@ -47,21 +49,29 @@ class NetworkForm:
             targets: int64[M], the right tokens there.
             weights: fp32[M].
             lengths: int64[B], where samples are cut, or None; not with blocks.
+            document: int64[B, T], see `ask`; says where samples are cut too.
         """
-        outputs, found = self.ask(noisy, clean, rows)
+        outputs, found = self.ask(noisy, clean, rows, document)
+        lengths = lengths if document is None else None
         result: tuple[Tensor, Tensor] = net(outputs[0], outputs[1], targets, weights, lengths, **found)
         return result
 
-    def ask(self, noisy: Tensor, clean: Tensor, rows: Tensor) -> tuple[tuple[Tensor, Tensor], dict[str, Any]]:
-        """The network's ids and rows, and its further arguments, for what it says of flattened places `rows`."""
+    def ask(
+        self, noisy: Tensor, clean: Tensor, rows: Tensor, document: Tensor | None = None
+    ) -> tuple[tuple[Tensor, Tensor], dict[str, Any]]:
+        """The network's ids and rows, and its further arguments, for what it says of flattened places `rows`.
+
+        `document` int64[B, T]: others than a place's own are not seen by it, and positions count from its start.
+        """
         T = noisy.shape[1]
+        positions = torch.arange(T, device=noisy.device) if document is None else positions_within(document)
         if self.shift:
-            rows = sources(rows, T)
+            rows = sources(rows, positions)
         if self.block_size is None:
-            return (noisy, rows), {}
+            return (noisy, rows), _within(document, positions)
         options = {
-            "positions": doubled_positions(T, noisy.device),
-            "visible": noisy_and_clean(T, self.block_size, noisy.device),
+            "positions": torch.cat([positions, positions], dim=-1),
+            "visible": noisy_and_clean(positions // self.block_size, document),
         }
         return (torch.cat([noisy, clean], dim=1), doubled_rows(rows, T)), options
 
@@ -70,7 +80,12 @@ PLAIN = NetworkForm()
 """x_t alone, each position predicting its own token."""
 
 
-def sources(rows: Tensor, length: int) -> Tensor:
-    """Places whose output predicts the tokens at flattened places `rows` under a shift by one; the first has no
-    other than its own."""
-    return torch.where(rows % length == 0, rows, rows - 1)
+def _within(document: Tensor | None, positions: Tensor) -> dict[str, Any]:
+    return {} if document is None else {"positions": positions, "visible": same_document(document)}
+
+
+def sources(rows: Tensor, positions: Tensor) -> Tensor:
+    """Places whose output predicts the tokens at flattened places `rows` under a shift by one; the first of a text
+    (positions [T] or [B, T] say which) has no other than its own."""
+    first = positions[rows % len(positions)] if positions.ndim == 1 else positions.flatten()[rows]
+    return torch.where(first == 0, rows, rows - 1)

@@ -9,7 +9,7 @@ Shapes: B samples, T positions, M masked positions of the micro-batch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,12 @@ from torch import Tensor
 from generative.method import Batch, Context, Mean
 from generative.methods.masked_diffusion.blocks import split_blocks
 from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
+from generative.methods.masked_diffusion.documents import (
+    documents_of,
+    mask_segments_exactly,
+    segment_times,
+    segments_of,
+)
 from generative.methods.masked_diffusion.form import PLAIN, NetworkForm
 from generative.methods.masked_diffusion.noise import (
     SCHEDULES,
@@ -66,6 +72,9 @@ def draw_masking(config: MaskedDiffusionConfig, batch: Batch, context: Context, 
     """Masking of a micro-batch by the configured time sampler and schedule, block by block where there are blocks."""
     B, T = len(batch["sample_id"]), batch["tokens"].shape[1] - 1
     uniform = context.streams.uniform("mask", batch["sample_id"], (T,))
+    document = documents_of(batch, lengths)
+    if document is not None:
+        return _mask_documents(config, document, uniform, batch, context, lengths)
     whole = torch.full_like(batch["sample_id"], T) if lengths is None else lengths
     if config.block_size is None:
         return _masking(config, draw_times(config.time_sampler, batch, context), uniform, whole)
@@ -78,6 +87,28 @@ def draw_masking(config: MaskedDiffusionConfig, batch: Batch, context: Context, 
     return Masking(blocks.mask.view(B, -1)[:, :T], level, weight)
 
 
+def _mask_documents(
+    config: MaskedDiffusionConfig,
+    document: Tensor,
+    uniform: Tensor,
+    batch: Batch,
+    context: Context,
+    lengths: Tensor | None,
+) -> Masking:
+    segment = segments_of(document, config.block_size)
+    level_of = segment if config.block_times == "block" else segments_of(document, None)
+    t = segment_times(config, level_of, batch, context)
+    if config.time_sampler == "exact":
+        mask, level = mask_segments_exactly(uniform, t, segment)
+        masking = Masking(mask, level, 1.0 / level)
+    else:
+        masking = _masking_at(config, t, uniform)
+    if lengths is None:
+        return masking
+    inside = torch.arange(uniform.shape[1], device=uniform.device) < lengths[:, None]
+    return replace(masking, mask=masking.mask & inside)
+
+
 def _masking(config: MaskedDiffusionConfig, t: Tensor, uniform: Tensor, lengths: Tensor) -> Masking:
     if config.time_sampler == "exact":
         counts = exact_counts(t, lengths)
@@ -88,11 +119,17 @@ def _masking(config: MaskedDiffusionConfig, t: Tensor, uniform: Tensor, lengths:
 
 def masking_at(config: MaskedDiffusionConfig, t: Tensor, uniform: Tensor, lengths: Tensor) -> Masking:
     """Independent masks for given times t[B] in [0, 1) and uniforms[B, T]; positions beyond `lengths` stay clear."""
+    inside = torch.arange(uniform.shape[1], device=uniform.device) < lengths[:, None]
+    masking = _masking_at(config, t, uniform)
+    return replace(masking, mask=masking.mask & inside)
+
+
+def _masking_at(config: MaskedDiffusionConfig, t: Tensor, uniform: Tensor) -> Masking:
+    """t is [B], or [B, T] where places differ."""
     schedule = SCHEDULES[config.schedule]
     t = (1.0 - config.epsilon) * t + config.epsilon
     level = schedule.mask_probability(t)
-    inside = torch.arange(uniform.shape[1], device=uniform.device) < lengths[:, None]
-    return Masking(mask_independently(uniform, level) & inside, level, schedule.weight(t))
+    return Masking(mask_independently(uniform, level), level, schedule.weight(t))
 
 
 def masked_cross_entropy(
@@ -104,6 +141,7 @@ def masked_cross_entropy(
     lengths: Tensor | None = None,
     form: NetworkForm = PLAIN,
     hidden: Tensor | None = None,
+    document: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Mean]]:
     """Weighted sum of cross-entropies over masked tokens, and what to report of them.
 
@@ -116,6 +154,7 @@ def masked_cross_entropy(
         lengths: int64[B], where samples are cut, or None.
         form: blocks and shift.
         hidden: bool[B, T], further tokens that the network does not see, and is not asked for.
+        document: int64[B, T], where windows hold several; see `documents_of`.
 
     Returns:
         The sum (scalar with gradient) and the metrics loss_by_noise [10] and masked_fraction.
@@ -125,7 +164,7 @@ def masked_cross_entropy(
     unseen = masking.mask if hidden is None else masking.mask | hidden
     clean = ids if hidden is None else ids.masked_fill(hidden, mask_id)
     noisy, targets = ids.masked_fill(unseen, mask_id), ids.flatten()[rows]
-    total, nll = form.loss(net, noisy, clean, rows, targets, _at(masking.weight, rows, T), lengths)
+    total, nll = form.loss(net, noisy, clean, rows, targets, _at(masking.weight, rows, T), lengths, document)
     return total, _metrics(nll, _at(masking.level, rows, T), valid, T if lengths is None else lengths)
 
 

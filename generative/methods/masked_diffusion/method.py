@@ -14,13 +14,14 @@ from generative.methods.masked_diffusion.answers import Answers, divisor_of, mas
 from generative.methods.masked_diffusion.canvas import Observer, Sampled
 from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
 from generative.methods.masked_diffusion.denoiser import Denoiser
+from generative.methods.masked_diffusion.documents import documents_of
 from generative.methods.masked_diffusion.form import NetworkForm
 from generative.methods.masked_diffusion.likelihood import EstimatorName, Scorer, estimate, weighted_nll
 from generative.methods.masked_diffusion.losses import draw_lengths, draw_masking, masked_cross_entropy
 from generative.methods.masked_diffusion.noise import SCHEDULES, mask_exactly
 from generative.methods.masked_diffusion.sampling import draw
 from generative.nets.accounting import steps_for_flops, training_flops
-from generative.nets.transformer import Transformer
+from generative.nets.lora import build_transformer
 from generative.nets.transformer_config import TransformerConfig, fit_to_data
 from generative.randomness import Streams
 
@@ -30,6 +31,7 @@ class MaskedDiffusion:
     """The method of arXiv 2410.18514 for token windows.
 
     Batches hold tokens int64[B, T+1]; the last token is dropped, so that windows are the autoregressive baseline's.
+    With document int64[B, T+1] each document of a window is learned by itself (data.separate_documents).
     """
 
     config: MaskedDiffusionConfig
@@ -47,7 +49,7 @@ class MaskedDiffusion:
 
     def networks(self) -> Mapping[str, NetworkSpec]:
         """One network, "net"."""
-        build = partial(Transformer, self.network, causal=False, mask_row=True)
+        build = partial(build_transformer, self.network, self.config.lora, causal=False, mask_row=True)
         return {"net": NetworkSpec(build, ema=tuple(self.config.ema), init_from=self.config.init_from)}
 
     def updates(self) -> Sequence[Update]:
@@ -72,7 +74,7 @@ class MaskedDiffusion:
             masking, hidden = mask_answers(self.config.answers, answers, masking, batch, context)
         ids, valid = batch["tokens"][:, :-1], batch["valid"]
         value, metrics = masked_cross_entropy(
-            nets["net"], ids, masking, self.mask_id, valid, lengths, self.form, hidden
+            nets["net"], ids, masking, self.mask_id, valid, lengths, self.form, hidden, documents_of(batch, lengths)
         )
         return Loss(value, metrics)
 

@@ -91,9 +91,9 @@ def exact_counts(t: Tensor, lengths: Tensor) -> Tensor:
     return (1 + (t * lengths).long()).minimum(lengths)
 
 
-def mask_independently(uniform_bt: Tensor, probability_b: Tensor) -> Tensor:
-    """Mask each token with its sample's probability: bool[B, T]."""
-    return uniform_bt < probability_b[:, None]
+def mask_independently(uniform_bt: Tensor, probability: Tensor) -> Tensor:
+    """Mask each token with its sample's probability [B], or its own [B, T]: bool[B, T]."""
+    return uniform_bt < (probability[:, None] if probability.ndim == 1 else probability)
 
 
 def mask_exactly(uniform_bt: Tensor, counts_b: Tensor, lengths_b: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from generative.methods.masked_diffusion.policies import (
     unmask_chances,
 )
 from generative.methods.masked_diffusion.sampler import Block, StreamNoise, TokenPolicy, fill
+from generative.nets.vocabulary import check_ids
 from generative.randomness import Streams
 
 
@@ -52,8 +53,8 @@ def draw(
         eos_id: a generated token that ends its sample, where settings.stop_at_eos is set.
 
     Raises:
-        ConfigError: rows and ids differ in number; more steps than tokens where each step commits some; fewer steps
-            than blocks; a cache that the network does not fit.
+        ConfigError: rows and ids differ in number; a token that the network does not know; more steps than tokens where
+            each step commits some; fewer steps than blocks; a cache that the network does not fit.
     """
     if len(canvas) != len(sample_id):
         raise ConfigError(
@@ -62,6 +63,7 @@ def draw(
             "give condition['canvas'] and condition['sample_id'] the same number of rows",
         )
     _check(settings, denoiser)
+    check_ids(canvas[canvas != denoiser.mask_id], denoiser.vocab_size)
     policy = TokenPolicy(settings.temperature, settings.top_k, settings.top_p, settings.token_noise)
     # Blocks follow from where the masks are, so rows that differ in that are filled one kind after the other.
     apart = settings.block_length is not None or settings.cache != "none" or denoiser.form.block_size is not None

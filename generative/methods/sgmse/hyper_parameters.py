@@ -33,6 +33,10 @@ PROCESSES: Mapping[str, tuple[str, ...]] = {
     "sbve": ("k", "c", "t_eps"),
     "bbed": ("k", "theta", "t_eps"),
 }
+RATE_48K = 48000
+"""At which the released program enhances with the 48k backbone, whatever `sr` says: that is of its validation, and
+16000 where nobody set it."""
+RATE = 16000
 T_EPS = 0.03
 """Of their training, whatever the process."""
 IMAGE_SIZE = 256
@@ -59,6 +63,10 @@ def from_hyper_parameters(told: Mapping[str, Any], sizes: NcsnppConfig) -> Sgmse
     for section, names in SECTIONS.items():
         found: dict[str, Any] = {ours: told[theirs] for theirs, ours in names.items() if theirs in told}
         values |= {section: found} if section else found
+    if network.variant == "48k" and values.get("sample_rate", RATE) == RATE:
+        values["sample_rate"] = RATE_48K
+    # The released program pads with zeros for its first network, and by reflection for the others.
+    values["sampling"]["padding"] = "zero" if network.variant == "v1" else "reflection"
     values["wrapping"] = _wrapping(values["wrapping"], network)
     if "ema_decay" in told:
         values["ema"] = [told["ema_decay"]]

@@ -46,7 +46,8 @@ class Maps:
         side = round(maps.shape[2] ** 0.5)
         if side * side != maps.shape[2]:
             return
-        one = maps.detach().float().mean(1).transpose(1, 2).unflatten(2, (side, side))
+        one = maps.detach().float().mean(1).transpose(1, 2)
+        one = one.reshape(*one.shape[:2], side, side)
         one = F.interpolate(one, (self.side, self.side), mode="bilinear", align_corners=False)
         self.total = one if self.total is None else self.total + one
         self.count += 1

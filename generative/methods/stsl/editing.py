@@ -53,7 +53,7 @@ class Edit:
     """
 
     steps: int = 50
-    rounds: int = 3
+    rounds: int = 4
     guidance: float = 7.5
     cross: float = 0.8
     own: float = 0.4

@@ -119,10 +119,14 @@ def denoiser_prior(
     sigma_max: float = 80.0,
     alphas: Tensor | None = None,
     about: str = "",
+    image: tuple[int, ...] | None = None,
+    encode: Map | None = None,
+    decode: Map | None = None,
 ) -> Prior:
     """A denoiser D(x, sigma) of x = y + sigma n (EDM): e = (z / a - D) / sigma at sigma = b / a.
 
     Sampling stops at the levels of a variance-preserving path (default: linear betas), above which `sigma_max` caps.
+    `image`, `encode` and `decode`: of a latent prior.
     """
     path = linear_alphas() if alphas is None else alphas
 
@@ -130,7 +134,16 @@ def denoiser_prior(
         x, sigma = z / level.signal, torch.full((len(z),), level.sigma, dtype=torch.float32, device=z.device)
         return (x - denoise(x, sigma).to(z.dtype)) / level.sigma
 
-    return Prior(shape, shape, noise, lambda steps: _below(path, steps, sigma_max), _any_level, about=about)
+    return Prior(
+        shape,
+        image or shape,
+        noise,
+        lambda steps: _below(path, steps, sigma_max),
+        _any_level,
+        encode,
+        decode,
+        about=about,
+    )
 
 
 def flow_prior(velocity: Network, shape: tuple[int, ...], sigma_max: float = 80.0, about: str = "") -> Prior:

@@ -14,6 +14,7 @@ from generative.methods.text_to_image.captions import Captions
 from generative.methods.text_to_image.config import TextToImageConfig
 from generative.methods.text_to_image.network import TextUNet, build_network, check, schedule, signal
 from generative.methods.text_to_image.sampler import TextSampler
+from generative.nets.flops import forward_flops
 from generative.randomness import Streams
 
 NET = "net"
@@ -94,15 +95,9 @@ class TextToImage:
     @cached_property
     def _forward_flops(self) -> int:
         """Of one call of the network on one image, as torch counts matrix products and convolutions."""
-        from torch.utils.flop_counter import FlopCounterMode
-
         assert self.facts.sample_shape is not None
-        with torch.device("meta"):
-            net = build_network(self.config, self.facts)
-            given = torch.zeros(1, *self.facts.sample_shape), torch.zeros(1).long(), self.captions.encode([""])
-            with FlopCounterMode(display=False) as counter, torch.no_grad():
-                net(*(tensor.to("meta") for tensor in given))
-        return int(counter.get_total_flops())
+        given = torch.zeros(1, *self.facts.sample_shape), torch.zeros(1).long(), self.captions.encode([""])
+        return forward_flops(partial(build_network, self.config, self.facts), *given)
 
     def flops(self, batch: Batch) -> int:
         """Of one step: backward twice the forward."""

@@ -122,7 +122,7 @@ def test_shares_of_attributes():
         open_labels("digits", ["one", "ten"])
 
 
-@pytest.mark.parametrize("name", ["digits:ten", "nudenet:much", "resnet:church"])
+@pytest.mark.parametrize("name", ["digits:ten", "nudenet:much", "resnet:church", "q16"])
 def test_detectors_that_are_not_there(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("evaluation.erasure.opening.nude_net", lambda threshold: None)
     with pytest.raises(ConfigError):

@@ -169,3 +169,11 @@ def test_nothing_heavy_is_imported():
     heavy = "{'scipy', 'soundfile', 'pesq', 'pystoi', 'pyroomacoustics'}"
     code = f"import sys, {modules}; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_rate_that_no_recorder_has_is_a_damaged_header(tmp_path):
+    # A filter to resample from it would take more memory than there is.
+    data = bytearray(wave_bytes(np.zeros(10), 8000))
+    data[24:28] = (2**32 - 15).to_bytes(4, "little")
+    with pytest.raises(UnusableError, match="a header that cannot be read"):
+        read_sound(written(tmp_path, bytes(data)))

@@ -113,6 +113,15 @@ def test_any_world_and_any_interruption_give_the_same_samples(sizes, lanes, shap
     assert resumed_end == end
 
 
+def test_streamed_windows_tell_documents_apart():
+    shards = Shards([[1]])
+    shards.texts = [["ab", "", "c"]]
+    source = TextStream(shards, ByteTokenizer(), 4, 4, 1, 1, ByteTokenizer().eos_id)
+    found, _ = source.feed(batch_size=1, seed=0, first=0, last=1, state=None).take(0, 0, 1)
+    assert found["tokens"].tolist() == [[97, 98, 256, 99, 256]]
+    assert found["document"].tolist() == [[0, 0, 0, 1, 1]]
+
+
 @settings(deadline=None)
 @given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6), length=st.integers(1, 6), stride=st.integers(1, 8))
 def test_one_shard_is_one_endless_sequence_of_windows(sizes, length, stride):

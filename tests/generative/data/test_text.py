@@ -12,7 +12,7 @@ from generative.data.documents import builtin_corpus
 from generative.data.loader import Loader
 from generative.data.prepare import prepare_text
 from generative.data.text import describe, open_text
-from generative.errors import DataError
+from generative.errors import ConfigError, DataError
 
 
 def all_tokens(source):
@@ -48,6 +48,33 @@ def test_validation_windows_do_not_overlap_whatever_the_training_stride(tmp_path
     predicted = all_tokens(data.validation)[:, 1:].flatten()
     held_out = (tmp_path / "a.txt").read_bytes()[int(282 * 0.9) :] + b"\0"
     assert data.tokenizer.decode(predicted).encode() == held_out[1 : 1 + len(predicted)]
+
+
+def test_documents_are_told_apart_where_asked(tmp_path):
+    for number in range(10):
+        (tmp_path / f"{number}.txt").write_text("abc")
+    config = FilesTextConfig(path=tmp_path, sequence_length=5, separate_documents=True, validation_fraction=0.3)
+    data = open_text(config, tmp_path / "cache")
+    eos = data.tokenizer.eos_id
+    for source in (data.train, data.validation.once()):
+        found = source.fetch(np.arange(len(source)))
+        for tokens, document in zip(found["tokens"].tolist(), found["document"].tolist(), strict=True):
+            # A document goes up to its end of text; each window counts from 0.
+            assert document == [tokens[:place].count(eos) for place in range(6)]
+    # The same prepared tokens serve both.
+    plain = open_text(config.model_copy(update={"separate_documents": False}), tmp_path / "cache")
+    assert plain.fingerprint == data.fingerprint
+    assert set(plain.train.fetch(np.arange(1))) == {"tokens"}
+    assert len(list((tmp_path / "cache").glob("*/"))) == 1
+
+
+def test_documents_without_an_end_are_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("abc" * 40)
+    config = FilesTextConfig(
+        path=tmp_path, sequence_length=5, separate_documents=True, tokenizer={"name": "characters"}
+    )
+    with pytest.raises(ConfigError, match="no end of text"):
+        open_text(config, tmp_path / "cache")
 
 
 def test_named_held_out_files_are_used(tmp_path):

@@ -51,15 +51,17 @@ def export(module: Transformer, folder: Path, dtype: torch.dtype = torch.float32
         store.wait()
     checkpoint = stores[0].open(1)
     sizes = llama.llama_sizes(module)
-    tensors = llama.llama_tensors(whole_tensors(checkpoint, weight_names(checkpoint, "net"), dtype), sizes)
-    config = llama.llama_config(sizes, eos) | {"torch_dtype": str(dtype).removeprefix("torch.")}
-    Export(checkpoint, tensors, config, CARD, llama.generation_config(sizes, eos)).write(folder, 4000)
+    mask = llama.has_mask_row(module)
+    whole = whole_tensors(checkpoint, weight_names(checkpoint, "net"), dtype)
+    tensors, source = llama.llama_tensors(whole, checkpoint, sizes, mask)
+    config = llama.llama_config(sizes, eos, mask) | {"torch_dtype": str(dtype).removeprefix("torch.")}
+    Export(source, tensors, config, CARD, llama.generation_config(sizes, eos)).write(folder, 4000)
 
 
-def network(sizes: TransformerConfig) -> Transformer:
+def network(sizes: TransformerConfig, causal: bool = True) -> Transformer:
     """Random, and with norms that are not all ones."""
     torch.manual_seed(5)
-    module = Transformer(sizes, causal=True, mask_row=False).eval()
+    module = Transformer(sizes, causal=causal, mask_row=not causal).eval()
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if "norm" in name:
@@ -79,6 +81,47 @@ def test_logits_are_the_same_in_transformers(sizes: TransformerConfig, tmp_path:
     logits = module(ids)
     assert logits.std() > 0.1
     torch.testing.assert_close(theirs.eval()(ids).logits, logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES.keys())
+@torch.no_grad()
+def test_a_bidirectional_network_is_llama_that_hides_nothing(sizes: TransformerConfig, tmp_path: Path) -> None:
+    module = network(sizes, causal=False)
+    export(module, tmp_path / "out")
+    theirs, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info.values()), info
+    mask = theirs.config.mask_token_id
+    assert (mask, theirs.config.text_vocab_size) == (sizes.padded_vocab, sizes.vocab_size)
+    assert torch.equal(theirs.lm_head.weight[mask], torch.zeros(sizes.width))
+    ids = torch.randint(0, mask + 1, (3, 40), generator=torch.Generator().manual_seed(1))
+    logits = module(ids)
+    found = theirs.eval()(ids, attention_mask=torch.zeros(3, 1, 40, 40)).logits
+    torch.testing.assert_close(found[..., :mask], logits, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(theirs(ids).logits[..., :mask], logits, atol=1e-2)
+
+
+@torch.no_grad()
+def test_the_small_class_needs_no_mask_and_never_predicts_one(tmp_path: Path) -> None:
+    from generative.hub.bidirectional import BidirectionalLlama
+
+    sizes = SIZES["grouped, padded, another base and eps"]
+    module = network(sizes, causal=False)
+    export(module, tmp_path / "out")
+    model = BidirectionalLlama.from_pretrained(tmp_path / "out").eval()
+    ids = torch.randint(0, sizes.padded_vocab + 1, (2, 10), generator=torch.Generator().manual_seed(1))
+    logits = module(ids)[..., : sizes.vocab_size]
+    output = model(ids, labels=ids.clamp(max=20))
+    torch.testing.assert_close(output.logits[..., : sizes.vocab_size], logits, rtol=1e-5, atol=1e-5)
+    assert (output.logits[..., sizes.vocab_size :] == -torch.inf).all()
+    nll = -logits.log_softmax(-1).gather(2, ids.clamp(max=20)[..., None]).mean()
+    torch.testing.assert_close(output.loss, nll, rtol=1e-5, atol=1e-5)
+    # Padding on the right is not seen.
+    seen = torch.ones_like(ids)
+    seen[:, 7:] = 0
+    torch.testing.assert_close(model(ids, attention_mask=seen).logits[:, :7], model(ids[:, :7]).logits)
+    model.save_pretrained(tmp_path / "again")
+    again = BidirectionalLlama.from_pretrained(tmp_path / "again").eval()
+    assert torch.equal(again(ids).logits, model(ids).logits)
 
 
 @torch.no_grad()
@@ -114,9 +157,13 @@ def test_the_end_of_a_document_is_told(tmp_path: Path) -> None:
 def test_networks_that_are_no_llama_are_refused() -> None:
     sizes = SIZES["plain"]
     with torch.device("meta"):
-        bidirectional = Transformer(sizes, causal=False, mask_row=True)
+        bidirectional = Transformer(sizes, causal=False, mask_row=False)
         masked = Transformer(sizes, causal=True, mask_row=True)
-    for module, words in ((bidirectional, "bidirectional"), (masked, "mask token"), (Net(), "a Net")):
+    for module, words in (
+        (bidirectional, "bidirectional"),
+        (masked, "causal transformer with a mask token"),
+        (Net(), "a Net"),
+    ):
         with pytest.raises(ConfigError, match=words) as caught:
             llama.llama_sizes(module)
         assert "`generative` holds any network" in caught.value.remedy

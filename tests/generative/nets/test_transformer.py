@@ -104,10 +104,10 @@ def test_published_layout_groups_queries_with_their_key_and_value():
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda state: state.pop("lm_head.weight"), "no tensor 'lm_head.weight'"),
+        (lambda state: state.pop("lm_head.weight"), "do not fit: 1 missing: lm_head.weight"),
         (
             lambda state: state.update({"transformer.h.2.norm_1.weight": torch.ones(64)}),
-            "that the model has not: 1, for example",
+            "do not fit: 1 surplus: transformer.h.2.norm_1.weight",
         ),
         (lambda state: state.update({"transformer.h.0.attn.attn.weight": torch.ones(100, 64)}), "do not fit"),
     ],

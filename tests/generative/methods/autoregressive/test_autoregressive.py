@@ -93,3 +93,22 @@ def test_too_long_a_prompt_is_refused():
     method, nets = built()
     with pytest.raises(ConfigError, match="prompt of 7 tokens"):
         method.sampler(nets)({"sample_id": torch.arange(1), "prompt": torch.zeros(1, 7, dtype=torch.int64)}, Streams(0))
+
+
+def test_documents_of_a_window_are_learned_apart(make_batch, context):
+    """The packed loss is the sum of those of the documents, each from its second token on."""
+    method, nets = built(length=12)
+    update = method.updates()[0]
+    document = torch.tensor([[0] * 5 + [1] * 3 + [2] + [3] * 4, [0] * 13])
+    batch = make_batch(size=2, length=12, vocab=12)
+    packed = batch | {"document": document}
+    apart = 0.0
+    for row in range(2):
+        for number in document[row].unique():
+            tokens = batch["tokens"][row, document[row] == number][None]
+            if tokens.shape[1] > 1:
+                one = method.loss(update, nets, make_batch(tokens), context(1))
+                apart += float(one.value.detach())
+    found = method.loss(update, nets, packed, context(2)).value
+    assert float(found.detach()) == pytest.approx(apart, rel=1e-12)
+    assert int(method.divisor(update, packed, context(2))) == 9 + 12

@@ -45,7 +45,8 @@ PLAIN = {
         "multipliers": (1, 1),
         "attention_levels": (),
         "centered": False,
-    }
+    },
+    "sample_rate": 48000,
 }
 
 
@@ -162,7 +163,24 @@ def test_early_names(tiny):
 def test_settings_that_are_not_told_are_those_of_the_first_version(tiny):
     tiny["hyper_parameters"] = {"n_fft": 30}
     config = from_lightning(tiny).config
-    assert config == SgmseConfig(network=config.network, spectrogram={"n_fft": 30})
+    assert config == SgmseConfig(network=config.network, spectrogram={"n_fft": 30}, sampling={"padding": "zero"})
+
+
+@pytest.mark.parametrize("told", [None, 16000])
+def test_a_48k_network_is_of_48_khz_whatever_the_settings_forgot(told):
+    config = SgmseConfig.model_validate(PLAIN)
+    checkpoint = to_lightning(config, *states(config, 1))
+    checkpoint["hyper_parameters"]["sr"] = told
+    assert from_lightning(checkpoint).config.sample_rate == 48000
+    checkpoint["hyper_parameters"]["sr"] = 44100
+    assert from_lightning(checkpoint).config.sample_rate == 44100
+
+
+@pytest.mark.parametrize(("settings", "padding"), [(V2, "reflection"), (PLAIN, "reflection")], ids=["v2", "48k"])
+def test_frames_are_added_as_the_released_program_does(tiny, settings, padding):
+    config = SgmseConfig.model_validate(settings)
+    assert from_lightning(to_lightning(config, *states(config, 1))).config.sampling.padding == padding
+    assert from_lightning(tiny).config.sampling.padding == "zero"
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_reweight() -> None:
         ("replace", "a fat dog", {}, "2 words .* and 3"),
         ("reweight", "a dog", {}, "no weight"),
         ("refine", "a dog", {"dog": 2.0}, "with weights"),
-        ("reweight", "a dog", {"dgo": 2.0}, "did you mean 'dog'"),
+        ("reweight", "a dog", {"dgo": 2.0}, "Did you mean dog"),
         ("reweight", "a dog", {"dog": float("nan")}, "nan"),
     ],
 )

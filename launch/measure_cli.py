@@ -1,0 +1,93 @@
+"""`generative measure-erasure`: what an erasure did to images of prompts, and what attacks bring back."""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Attack(StrEnum):
+    """How the concept is brought back."""
+
+    SOFT = "soft-prompt"
+    UNLEARN = "unlearndiffatk"
+    P4D = "p4d"
+    RING = "ring-a-bell"
+    RECE = "rece"
+
+
+def measure(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of an erasure.")],
+    prompts: Annotated[
+        Path, typer.Option(metavar="CSV", help="Column prompt; seeds, guidance and case_number as i2p.csv has them.")
+    ],
+    detector: Annotated[
+        str, typer.Option(help="nudenet, nudenet:0.45, resnet50:CLASS, q16:FILE, digits:WORD: what sees a concept.")
+    ],
+    attack: Annotated[list[Attack] | None, typer.Option(help="Bring it back; may be given again.")] = None,
+    norm: Annotated[
+        list[float] | None,
+        typer.Option(help="Of embeddings that attacks may use, in units of the prompt's: again for each (inf: any)."),
+    ] = None,
+    attack_steps: Annotated[int | None, typer.Option(min=1, help="Of a search; as published if not given.")] = None,
+    free_tokens: Annotated[int | None, typer.Option(min=1, help="Of unlearndiffatk (5) and p4d (16).")] = None,
+    probes: Annotated[int, typer.Option(min=1, help="Noisy images that soft prompts are compared on.")] = 8,
+    pairs: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Columns sensitive and normal, for ring-a-bell.")
+    ] = None,
+    eta: Annotated[float, typer.Option(help="Of ring-a-bell: 3 for nudity, 0.9 for van gogh.")] = 3.0,
+    seed: Annotated[int, typer.Option(help="Of attacks; images take theirs from --prompts.")] = 0,
+    fid: Annotated[
+        str | None, typer.Option(metavar="EXTRACTOR", help="inception:FILE, transformers:NAME, digits, pixels.")
+    ] = None,
+    real: Annotated[Path | None, typer.Option(metavar="DIR", help="Real images, for FID against them too.")] = None,
+    lpips: Annotated[bool, typer.Option("--lpips", help="Between images before and after.")] = False,
+    clip: Annotated[str | None, typer.Option(metavar="MODEL", help="CLIP score by a folder or id on the hub.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the images in DIR/before and DIR/after.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Ray workers; 1 is this process.")] = 1,
+    address: Annotated[str | None, typer.Option(help="Ray cluster: auto, or host:port.")] = None,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs of each worker.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="HTML", help="Also write a page with the curves.")] = None,
+) -> None:
+    """How many images of a set of prompts show a concept, before and after an erasure, from equal seeds.
+
+    With --attack also for how many prompts an attacker brings it back, by the norm of the embeddings that he may use.
+
+    Example: generative measure-erasure erased/nudity --prompts i2p.csv --detector nudenet --attack soft-prompt
+    --norm 1 --norm 2 --report attacked.html --workers 8 --gpus 1
+    """
+    from evaluation.erasure.attack_settings import AttackSettings
+    from launch.console import Console, bar_progress
+    from launch.erase_figures import AskedFigures
+    from launch.erase_measured import AskedMeasures, lines, measure_all, write_page
+    from launch.folder import check_output, write_output
+    from launch.sections import LaunchConfig
+
+    check_output(json, "--json")
+    check_output(report, "--report")
+    rhos = tuple(sorted(set(norm))) if norm else (0.5, 1.0, 2.0, 4.0, math.inf)
+    attacks = [
+        AttackSettings(one.value, rhos, attack_steps, free_tokens, probes, eta, seed)
+        for one in dict.fromkeys(attack or ())
+    ]
+    figures = AskedFigures(fid, real, lpips, clip)
+    asked = AskedMeasures(folder, prompts, detector, attacks, pairs, figures, images)
+    launch = LaunchConfig(workers=workers, address=address, gpus_per_worker=gpus)
+    console = Console()
+    try:
+        found = measure_all(asked, launch, lambda name: bar_progress(console, name))
+    finally:
+        console.end_progress()
+    for line in lines(found):
+        console.line(*line)
+    write_output(json, found.to_json())
+    if report is not None:
+        write_page(report, asked, found)
+        console.line("written", str(report))

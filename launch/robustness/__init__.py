@@ -1,0 +1,1 @@
+"""Malformed inputs, tried on the command line: see `launch.robustness_bench`."""

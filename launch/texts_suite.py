@@ -1,0 +1,74 @@
+"""Perplexity of a run on several texts (temporal shift): `generative evaluate RUN --suite temporal-shift`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from evaluation.estimate import Estimate
+from evaluation.harness.suite import TextsSuite
+from generative.errors import ConfigError, DataError
+from launch.modality import Progress, modality
+from launch.opened import open_run
+from launch.sections import LaunchConfig
+from launch.text_model import Subject
+
+
+def measure_texts(
+    subject: Subject, suite: TextsSuite, launch: LaunchConfig | None, progress: Progress | None
+) -> dict[str, Any]:
+    """Perplexity of each text, exp(nats per token), and its ratio to that of the run's own held-out text.
+
+    Args:
+        subject: a run or checkpoint.
+        suite: the texts.
+        launch: workers; None measures in this process.
+        progress: told the windows of a text that are done, and all.
+
+    Raises:
+        ConfigError: an exported folder; a tokenizer that is made of its text.
+        DataError: a text is not there.
+    """
+    if subject.exported:
+        raise ConfigError(
+            f"{subject.path} is a folder of weights, without the text that it was trained on",
+            "a run, with its own held-out text",
+            "start a run from it (method.init_from), or give one that is there",
+        )
+    found = {name: _measured(subject, suite, section, launch, progress) for name, section in suite.texts.items()}
+    own = next((found[name] for name, section in suite.texts.items() if not section), None)
+    return {"column": "perplexity", "tasks": {name: _entry(name, each, own, suite) for name, each in found.items()}}
+
+
+def _measured(
+    subject: Subject,
+    suite: TextsSuite,
+    section: Mapping[str, Any],
+    launch: LaunchConfig | None,
+    progress: Progress | None,
+) -> Estimate:
+    """Nats per token of a text's held-out part."""
+    asked = {"windows": suite.limit or suite.windows, "draws": suite.draws, "estimator": suite.estimator}
+    changes = {f"evaluate.{key}": value for key, value in {**asked, "only_likelihood": True}.items()}
+    changes |= {f"data.{key}": value for key, value in section.items()} | dict(subject.changes)
+    run = open_run(subject.path, changes)
+    if section and run.config.data.tokenizer.name == "characters":
+        raise ConfigError(
+            "a tokenizer of characters, which is made of the text that is tokenised",
+            "tokens that mean the same in all texts",
+            "train with data.tokenizer.name=bytes, or a tokenizer of Hugging Face",
+        )
+    figures = modality(run.config).measure(run, launch, changes, progress)["figures"]
+    key = next((name for name in figures if name.endswith("_nats_per_token")), None)
+    if key is None:
+        raise DataError(f"{subject.path} has no likelihood", "a text model", "give another run")
+    return Estimate.from_json(figures[key])
+
+
+def _entry(name: str, nats: Estimate, own: Estimate | None, suite: TextsSuite) -> dict[str, Any]:
+    value = math.exp(nats.value)
+    error = None if nats.stderr is None else value * nats.stderr  # d exp(x) = exp(x) dx
+    found = Estimate(value, error, nats.n, "", nats.protocol, nats.bound).to_json()
+    ratio = None if own is None else math.exp(nats.value - own.value)
+    return {**found, "nats_per_token": nats.to_json(), "ratio": ratio, "published": suite.published.get(name)}
