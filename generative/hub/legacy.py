@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from torch.utils._pytree import tree_map
@@ -99,6 +100,7 @@ def told(path: Path) -> Iterator[None]:
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from error
     except (
+        SafetensorError,  # torch.load takes files of that name for what they are called
         RuntimeError,
         EOFError,
         OSError,
@@ -125,7 +127,6 @@ def write_state_dict(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:

@@ -44,7 +44,7 @@ IMAGE = (
     "method.network={name: song, width: 8, multipliers: [1], blocks: 1, attention: [], dropout: 0.0}",
     "method.sampling={sampler: heun, steps: 2}",
     "train.batch_size=4",
-    "evaluate.samples=8",
+    "evaluate={samples: 8, extractor: pixels}",
     "sample={count: 4, monitor: 0}",
 )
 RUNS: Mapping[str, tuple[str, tuple[str, ...]]] = {

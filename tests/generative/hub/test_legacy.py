@@ -192,6 +192,16 @@ def test_truncated_checkpoints(tmp_path, kept):
     assert str(path) in error.value.problem
 
 
+@pytest.mark.parametrize("kept", [0, 7, 40, -1])
+def test_truncated_safetensors_where_a_checkpoint_should_be(tmp_path, kept):
+    path = tmp_path / "a.safetensors"
+    save_file(STATE, path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(CheckpointError) as error:
+        read_checkpoint(path)
+    assert str(path) in error.value.problem
+
+
 def test_what_is_no_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match="no such file"):
         read_checkpoint(tmp_path / "none.ckpt")
