@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -196,14 +196,6 @@ class Follower:
         if status.get("checkpoint"):
             parts.append(f"saved {self._shown}/checkpoints/{status['checkpoint']}")
         return " · ".join(part for part in parts if part)
-
-
-def tell_failures(console: Console, failures: Sequence[str]) -> None:
-    """Which files failed and why, and what to do; nothing where none did."""
-    for failure in failures:
-        console.line("failed", failure)
-    if failures:
-        console.line("to fix:", "mend or remove these files and give the command again; what is done stays")
 
 
 def bar_progress(console: Console, label: str, unit: str = "") -> Callable[[int, int], None]:

@@ -7,12 +7,11 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from launch.environment import cores
+from launch.environment import cores, installed
 from launch.formats import gigabytes
 
 State = Literal["ok", "lacks", "wrong"]
@@ -72,14 +71,6 @@ def examine(folder: Path) -> Iterator[Finding]:
         yield from check()
 
 
-@cache
-def _installed(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _requirements() -> Mapping[str, list[Any]]:
     """Requirements of this distribution by extra; those that are always needed under the empty name."""
     from packaging.requirements import Requirement
@@ -98,7 +89,7 @@ def _requirements() -> Mapping[str, list[Any]]:
 
 def _unmet(requirement: Any) -> str | None:
     """What is amiss with a requirement; None where it is met."""
-    version = _installed(requirement.name)
+    version = installed(requirement.name)
     if version is None:
         return f"{requirement.name} is missing"
     return None if requirement.specifier.contains(version, prereleases=True) else f"{requirement.name} is {version}"
@@ -110,7 +101,7 @@ def _packages() -> Iterator[Finding]:
         if (amiss := _unmet(requirement)) is not None:
             yield Finding("wrong", "package", f"{amiss}; needed: {bounds}", f"pip install '{requirement}'")
         else:
-            yield Finding("ok", "package", f"{requirement.name} {_installed(requirement.name)}")
+            yield Finding("ok", "package", f"{requirement.name} {installed(requirement.name)}")
 
 
 def _extras() -> Iterator[Finding]:

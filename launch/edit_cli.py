@@ -46,9 +46,10 @@ def edit(
 
     Example: generative edit model/ cat.png edited/ --source "a photo of a cat" --target "a photo of a dog"
     """
-    from launch.console import Console, bar_progress, tell_failures
+    from launch.console import Console, bar_progress
     from launch.edit_asked import EditAsked, read_weights
     from launch.edit_files import edit_files
+    from launch.outcomes import cost_details, tell_outcome
     from launch.restore_files import REPORT
 
     asked = EditAsked(
@@ -75,14 +76,7 @@ def edit(
     console = Console()
     found = edit_files(asked, console.line, bar_progress(console, "edit"))
     console.end_progress()
-    tell_failures(console, found.failed)
-    counts = [f"{len(found.done):,} edited"]
-    counts += [f"{found.kept:,} there already"] if found.kept else []
-    counts += [f"{len(found.failed):,} failed"] if found.failed else []
-    if found.done:
-        cost = found.done[0]["cost"]
-        counts += [f"{cost['rows']:g} rows and {cost['vjps']:g} vjps an image", f"{found.seconds:.1f} s"]
-    console.line("edit", " · ".join(counts))
+    tell_outcome(console, "edit", "edited", found, cost_details(found.done, found.seconds, "an image"))
     if found.done or found.kept:
         console.line("report", str(target / REPORT))
     raise typer.Exit(1 if found.failed else 0)

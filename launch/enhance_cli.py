@@ -54,8 +54,9 @@ def enhance(
     Example: generative enhance runs/sgmse/quickstart noisy/ enhanced/ --steps 10
     """
     from launch.asked import as_changes, asked_launch, split_overrides
-    from launch.console import Console, bar_progress, tell_failures
+    from launch.console import Console, bar_progress
     from launch.enhancing import RECORD, Asked, enhance_files
+    from launch.outcomes import tell_outcome
     from launch.sections import LaunchConfig
 
     launch_overrides, others = split_overrides(overrides or [], ("method.sampling",))
@@ -69,14 +70,8 @@ def enhance(
     for line in found.done:
         if line.get("note"):
             console.line("note", f"{line['file']}: {line['note']}")
-    tell_failures(console, found.failed)
-    counts = [f"{len(found.done):,} enhanced"]
-    counts += [f"{found.kept:,} there already"] if found.kept else []
-    counts += [f"{len(found.failed):,} failed"] if found.failed else []
-    if found.done:
-        speed = f"{found.audio:.1f} s of sound in {found.seconds:.1f} s (real time factor {found.factor:.2f})"
-        counts += [speed, f"{found.calls:g} network calls a file"]
-    console.line("enhance", " · ".join(counts))
+    speed = f"{found.audio:.1f} s of sound in {found.seconds:.1f} s (real time factor {found.factor:.2f})"
+    tell_outcome(console, "enhance", "enhanced", found, [speed, f"{found.calls:g} network calls a file"])
     where = f"{target} ({RECORD} has a line for each)" if source.is_dir() else str(target)
     console.line("written", where if found.done or found.kept else "nothing")
     if found.report is not None:

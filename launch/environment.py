@@ -29,13 +29,16 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Installed versions, read from metadata without importing anything."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: version for name in PACKAGES if (version := installed(name)) is not None}
+    return {"python": platform.python_version(), **found}
+
+
+def installed(name: str) -> str | None:
+    """Version of a distribution; None where it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

@@ -49,7 +49,8 @@ def restore(
     Example: generative restore runs/edm/restore held_out restored/ --operator inpaint:missing=0.75
     """
     from launch.asked import asked_launch, settings_of, split_overrides
-    from launch.console import Console, bar_progress, tell_failures
+    from launch.console import Console, bar_progress
+    from launch.outcomes import cost_details, tell_outcome
     from launch.restore_files import REPORT
     from launch.restore_prior import PriorAsked
     from launch.restore_worker import RestoreAsked
@@ -77,14 +78,7 @@ def restore(
     console = Console()
     found = restore_files(asked, launch, console.line, bar_progress(console, "restore"))
     console.end_progress()
-    tell_failures(console, found.failed)
-    counts = [f"{len(found.done):,} restored"]
-    counts += [f"{found.kept:,} there already"] if found.kept else []
-    counts += [f"{len(found.failed):,} failed"] if found.failed else []
-    if found.done:
-        cost = found.done[0]["cost"]
-        counts += [f"{cost['rows']:g} rows and {cost['vjps']:g} vjps a sample", f"{found.seconds:.1f} s"]
-    console.line("restore", " · ".join(counts))
+    tell_outcome(console, "restore", "restored", found, cost_details(found.done, found.seconds, "a sample"))
     if found.done or found.kept:
         console.line("report", str(target / REPORT))
     raise typer.Exit(1 if found.failed else 0)

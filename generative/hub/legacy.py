@@ -129,10 +129,8 @@ def write_state_dict(path: Path, state: Mapping[str, Any]) -> None:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    try:
+    with told(path):
         found: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise _damaged(path, error) from error
     return found
 
 

@@ -7,8 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.runs import write_text
+
 # The fake task is also imported by Ray's worker processes, so it is a plain module found by its name.
 sys.path.append(str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """A folder of a few small texts."""
+    folder = tmp_path_factory.mktemp("texts")
+    write_text(folder)
+    return folder
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from collections import namedtuple
 from importlib import metadata
 from pathlib import Path
 
-import pytest
 import torch
 from typer.testing import CliRunner
 
@@ -14,13 +13,6 @@ from launch import doctor
 from launch.cli import app
 
 Usage = namedtuple("Usage", "total used free")
-
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    doctor._installed.cache_clear()
-    yield
-    doctor._installed.cache_clear()
 
 
 def found(folder: Path) -> dict[str, doctor.Finding]:

@@ -26,7 +26,7 @@ from launch.restore_files import RECORD
 from launch.restore_prior import PriorAsked, open_prior
 from launch.run import train
 from launch.schema import load_run_config
-from tests.support.image_runs import SMALL_LOOKS
+from tests.support.image_runs import THREE_STEPS
 
 pytest.importorskip("diffusers")
 
@@ -37,18 +37,7 @@ method: {network: {channels: [8, 16], layers: 1, latent: 2, groups: 4}, ema: [0.
 train: {steps: 3, batch_size: 16, validation: {every_steps: null}, checkpoint: {every_steps: 3}}
 evaluate: {samples: 40}
 """
-TINY = (
-    "train.steps=3",
-    "train.batch_size=16",
-    "train.sample_every=null",
-    "train.checkpoint.every_steps=3",
-    "train.validation.every_steps=null",
-    "method.network.width=16",
-    "method.ema=[0.9]",
-    "method.ema_power=[]",
-    "evaluate.at_end=false",
-    *SMALL_LOOKS,
-)
+TINY = (*THREE_STEPS, "method.ema=[0.9]", "method.ema_power=[]")
 
 
 @pytest.fixture(scope="module")

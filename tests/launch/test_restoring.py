@@ -19,19 +19,9 @@ from generative.errors import ConfigError, DataError
 from launch.cli import main
 from launch.restore_files import RECORD, REPORT, list_images, read_image
 from launch.run import train
-from tests.support.image_runs import SMALL_LOOKS
+from tests.support.image_runs import THREE_STEPS
 
-TINY = (
-    "train.steps=3",
-    "train.batch_size=16",
-    "train.sample_every=null",
-    "train.checkpoint.every_steps=3",
-    "train.validation.every_steps=null",
-    "method.network.width=16",
-    "evaluate.at_end=false",
-    "sample.at_end=false",
-    *SMALL_LOOKS,
-)
+TINY = (*THREE_STEPS, "sample.at_end=false")
 QUICK = ("--set", "steps=4", "--set", "inner=1", "--samples", "2")
 
 

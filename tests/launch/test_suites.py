@@ -17,8 +17,8 @@ from launch.cli import main
 from launch.schema import load_run_config
 from launch.text_model import Subject
 from launch.worker import run_worker
-from tests.end_to_end.runs import CONFIG, write_text
-from tests.launch.test_worker import start
+from tests.end_to_end.runs import CONFIG
+from tests.support.text_runs import finished
 
 WORDS = ["alpha", "beta", "gamma", "delta"]
 CHOICES = [
@@ -59,19 +59,15 @@ tasks:
 """
 
 
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("texts")
-    write_text(folder)
-    return folder
-
-
 @pytest.fixture(scope="module", params=["masked_diffusion", "autoregressive"])
 def trained(texts, tmp_path_factory, request):
-    folder = tmp_path_factory.mktemp("run") / "run"
-    config = start(texts, folder, f"method.name={request.param}", "evaluate.at_end=false", "sample.at_end=false")
-    run_worker(config, folder, rank=0, world=1, attempt=1)
-    return folder
+    return finished(
+        texts,
+        tmp_path_factory.mktemp("run") / "run",
+        f"method.name={request.param}",
+        "evaluate.at_end=false",
+        "sample.at_end=false",
+    )
 
 
 @pytest.fixture(scope="module")

@@ -14,24 +14,18 @@ from generative.randomness import Streams
 from launch import ray_map, runs, text_actors
 from launch.ray_map import parts
 from launch.results import figures_table
-from launch.worker import run_worker
-from tests.end_to_end.runs import write_text
-from tests.launch.test_worker import start
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("texts")
-    write_text(folder)
-    return folder
+from tests.support.text_runs import finished
 
 
 @pytest.fixture(scope="module", params=["masked_diffusion", "autoregressive"])
 def trained(texts, tmp_path_factory, request):
-    folder = tmp_path_factory.mktemp("run") / "run"
-    config = start(texts, folder, f"method.name={request.param}", "evaluate.windows=20", "sample.at_end=false")
-    run_worker(config, folder, rank=0, world=1, attempt=1)
-    return folder
+    return finished(
+        texts,
+        tmp_path_factory.mktemp("run") / "run",
+        f"method.name={request.param}",
+        "evaluate.windows=20",
+        "sample.at_end=false",
+    )
 
 
 @pytest.fixture

@@ -16,34 +16,16 @@ from generative.config import to_yaml
 from generative.errors import CheckpointError, ConfigError, DataError
 from launch import runs
 from launch.prometheus import Prometheus, check_port
-from launch.schema import load_run_config
 from launch.worker import prepare, run_worker
-from tests.end_to_end.runs import CONFIG, write_text
 from tests.support.schema import check_lines, check_status
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("texts")
-    write_text(folder)
-    return folder
-
-
-def start(texts, folder, *overrides):
-    base = [f"run.dir={folder}", f"data.path={texts}", f"data.cache={texts}/cache", "launch.backend=local"]
-    config = load_run_config(str(CONFIG), [*base, "train.steps=12", "train.checkpoint.every_steps=4", *overrides])
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(to_yaml(config))
-    return config
+from tests.support.text_runs import finished, start
 
 
 @pytest.fixture(scope="module")
 def trained(texts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "run"
     tracked = ("track.tensorboard=true", "train.sample_every=6", "train.log_every=5", "train.validation.every_steps=6")
-    config = start(texts, folder, *tracked)
-    run_worker(config, folder, rank=0, world=1, attempt=1)
-    return folder
+    return finished(texts, folder, *tracked)
 
 
 def lines(folder, kind):

@@ -12,3 +12,15 @@ SMALL_LOOKS = (
     "launch.workers=1",
 )
 """Few samples to draw and to measure, in this process."""
+
+THREE_STEPS = (
+    "train.steps=3",
+    "train.batch_size=16",
+    "train.sample_every=null",
+    "train.checkpoint.every_steps=3",
+    "train.validation.every_steps=null",
+    "method.network.width=16",
+    "evaluate.at_end=false",
+    *SMALL_LOOKS,
+)
+"""A training in this process of which only the last checkpoint is of use."""
