@@ -15,6 +15,9 @@ from pathlib import Path
 
 from launch.robustness.damage import MARKER
 
+ASIDE = (".tmp", ".part")
+"""What files end with until they are whole (`data.files.write_aside`, `training.runfolder.replace_file`)."""
+
 FINE = (0, 75)
 """Exit codes of commands that did what they could, or were interrupted."""
 
@@ -116,7 +119,7 @@ def _waited(pid: int, seconds: float) -> int | None:
 
 def _halves(what: Attempt) -> Sequence[str]:
     """Files that were to be renamed when whole, and outputs that cannot be read."""
-    found = [str(p.relative_to(what.folder)) for p in what.folder.rglob("*.tmp")]
+    found = [str(p.relative_to(what.folder)) for ending in ASIDE for p in what.folder.rglob(f"*{ending}")]
     if what.output is not None and what.output.exists():
         files = [what.output] if what.output.is_file() else [p for p in what.output.rglob("*") if p.is_file()]
         found += [str(p.relative_to(what.folder)) for p in files if not _readable(p)]

@@ -70,9 +70,15 @@ def test_unfinished_files_are_found(judged, tmp_path):
         (tmp_path / "out" / "whole.json").write_text("{}")
         (tmp_path / "out" / "torn.png").write_bytes(b"\x89PNG")
         (tmp_path / "x.json.17.tmp").write_text("")
+        (tmp_path / "out" / ".y.wav.17-1.part").write_text("")
         return 0
 
-    assert sorted(judged(main).halves) == ["out/torn.json", "out/torn.png", "x.json.17.tmp"]
+    assert sorted(judged(main).halves) == [
+        "out/.y.wav.17-1.part",
+        "out/torn.json",
+        "out/torn.png",
+        "x.json.17.tmp",
+    ]
 
 
 def test_code_that_was_run_is_seen(judged, tmp_path):
