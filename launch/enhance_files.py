@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,3 +90,20 @@ def writing(path: Path) -> Iterator[None]:
         if not isinstance(cause, OSError):
             raise
         raise ResourceError(*explain(cause, f"write {path}", "OUT")) from error
+
+
+def check_folder(folder: Path) -> None:
+    """Make the folder of results, so that hours of work do not end at a place that cannot be written.
+
+    Raises:
+        ResourceError: it cannot be made or written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def not_written(error: ResourceError) -> str:
+    """What went wrong in writing a result, and the remedy, in a line."""
+    return f"{error.problem} ({error.remedy})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,12 @@ import torch
 
 from generative.data.speech_files import Signal, Wanted, read_signal, read_sound, resampled, sound_bytes
 from generative.data.speech_wave import Sound, UnusableError
-from generative.errors import DataError
+from generative.errors import DataError, ResourceError
 from generative.methods.sgmse.enhancer import EnhancedWave
 from generative.methods.sgmse.sampling import sampler_text
 from generative.randomness import Streams
 from generative.training.runfolder import append_line, read_lines, replace_file
-from launch.enhance_files import File, list_files, writing
+from launch.enhance_files import File, check_folder, list_files, not_written, writing
 from launch.enhance_model import EnhanceModel, open_model
 from launch.enhance_report import Made, write_enhancement_report
 from launch.opened import Changes
@@ -90,16 +91,16 @@ class Enhanced:
 
 
 def enhance_files(asked: Asked, launch: LaunchConfig | None, say: Say, progress: Progress) -> Enhanced:
-    """Enhance what is not there yet; what is wrong with a file is told, and the rest goes on.
+    """Enhance what is not there yet; what is wrong with a file is told, and the rest goes on (on a full disk too).
 
     Raises:
-        ConfigError, CheckpointError, DataError: before anything is written.
-        ResourceError: the results cannot be written (a full disk); nothing is half-written.
+        ConfigError, CheckpointError, DataError, ResourceError: before anything is written.
     """
     begun = time.perf_counter()
     files = list_files(asked.source, asked.target)
     model = open_model(asked.model, asked.changes, asked.weights)
     say("model", f"{model.about}; {model.config.sample_rate} Hz")
+    check_folder(asked.target if asked.source.is_dir() else files[0].target.parent)
     settings = _settings(asked, model)
     folder = _record_folder(asked)
     known = {line["file"]: line for line in read_lines(folder / RECORD)} if folder is not None else {}
@@ -114,7 +115,12 @@ def enhance_files(asked: Asked, launch: LaunchConfig | None, say: Say, progress:
         lines = [line for part in found for line in part]
     done = [line for line in lines if "failed" not in line]
     failed = [f"{line['file']}: {line['failed']}" for line in lines if "failed" in line]
-    report = None if folder is None else _report(asked, model, folder, files)
+    report = None
+    if folder is not None:
+        try:
+            report = _report(asked, model, folder, files)
+        except ResourceError as error:
+            failed.append(f"report: {not_written(error)}")
     return Enhanced(done, len(files) - len(todo), failed, time.perf_counter() - begun, report)
 
 
@@ -190,18 +196,28 @@ class _Worker:
                 signals.append(read_signal(file.source, self._wanted))
                 sounds[file] = sound
             except (UnusableError, DataError, MemoryError) as error:
-                lines.append(self._told(file, failed=self._reason(error)))
+                lines.append(self._failed(file, self._reason(error)))
         begun = time.perf_counter()
         found = self._enhanced(list(sounds), signals)
         seconds = (time.perf_counter() - begun) / max(1, len(signals))
         for (file, sound), noisy, one in zip(sounds.items(), signals, found, strict=True):
             if isinstance(one, str):
-                lines.append(self._told(file, failed=one))
+                lines.append(self._failed(file, one))
                 continue
-            note = self._write(file, one.wave.numpy(), noisy, sound)
             audio = len(noisy) / self._wanted.rate
-            lines.append(self._told(file, audio=audio, seconds=seconds, calls=one.calls, **note))
+            try:
+                note = self._write(file, one.wave.numpy(), noisy, sound)
+                lines.append(self._told(file, audio=audio, seconds=seconds, calls=one.calls, **note))
+            except ResourceError as error:
+                # Where only the record has no room, the next command makes the file again.
+                lines.append(self._failed(file, not_written(error)))
         return lines
+
+    def _failed(self, file: File, reason: str) -> dict[str, Any]:
+        """The line of a file without a result, recorded where there is room for that."""
+        with contextlib.suppress(ResourceError):
+            return self._told(file, failed=reason)
+        return {"file": file.name, "failed": reason}
 
     def _enhanced(self, files: Sequence[File], signals: Sequence[Signal]) -> list[EnhancedWave | str]:
         """Each file's result, or why there is none. Where all at once need too much memory, each is done alone."""

@@ -18,7 +18,7 @@ from generative.errors import ConfigError, DataError, ResourceError
 from generative.methods.sgmse.enhancer import EnhancedWave
 from generative.randomness import Streams
 from launch import enhancing
-from launch.enhance_files import File, list_files
+from launch.enhance_files import File, check_folder, list_files
 from launch.enhancing import Asked
 from tests.support.voices import wav_bytes
 
@@ -136,8 +136,6 @@ def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written_names_out(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in/empty.wav").write_bytes(b"")
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ResourceError, match="choose another OUT"):
-        work(tmp_path / "in", tmp_path / "file/out")
+    with pytest.raises(ResourceError, match=r"(?s)a folder, not a file.*choose another OUT"):
+        check_folder(tmp_path / "file/out")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import os
 import re
 import struct
 from pathlib import Path
@@ -13,9 +15,10 @@ import pytest
 import torch
 
 from generative.data.speech_wave import read_wave, wave_bytes, wave_header
-from generative.errors import ConfigError, ResourceError
+from generative.errors import ConfigError, ResourceError, RunFolderError
 from generative.hub.legacy import read_checkpoint
-from launch import enhancing
+from generative.training.runfolder import replace_file
+from launch import enhance_report, enhancing
 from launch.cli import main
 from launch.enhance_files import list_files
 from launch.enhance_model import open_model
@@ -156,15 +159,50 @@ def test_the_report_plays_what_came_in_and_what_went_out(run: Path, noisy: Path,
     assert "16000 Hz, not 8000" not in again
 
 
-def test_a_full_disk_leaves_nothing_half_written(run: Path, noisy: Path, tmp_path: Path, monkeypatch) -> None:
-    def full(path: Path, data: bytes, durable: bool = True) -> None:
-        raise OSError(28, "No space left on device")
+def no_room(*words: object, **options: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(enhancing, "replace_file", full)
+
+def test_what_has_no_room_is_told_and_the_rest_goes_on(run: Path, noisy: Path, tmp_path: Path, monkeypatch) -> None:
+    def room_for_small(path: Path, data: bytes, durable: bool = True) -> None:
+        (no_room if len(data) > 15_000 else replace_file)(path, data, durable)
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(enhancing, "replace_file", room_for_small)
+    asked = enhancing.Asked(str(run), noisy, out, {}, batch_size=2)
+    found = enhancing.enhance_files(asked, None, lambda *words: None, lambda *counts: None)
+    (full,) = found.failed
+    assert re.search(r"^a/b/two.wav: .*No space left on device.*free space there.*choose another OUT", full)
+    assert len(found.done) == len(list(out.rglob("*.wav"))) == 2
+    assert not list(out.rglob("*.part"))
+    monkeypatch.undo()
+    again = enhancing.enhance_files(asked, None, lambda *words: None, lambda *counts: None)
+    assert [line["file"] for line in again.done] == ["a/b/two.wav"]
+
+
+def test_where_the_record_has_no_room_nothing_counts_as_done(
+    run: Path, noisy: Path, tmp_path: Path, monkeypatch
+) -> None:
+    def full(path: Path, record: object) -> None:
+        raise RunFolderError("no", "room", "free") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(enhancing, "append_line", full)
+    monkeypatch.setattr(enhance_report, "replace_file", no_room)
     asked = enhancing.Asked(str(run), noisy, tmp_path / "out", {})
-    with pytest.raises(ResourceError, match=r"(?s)No space left.*choose another OUT"):
-        enhancing.enhance_files(asked, None, lambda *words: None, lambda *counts: None)
-    assert not list((tmp_path / "out").rglob("*.wav"))
+    found = enhancing.enhance_files(asked, None, lambda *words: None, lambda *counts: None)
+    assert (found.done, found.report) == ([], None)
+    assert len(found.failed) == 4  # the sounds and the report
+    assert all("No space left" in line or "no (free)" in line for line in found.failed)
+    monkeypatch.undo()
+    again = enhancing.enhance_files(asked, None, lambda *words: None, lambda *counts: None)
+    assert (len(again.done), again.kept) == (3, 0)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_work(run: Path, noisy: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    asked = enhancing.Asked(str(run), noisy, tmp_path / "file" / "out", {})
+    with pytest.raises(ResourceError, match=r"(?s)a folder, not a file.*choose another OUT"):
+        enhancing.enhance_files(asked, None, lambda *words: None, lambda *counts: pytest.fail("work has begun"))
 
 
 def test_places_that_cannot_be(run: Path, noisy: Path, tmp_path: Path) -> None:
