@@ -20,6 +20,7 @@ from launch.image_evaluation import (
     scorer,
     subject_of,
 )
+from launch.image_progress import EvaluationProgress
 from launch.image_samples import prompted, sample_streams
 from launch.opened import Changes, OpenRun, open_run
 from launch.ray_map import Progress, log_file, map_items, parts
@@ -47,16 +48,12 @@ def parts_with(
     counts = {"generated": subject.settings.samples}
     if subject.data.kind == "image":
         counts["real"] = len(reference_of(subject.settings, subject.data)[1])
-        scorer(subject)  # an extractor that has to be trained is, once, before the workers ask for it
+    counted = EvaluationProgress(progress, sum(counts.values()))
+    if subject.data.kind == "image":
+        scorer(subject, counted.training)  # an extractor that has to be trained is, once, before workers ask for it
     work: list[Item] = [(kind, *part) for kind, count in counts.items() for part in parts(count, launch.workers, size)]
-    total = sum(counts.values())
-
-    def tell(done: int, items: int) -> None:
-        if progress is not None:
-            progress(total * done // items, total)
-
     make = partial(_scorer, str(run.checkpoint.path), changes)
-    scored: list[Arrays] = map_items(work, make, launch, log_file(run.folder), tell)
+    scored: list[Arrays] = map_items(work, make, launch, log_file(run.folder), counted.parts)
     found: dict[str, list[Part]] = {kind: [] for kind in counts}
     for (kind, _, _), arrays in zip(work, scored, strict=True):
         found[kind].append(Part.from_tensors({name: torch.from_numpy(array) for name, array in arrays.items()}))

@@ -19,6 +19,7 @@ from generative.data.images import ImageData
 from generative.data.sources import Source
 from generative.randomness import Streams
 from launch.image_sections import ImageEvaluation
+from launch.modality import Progress
 
 if TYPE_CHECKING:
     from evaluation.images.extractors import FeatureExtractor
@@ -128,12 +129,12 @@ def keep(settings: ImageEvaluation) -> KeepSettings:
     return KeepSettings(reservoir=settings.features, covariance=settings.metrics is None or "fid" in settings.metrics)
 
 
-def scorer(subject: Subject) -> Callable[[range], Part]:
-    """A function that draws and scores the samples of some numbers."""
+def scorer(subject: Subject, training: Progress | None = None) -> Callable[[range], Part]:
+    """A function that draws and scores the samples of some numbers; see `open_extractor` for `training`."""
     settings = subject.settings
     if subject.data.kind == "points":
         return lambda numbers: Part(None, torch.cat([images for images, _ in _drawn(subject, numbers)]))
-    extractor = open_extractor(settings, subject.source, subject.data, subject.device, subject.cache)
+    extractor = open_extractor(settings, subject.source, subject.data, subject.device, subject.cache, training)
     judge = getattr(extractor, "class_probabilities", None) if subject.source == "stacked_digits" else None
 
     def score(numbers: range) -> Part:
@@ -180,9 +181,14 @@ def reference_of(settings: ImageEvaluation, data: ImageData) -> tuple[Source, np
 
 
 def open_extractor(
-    settings: ImageEvaluation, source: str, data: ImageData, device: torch.device, cache: Path
+    settings: ImageEvaluation,
+    source: str,
+    data: ImageData,
+    device: torch.device,
+    cache: Path,
+    training: Progress | None = None,
 ) -> FeatureExtractor:
-    """The extractor of `evaluate.extractor`; `small` is trained where it is not in the cache.
+    """The extractor of `evaluate.extractor`; `small` is trained where it is not in the cache, and `training` told.
 
     Raises:
         DataError, CheckpointError: missing or unsuitable weights.
@@ -197,6 +203,7 @@ def open_extractor(
             training=labelled_images(source, data) if settings.extractor == "small" else None,
             cache=cache,
             device=device,
+            progress=training,
         )
 
 

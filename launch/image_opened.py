@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from launch.image_evaluation import (
     subject_of,
     summary,
 )
+from launch.image_progress import EvaluationProgress
 from launch.image_samples import look, prompted, sample_streams
 from launch.modality import AskedSamples, Progress, refuse_text
 from launch.opened import Changes, OpenRun
@@ -87,19 +89,15 @@ def _parts_here(subject: Subject, progress: Progress | None) -> tuple[Part, Part
     """Samples and real images in this process, in pieces, so that progress shows."""
     count, real = subject.settings.samples, len(reference_of(subject.settings, subject.data)[1])
     images = subject.data.kind == "image"
-    total, done = count + (real if images else 0), 0
-    results: list[Part | None] = []
-    for number, make in ((count, scorer), (real, reference_scorer)):
-        if make is reference_scorer and not images:
-            results.append(None)
-            continue
-        score, whole = make(subject), None
+    counted = EvaluationProgress(progress, count + (real if images else 0))
+
+    def whole(score: Callable[[range], Part], number: int, before: int) -> Part:
+        found: list[Part] = []
         for start in range(0, number, 10 * subject.settings.batch_size):
-            part = score(range(start, min(start + 10 * subject.settings.batch_size, number)))
-            whole = part if whole is None else whole.merge(part)
-            done += min(10 * subject.settings.batch_size, number - start)
-            if progress is not None:
-                progress(done, total)
-        results.append(whole)
-    assert results[0] is not None
-    return results[0], results[1]
+            stop = min(start + 10 * subject.settings.batch_size, number)
+            found.append(score(range(start, stop)))
+            counted.measured(before + stop)
+        return reduce(Part.merge, found)
+
+    generated = whole(scorer(subject, counted.training), count, 0)
+    return generated, whole(reference_scorer(subject), real, count) if images else None

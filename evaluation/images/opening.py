@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ def open_extractor(
     settings: SmallSettings | None = None,
     cache: Path | None = None,
     device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
 ) -> FeatureExtractor:
     """The extractor that a configuration names.
 
@@ -35,6 +37,7 @@ def open_extractor(
         settings: of `small`.
         cache: folder of classifiers that were trained before.
         device: where the network runs.
+        progress: told how many steps of the training of `small` are done, and all.
 
     Raises:
         ConfigError: an unknown name, or `small` without images.
@@ -55,7 +58,7 @@ def open_extractor(
                 expected="training data of real images",
                 remedy="name the data set, or use evaluate.extractor=pixels",
             )
-        extractor = small_extractor(training, settings, cache)
+        extractor = small_extractor(training, settings, cache, progress)
         extractor.net.to(device)
         return extractor
     if weights is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -92,7 +93,10 @@ def _joint(probabilities: Tensor) -> Tensor | None:
 
 
 def small_extractor(
-    data: LabelledImages, settings: SmallSettings | None = None, cache: Path | None = None
+    data: LabelledImages,
+    settings: SmallSettings | None = None,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> SmallExtractor:
     """Train a classifier on four fifths of the images, or read it from the cache if it was trained before.
 
@@ -103,6 +107,7 @@ def small_extractor(
         data: what to train on: never the images that a model generated.
         settings: size and training.
         cache: folder for trained classifiers, by content; None: none is kept.
+        progress: told how many steps of the training are done, and all; not called where it was trained before.
 
     Raises:
         DataError: images or labels that cannot be used.
@@ -110,7 +115,7 @@ def small_extractor(
     settings = settings or SmallSettings()
     _check(data)
     if cache is None:
-        return _trained(data, settings)[0]
+        return _trained(data, settings, progress)[0]
     labels = () if data.labels is None else (data.labels,)
     key = identity(_VERSION, tensor_hash(data.images, *labels), asdict(settings))
     cache.mkdir(parents=True, exist_ok=True)
@@ -118,13 +123,15 @@ def small_extractor(
     with locked(path.with_suffix(".lock")):
         if path.is_file():
             return _read(path, data.description)
-        extractor, facts = _trained(data, settings)
+        extractor, facts = _trained(data, settings, progress)
         metadata = {"facts": json.dumps(facts)}
         write_aside(path, save({k: v.contiguous() for k, v in extractor.net.state_dict().items()}, metadata))
     return extractor
 
 
-def _trained(data: LabelledImages, settings: SmallSettings) -> tuple[SmallExtractor, dict[str, object]]:
+def _trained(
+    data: LabelledImages, settings: SmallSettings, progress: Callable[[int, int], None] | None
+) -> tuple[SmallExtractor, dict[str, object]]:
     """A fresh extractor, and what must be known to build it again."""
     count = len(data.images)
     order = torch.from_numpy(permute(np.arange(count), count, settings.seed, epoch=0))
@@ -134,7 +141,7 @@ def _trained(data: LabelledImages, settings: SmallSettings) -> tuple[SmallExtrac
         for rows in (order[held:], order[:held])
     )
     classes = 4 if data.labels is None else int(data.labels.max()) + 1
-    net = train(task, settings, classes)
+    net = train(task, settings, classes, progress)
     accuracy = mean_estimate(100.0 * correct(net, test).numpy(), "%")
     shape = list(data.images.shape[1:])
     facts = {

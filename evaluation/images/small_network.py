@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,8 +106,17 @@ class Task:
         return turned[turns, torch.arange(len(indices))], turns
 
 
-def train(task: Task, settings: SmallSettings, classes: int) -> SmallClassifier:
-    """Train a classifier: the same bits for the same task, settings and number of threads."""
+def train(
+    task: Task, settings: SmallSettings, classes: int, progress: Callable[[int, int], None] | None = None
+) -> SmallClassifier:
+    """Train a classifier: the same bits for the same task, settings and number of threads.
+
+    Args:
+        task: samples and labels.
+        settings: size and training.
+        classes: number of labels.
+        progress: told after each step how many are done, and all.
+    """
     net = build(tuple(task.images.shape[1:]), classes, settings)
     optimizer = torch.optim.AdamW(net.parameters(), settings.learning_rate, weight_decay=1e-3)
     order, streams = Order(len(task), settings.seed), Streams(settings.seed).within(SCOPE)
@@ -119,6 +129,8 @@ def train(task: Task, settings: SmallSettings, classes: int) -> SmallClassifier:
         optimizer.zero_grad()
         torch.autograd.backward(functional.cross_entropy(net(images)[1], labels))
         optimizer.step()
+        if progress is not None:
+            progress(step + 1, settings.steps)
     return net.eval().requires_grad_(False)
 
 

@@ -178,9 +178,11 @@ def test_without_labels_it_tells_rotations():
 
 
 def test_classifiers_are_kept_by_content(tmp_path, monkeypatch):
-    first = small_extractor(shapes(60), QUICK, cache=tmp_path)
+    told: list[tuple[int, int]] = []
+    first = small_extractor(shapes(60), QUICK, tmp_path, lambda *counts: told.append(counts))
+    assert told == [(step + 1, QUICK.steps) for step in range(QUICK.steps)]
     monkeypatch.setattr("evaluation.images.small.train", None)  # a second training would fail
-    again = small_extractor(shapes(60), QUICK, cache=tmp_path)
+    again = small_extractor(shapes(60), QUICK, tmp_path, lambda *counts: pytest.fail("it was trained before"))
     assert (again.fingerprint, again.description) == (first.fingerprint, first.description)
     torch.testing.assert_close(again(shapes(4).images).features, first(shapes(4).images).features)
     with pytest.raises(TypeError):
