@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +9,10 @@ import torch
 
 from generative.hub.open_text_to_image import open_model
 from generative.methods.rece.request import keep_sums
+from launch import erase_sums
 from launch.erase_sums import summing_with
 from launch.sections import LaunchConfig
+from tests.support.actors import actors_here
 from tests.support.pipelines import golden_folder
 
 pytest.importorskip("transformers")
@@ -37,16 +37,7 @@ def test_in_parts_in_this_process(tmp_path: Path) -> None:
     same(golden_folder(tmp_path / "tiny"), tmp_path, LaunchConfig(workers=1))
 
 
-@pytest.mark.distributed
-@pytest.mark.timeout(200)
-def test_by_two_ray_workers(tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    golden_folder(tmp_path / "tiny")
-    # In a process of its own: Ray reads its environment once for each.
-    words = (
-        "import sys; from pathlib import Path; from launch.sections import LaunchConfig; "
-        "from tests.launch.test_erase_sums import same; folder = Path(sys.argv[1]); "
-        "same(folder / 'tiny', folder, LaunchConfig(workers=2, cpus_per_worker=0.5))"
-    )
-    done = subprocess.run([sys.executable, "-c", words, str(tmp_path)], capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr
+def test_by_two_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    actors = actors_here(monkeypatch, erase_sums)
+    same(golden_folder(tmp_path / "tiny"), tmp_path, LaunchConfig(workers=2))
+    assert (len(actors.items), actors.workers) == (3, [2])

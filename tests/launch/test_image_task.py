@@ -15,13 +15,14 @@ from safetensors.torch import load_file
 from evaluation.run_state import run_state
 from generative.errors import ConfigError, DataError, GenerativeError
 from generative.method import Alone
-from launch import image_actors, ray_map, runs
+from launch import image_actors, runs
 from launch.cli import main
 from launch.image_evaluation import Part
 from launch.image_task import all_of, check, open_data
 from launch.results import evaluation_line, figures_table
 from launch.run import train
 from launch.schema import load_run_config
+from tests.support.actors import ActorsHere, actors_here
 from tests.support.schema import check_lines
 
 TINY = (
@@ -73,24 +74,16 @@ def test_a_run_leaves_pictures_figures_and_a_report(finished: Path) -> None:
 
 
 @pytest.fixture
-def without_ray(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """The workers' functions, one part after the other in this process; the parts that there were."""
-    seen: list[object] = []
-
-    def here(items, make, launch, log, progress=None):  # type: ignore[no-untyped-def]
-        seen.extend(items)
-        return ray_map._map_here(items, make, progress)
-
-    monkeypatch.setattr(image_actors, "map_items", here)
-    return seen
+def actors(monkeypatch: pytest.MonkeyPatch) -> ActorsHere:
+    return actors_here(monkeypatch, image_actors)
 
 
-def test_workers_measure_what_one_process_does(finished: Path, without_ray: list[object]) -> None:
+def test_workers_measure_what_one_process_does(finished: Path, actors: ActorsHere) -> None:
     told: list[tuple[int, int]] = []
     alone = runs.evaluate_run(finished)
     spread = runs.evaluate_run(finished, workers=2, progress=lambda *counts: told.append(counts))
     assert told[-1] == (270, 270)
-    assert len(without_ray) == 4
+    assert len(actors.items) == 4
     assert alone["figures"].keys() == spread["figures"].keys()
     for name, figure in alone["figures"].items():
         assert spread["figures"][name]["value"] == pytest.approx(figure["value"], rel=1e-5, abs=1e-8)
@@ -112,7 +105,7 @@ def test_other_settings_leave_the_record_alone(finished: Path) -> None:
     assert written[1].name == "step_000006_metrics_fid_features_50.json"
 
 
-def test_samples_are_those_of_one_process(finished: Path, without_ray: list[object]) -> None:
+def test_samples_are_those_of_one_process(finished: Path, actors: ActorsHere) -> None:
     drawn = runs.sample_run(finished, count=7)
     path = Path(drawn["folder"]) / drawn["items"][0]["file"]
     alone = path.read_bytes()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +14,11 @@ from PIL import Image
 from generative.data.digits import load_digits
 from generative.data.image_files import png
 from generative.errors import ConfigError, DataError
+from launch import restoring
 from launch.cli import main
 from launch.restore_files import RECORD, REPORT, list_images, read_image
 from launch.run import train
+from tests.support.actors import actors_here
 from tests.support.image_runs import THREE_STEPS
 
 TINY = (*THREE_STEPS, "sample.at_end=false")
@@ -198,15 +198,11 @@ def test_lists_of_images(digits, tmp_path) -> None:
         list_images(digits, digits / "a.png")
 
 
-@pytest.mark.distributed
-@pytest.mark.timeout(240)
-def test_two_workers_restore_as_one(run, digits, tmp_path) -> None:
-    pytest.importorskip("ray")
+def test_two_workers_restore_as_one(run, digits, tmp_path, monkeypatch) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     common = ["--simulate", "--operator", "inpaint:missing=0.75", *QUICK, "--batch-size", "2"]
     assert main(["restore", str(run), str(digits), str(one), *common]) == 0
-    # In a process of its own: Ray reads its environment once for each.
-    words = ["restore", str(run), str(digits), str(two), *common, "--workers", "2"]
-    done = subprocess.run([sys.executable, "-m", "launch.cli", *words], capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
+    actors = actors_here(monkeypatch, restoring)
+    assert main(["restore", str(run), str(digits), str(two), *common, "--workers", "2"]) == 0
+    assert actors.workers == [2]
     assert pictures(one) == pictures(two)

@@ -11,11 +11,12 @@ import pytest
 from generative.data.speech_wave import read_wave, wave_header
 from generative.errors import ConfigError, DataError
 from generative.methods.sgmse.sampling import sampler_name
-from launch import ray_map, runs, speech_actors
+from launch import runs, speech_actors
 from launch.results import evaluation_line, result_lines
 from launch.run import train
 from launch.schema import load_run_config
 from launch.speech_task import check, open_data
+from tests.support.actors import actors_here
 from tests.support.schema import check_lines
 
 TINY = (
@@ -81,17 +82,11 @@ def test_a_run_leaves_sounds_figures_and_a_report(finished: Path) -> None:
 
 
 def test_workers_measure_what_one_process_does(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    items: list[object] = []
-
-    def here(work, make, launch, log, progress=None):  # type: ignore[no-untyped-def]
-        items.extend(work)
-        return ray_map._map_here(work, make, progress)
-
-    monkeypatch.setattr(speech_actors, "map_items", here)
+    actors = actors_here(monkeypatch, speech_actors)
     told: list[tuple[int, int]] = []
     alone = runs.evaluate_run(finished)
     spread = runs.evaluate_run(finished, workers=2, progress=lambda *counts: told.append(counts))
-    assert items == [[0, 1, 2], [3, 4]]
+    assert actors.items == [[0, 1, 2], [3, 4]]
     assert told[-1] == (5, 5)
     for name, figure in alone["figures"].items():
         assert spread["figures"][name]["value"] == pytest.approx(figure["value"], rel=1e-5)

@@ -12,12 +12,13 @@ from evaluation.harness.jobs import Question, Rules
 from evaluation.harness.scoring import scored
 from generative.config import to_yaml
 from generative.errors import ConfigError, DataError
-from launch import ray_map, runs, suites, text_model
+from launch import runs, suites, text_model
 from launch.cli import main
 from launch.schema import load_run_config
 from launch.text_model import Subject
 from launch.worker import run_worker
 from tests.end_to_end.runs import CONFIG
+from tests.support.actors import actors_here
 from tests.support.text_runs import finished
 
 WORDS = ["alpha", "beta", "gamma", "delta"]
@@ -138,21 +139,14 @@ def test_a_suite_of_local_tasks(trained, files, harness, capsys, tmp_path):
 
 
 def test_workers_give_the_same(trained, files, harness, monkeypatch):
-    """Their functions, one part after the other in this process."""
-    seen = []
-
-    def here(items, make, launch, log, progress=None):
-        seen.append((len(items), launch.workers))
-        return ray_map._map_here(items, make, progress)
-
     folder, suite = files
     alone = suites.run_suite(trained, str(suite), tasks=folder)
-    monkeypatch.setattr(text_model, "map_items", here)
+    actors = actors_here(monkeypatch, text_model)
     told = []
     spread = suites.run_suite(
         trained, str(suite), tasks=folder, overrides=["launch.workers=3"], progress=lambda *counts: told.append(counts)
     )
-    assert seen == [(3, 3)]
+    assert (len(actors.items), actors.workers) == (3, [3])
     assert told[-1] == (16, 16)
     for name, task in alone["tasks"].items():
         assert spread["tasks"][name]["value"] == task["value"]

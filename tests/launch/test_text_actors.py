@@ -11,9 +11,10 @@ import torch
 
 from generative.errors import ConfigError
 from generative.randomness import Streams
-from launch import ray_map, runs, text_actors
+from launch import runs, text_actors
 from launch.ray_map import parts
 from launch.results import figures_table
+from tests.support.actors import actors_here
 from tests.support.text_runs import finished
 
 
@@ -29,16 +30,8 @@ def trained(texts, tmp_path_factory, request):
 
 
 @pytest.fixture
-def without_ray(monkeypatch):
-    """The workers' functions, one part after the other in this process; the parts that there were."""
-    seen = []
-
-    def here(items, make, launch, log, progress=None):
-        seen.extend(items)
-        return ray_map._map_here(items, make, progress)
-
-    monkeypatch.setattr(text_actors, "map_items", here)
-    return seen
+def actors(monkeypatch):
+    return actors_here(monkeypatch, text_actors)
 
 
 def close(one, two):
@@ -49,12 +42,12 @@ def close(one, two):
 
 
 @pytest.mark.parametrize("workers", [2, 3, 64])
-def test_figures_are_those_of_one_process(trained, without_ray, workers):
+def test_figures_are_those_of_one_process(trained, actors, workers):
     told = []
     alone = runs.evaluate_run(trained, windows=19)
     spread = runs.evaluate_run(trained, windows=19, workers=workers, progress=lambda *counts: told.append(counts))
-    assert sum(stop - start for start, stop in without_ray) == 19
-    assert len(without_ray) == min(workers, 19)
+    assert sum(stop - start for start, stop in actors.items) == 19
+    assert len(actors.items) == min(workers, 19)
     assert told[-1] == (19, 19)
     close(alone["figures"], spread["figures"])
     assert figures_table(alone) == figures_table(spread)
@@ -63,29 +56,29 @@ def test_figures_are_those_of_one_process(trained, without_ray, workers):
         assert spread["loss_by_noise"][name] == pytest.approx(curve, rel=1e-5)
 
 
-def test_in_whole_batches_not_a_bit_differs(trained, without_ray):
+def test_in_whole_batches_not_a_bit_differs(trained, actors):
     alone = runs.evaluate_run(trained, overrides=["evaluate.batch_size=4"])
     spread = runs.evaluate_run(trained, overrides=["evaluate.batch_size=4", "launch.workers=2"])
-    assert len(without_ray) == 5
+    assert len(actors.items) == 5
     assert alone["figures"] == spread["figures"]
 
 
 @pytest.mark.parametrize(("workers", "prompt"), [(2, None), (5, "alpha"), (64, None)])
-def test_samples_are_those_of_one_process(trained, without_ray, workers, prompt):
+def test_samples_are_those_of_one_process(trained, actors, workers, prompt):
     alone = runs.sample_run(trained, count=7, prompt=prompt)
     spread = runs.sample_run(trained, count=7, prompt=prompt, workers=workers)
-    assert len(without_ray) > 1
+    assert len(actors.items) > 1
     assert spread["items"] == alone["items"]
     assert spread | {"time": 0} == alone | {"time": 0}
 
 
-def test_an_infilling_needs_no_workers(trained, without_ray):
+def test_an_infilling_needs_no_workers(trained, actors):
     if "autoregressive" in (trained / "config.yaml").read_text():
         pytest.skip("writes from left to right")
     assert runs.sample_run(trained, infill="al▁▁a", workers=4) | {"time": 0} == runs.sample_run(
         trained, infill="al▁▁a"
     ) | {"time": 0}
-    assert without_ray == []
+    assert actors.items == []
 
 
 def test_samplers_and_estimators_are_asked_for_by_overrides(trained):
