@@ -57,12 +57,9 @@ def module_named(short: str) -> ModuleType:
 def has(owner: Any, path: str) -> bool:
     """Whether a module has this name, fields of data classes and configurations counted in."""
     for part in path.split("."):
-        if hasattr(owner, part):
-            owner = getattr(owner, part)
-        elif part in getattr(owner, "__annotations__", {}) or part in getattr(owner, "model_fields", {}):
-            return True
-        else:
-            return False
+        if not hasattr(owner, part):
+            return part in getattr(owner, "__annotations__", {}) or part in getattr(owner, "model_fields", {})
+        owner = getattr(owner, part)
     return True
 
 
