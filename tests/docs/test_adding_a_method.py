@@ -40,7 +40,7 @@ for verb in (
 
 
 def put(block: str, root: Path) -> Path:
-    """Does with a block what its first line says: a new file, or a change of one that is there; which file."""
+    """Does with a block what its first line says: a new file, or a line more or another in one that is there."""
     first, _, body = block.partition("\n")
     place = PLACE.fullmatch(first)
     if place is None:
@@ -56,7 +56,7 @@ def put(block: str, root: Path) -> Path:
     if how == "above":
         lines.insert(at, body)
     else:
-        lines[at] = lines[at].replace(mark, body.strip())
+        lines[at] = body
     target.write_text("".join(lines), encoding="utf-8")
     return target
 

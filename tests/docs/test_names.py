@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,12 @@ def test_a_page_has_its_parts(page: Path) -> None:
         assert f"\n{head}" in text, head
     assert len(names(page)) >= 10
     assert len(text.splitlines()) <= LONGEST
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_every_test_that_is_named_exists(page: Path) -> None:
+    for path, name in re.findall(r"(tests/[\w/]+\.py)::(\w+)", page.read_text(encoding="utf-8")):
+        assert f"\ndef {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{name}"
 
 
 def test_what_does_not_exist_is_found() -> None:
