@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from launch.asked import asked_launch
 from launch.cli import app, main
 from launch.schema import load_run_config
 from launch.sections import LaunchConfig
-from tests.support.documents import PAGES, ROOMS, Told, commands
+from tests.support.documents import PAGES, ROOMS, ROOT, Told, commands
 
 TOLD = list(dict.fromkeys(told for page in (*PAGES, *ROOMS) for told in commands(page)))
 RUNS = sorted(name for name in known_names() if name.endswith("/quickstart"))
@@ -99,6 +100,24 @@ def test_a_command_that_takes_a_moment_runs(
     assert main(list(told.words)) == 0
     assert capsys.readouterr().out.strip()
     assert not list(tmp_path.iterdir())
+
+
+def test_the_readme_names_every_command_and_benchmark() -> None:
+    from launch.benchmarks import ALL
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name for name in root().commands if f"`generative {name} " not in readme] == []
+    assert [name for name in ALL if f"`{name}`" not in readme] == []
+
+
+def test_extras_and_targets_that_are_named_exist() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (*PAGES, *ROOMS))
+    named = {extra for group in re.findall(r"(?:generative|'\.)\[([a-z,-]+)\]", text) for extra in group.split(",")}
+    assert {"speech", "erase", "lm-eval"} <= named
+    assert named <= extras.keys()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {"demo", "test"} <= set(re.findall(r"^make ([a-z-]+)", text, re.MULTILINE)) <= targets
 
 
 # ---------------------------------------------------------------------- settings
