@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.documents import PAGES, ROOMS, ROOT, anchors, has, links, module_named, names
+from generative.config import known_keys
+from launch.campaign.schema import CampaignConfig
+from launch.schema import KINDS
+from tests.support.documents import PAGES, ROOMS, ROOT, anchors, has, keys, links, module_named, names
 
 METHODS = sorted((ROOT / "docs" / "methods").glob("*.md"))
 LONGEST = 115
@@ -46,6 +49,18 @@ def test_a_page_has_its_parts(page: Path) -> None:
         assert f"\n{head}" in text, head
     assert len(names(page)) >= 10
     assert len(text.splitlines()) <= LONGEST
+
+
+@pytest.fixture(scope="module")
+def known() -> set[str]:
+    """All keys that a configuration of any kind may have, and the sections above them."""
+    found = {key for kind in (*KINDS, CampaignConfig) for key in known_keys(kind)}
+    return found | {".".join(key.split(".")[:n]) for key in found for n in range(1, key.count(".") + 1)}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *ROOMS], ids=_id)
+def test_every_key_that_is_named_exists(page: Path, known: set[str]) -> None:
+    assert [key for key in keys(page) if key not in known] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_id)

@@ -20,6 +20,9 @@ ABOVE = ("generative.methods.", "generative.", "")
 _NAME = re.compile(r"`([a-z_0-9]+(?:\.[a-z_0-9]+)+):([A-Za-z_]\w*(?:\.\w+)*)")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`(generative [^`]+)`")
+_KEY = re.compile(
+    r"`((?:train|launch|data|method|evaluate|sample|parallel|track|plan|run)(?:\.[a-z_0-9]+)+)(?:=[^`]*)?`"
+)
 _LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
@@ -66,6 +69,11 @@ def has(owner: Any, path: str) -> bool:
 def names(page: Path) -> list[tuple[str, str]]:
     """All `module:name` of a page."""
     return _NAME.findall(page.read_text(encoding="utf-8"))
+
+
+def keys(page: Path) -> list[str]:
+    """All keys of configurations that a page names, with or without a value."""
+    return [key for key in _KEY.findall(page.read_text(encoding="utf-8")) if not key.endswith(".py")]
 
 
 def blocks(page: Path, language: str = "") -> list[str]:
