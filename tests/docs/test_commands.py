@@ -72,7 +72,8 @@ def test_a_synopsis_names_a_command_and_its_options(told: Told) -> None:
 
 
 @pytest.mark.parametrize("told", [told for told in WHOLE if "--help" not in told.words], ids=_ids)
-def test_a_command_is_understood(told: Told) -> None:
+def test_a_command_is_understood(told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # runs of whoever tests are not looked at
     verb, given = parsed(told)
     CHECKS.get(verb, _nothing_more)(given)
 
