@@ -100,16 +100,16 @@ def test_the_card_tells_what_was_measured_on_these_weights_only(runs: dict[str, 
     assert "| validation loss (denoise) |" in card
 
 
-def test_the_code_in_the_docs_loads_a_masked_diffusion_model(
+def test_the_code_in_the_readme_loads_a_masked_diffusion_model(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Plain transformers, exactly as docs/hub.md says, from the folder that the command before it makes."""
+    """Plain transformers, exactly as README.md says, from the folder that the command before it makes."""
     pytest.importorskip("transformers")
-    (code,) = [block for block in blocks(ROOT / "docs" / "hub.md", "python") if "mask_token_id" in block]
+    (code,) = [block for block in blocks(ROOT / "README.md", "python") if "mask_token_id" in block]
     monkeypatch.chdir(tmp_path)
     assert main(["export", str(runs["masked_diffusion"]), "--to", "models/mdm", "--layout", "llama"]) == 0
     found: dict[str, Any] = {}
-    exec(compile(code, "hub.md", "exec"), found)
+    exec(compile(code, "README.md", "exec"), found)
     ids = found["ids"]
     assert (ids < found["texts"]).all()
     # What it loads computes what our network does. (Orders may differ: a canvas of masks alone is one great tie.)
@@ -154,7 +154,7 @@ def test_a_tokenizer_of_transformers_is_found_by_transformers(runs: dict[str, Pa
     assert model.config.eos_token_id == found.eos_token_id == wrapped.eos_token_id
     code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
     assert "AutoTokenizer" in code
-    compile(code, "hub.md", "exec")
+    compile(code, "README.md", "exec")
 
 
 def test_an_export_starts_a_run(runs: dict[str, Path], tmp_path: Path) -> None:
