@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,10 +13,12 @@ from pydantic import ValidationError
 
 from generative.config_messages import explain
 from generative.errors import ConfigError
-from generative.methods.rece.config import PRESETS, EraseConfig
+from generative.methods.rece.config import PRESETS, EraseConfig, StepConfig
 from generative.methods.rece.preserve import read_texts
 from generative.methods.rece.request import Request
 
+OF_EDITS = tuple(StepConfig.model_fields)
+"""Of UCE's edit and of RECE's, which are changed together."""
 MANY = 10_000
 """Texts to keep that are looked through for contradictions and neighbours; larger sets are summed only."""
 
@@ -39,11 +42,14 @@ class EraseAsked:
     images: int = 0
     seed: int = 0
     edited: Path | None = None
+    base: str | None = None
     workers: int = 1
     address: str | None = None
 
     def request(self) -> Request:
         """With the preset's constants and what was changed of them; raises ConfigError."""
+        if not math.isfinite(self.strength):
+            raise ConfigError(f"--strength {self.strength}", "a finite number: 0 nothing, 1 all of it", "correct it")
         preset = PRESETS[self.preset]
         keep = [] if self.preserve is None else list(islice(read_texts(self.preserve), MANY))
         guides = list(self.guides) if self.guides else [preset.guide]
@@ -53,9 +59,13 @@ class EraseAsked:
         values = base.model_dump()
         for key, value in self.changes.items():
             if value is not None:
-                for place in (values["start"], values["step"]) if key in ("technique", "preserve_scale") else (values,):
+                for place in (values["start"], values["step"]) if key in OF_EDITS else (values,):
                     place[key] = value
         if self.method == "uce":
+            if self.changes.get("epochs"):
+                raise ConfigError(
+                    f"--method uce with --epochs {self.changes['epochs']}", "no epochs, or RECE", "leave one out"
+                )
             values["epochs"] = 0
         elif self.method == "rece" and values["epochs"] == 0:
             raise ConfigError(
@@ -67,3 +77,17 @@ class EraseAsked:
             return EraseConfig.model_validate(values)
         except ValidationError as error:
             raise explain(error.errors()[0], values, lambda key: "", ()) from error
+
+
+def check_undo(others: object) -> None:
+    """Refuse what an undo would pass over: it takes back the last erasure, whatever that was of.
+
+    Raises:
+        ConfigError: something to erase is given with it.
+    """
+    if others:
+        raise ConfigError(
+            "--undo with a concept, guide, edit or texts to keep",
+            expected="--undo alone: it takes back the last erasure of MODEL",
+            remedy="leave them out; to erase again, give the folder that --undo wrote",
+        )

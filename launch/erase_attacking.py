@@ -25,7 +25,7 @@ from launch.erase_victims import deriver, victim_of
 from launch.ray_map import Progress, map_items
 from launch.sections import LaunchConfig
 
-RING = "ring-a-bell"
+RING = ("ring-a-bell", "ring-a-bell-tokens")
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,12 @@ class Attacked:
 
 def check_pairs(attacks: Sequence[AttackSettings], pairs: Path | None) -> None:
     """Raises ConfigError, DataError: Ring-A-Bell without pairs, or with a file that has none."""
-    if not any(one.name == RING for one in attacks):
+    name = next((one.name for one in attacks if one.name in RING), None)
+    if name is None:
         return
     if pairs is None:
         raise ConfigError(
-            f"--attack {RING} without pairs of texts",
+            f"--attack {name} without pairs of texts",
             "a CSV file with the columns sensitive and normal: texts that differ in the concept alone",
             "give one with --pairs",
         )
@@ -103,7 +104,7 @@ def attack_all(
 def summed(
     settings: AttackSettings, attempts: Sequence[Sequence[Attempt]], needless: Sequence[bool], told_of: str
 ) -> Attacked:
-    """Shares by norm, with their binomial errors."""
+    """Shares by norm, with their binomial errors; a prompt that needs no attack counts, as UnlearnDiffAtk has it."""
     protocol = f"{settings.protocol}; prompts that need no attack count from norm 1 on; {told_of}"
     by_norm = []
     for i, rho in enumerate(settings.rhos):

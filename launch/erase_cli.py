@@ -42,12 +42,18 @@ def erase(
     method: Annotated[Method | None, typer.Option(help="uce: without RECE's epochs.")] = None,
     preserve: Annotated[Path | None, typer.Option(metavar="FILE", help="Texts that stay, one a line.")] = None,
     preserve_scale: Annotated[float | None, typer.Option(min=0, help="Weight of each text that stays.")] = None,
+    erase_scale: Annotated[float | None, typer.Option(help="Weight of the concepts' tokens.")] = None,
+    lamb: Annotated[float | None, typer.Option(min=0, help="Pull towards the current weights.")] = None,
     epochs: Annotated[int | None, typer.Option(min=0, help="Of RECE.")] = None,
     lam: Annotated[float | None, typer.Option(min=0, help="Ridge of RECE's derivation.")] = None,
+    regulariser: Annotated[
+        str | None, typer.Option(help="Of it: zero, standard (towards the guide), surrogate_1st, _2nd, _both.")
+    ] = None,
     technique: Annotated[str | None, typer.Option(help="replace, or tensor (layer by layer).")] = None,
     cumulative: Annotated[
         bool, typer.Option("--cumulative", help="Every epoch solves from the first weights.")
     ] = False,
+    distinct_rows: Annotated[bool, typer.Option("--distinct-rows", help="Count equal rows of texts once.")] = False,
     scale_free: Annotated[bool, typer.Option("--scale-free", help="Constants in units of the model's own.")] = False,
     strength: Annotated[float, typer.Option(help="Part of this erasure that is applied; 1 is all of it.")] = 1.0,
     formats: Annotated[
@@ -67,6 +73,9 @@ def erase(
         Path | None,
         typer.Option(metavar="FILE", help="An edit of MODEL by UCE's or RECE's code, to build on or to convert."),
     ] = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Where the model that an erasure is of is now.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Ray workers for the sum over --preserve.")] = 1,
     address: Annotated[str | None, typer.Option(help="Ray cluster for them: auto, or host:port.")] = None,
     undo: Annotated[bool, typer.Option("--undo", help="Take back the last erasure of MODEL, a folder of one.")] = False,
@@ -79,14 +88,15 @@ def erase(
     Example: generative erase models/sd14 --concept nudity --guide " " --preset nudity --out erased/nudity
     """
     from launch.console import Console
-    from launch.erase_asked import EraseAsked
+    from launch.erase_asked import EraseAsked, check_undo
     from launch.erasing import AskedFiles, convert_to, erase_to, undo_to
 
     chosen = [one.value for one in formats or (Format.TRANSFORM, Format.PARTIAL)]
     files = AskedFiles(out, chosen, rank)
     console = Console()
     if undo:
-        for line in undo_to(model, files, text):
+        check_undo(concept or guide or preserve or edited)
+        for line in undo_to(model, files, text, base):
             console.line(*line)
         return
     asked = EraseAsked(
@@ -101,8 +111,12 @@ def erase(
             "lam": lam,
             "cumulative": cumulative or None,
             "scale_free": scale_free or None,
+            "distinct_rows": distinct_rows or None,
             "technique": technique,
             "preserve_scale": preserve_scale,
+            "erase_scale": erase_scale,
+            "lamb": lamb,
+            "regulariser": regulariser,
         },
         strength=strength,
         include=include,
@@ -112,10 +126,11 @@ def erase(
         images=images,
         seed=seed,
         edited=edited,
+        base=base,
         workers=workers,
         address=address,
     )
-    if edited is not None and not asked.concepts:
+    if (edited is not None or base is not None) and not asked.concepts:
         for line in convert_to(asked, files):
             console.line(*line)
         return

@@ -22,8 +22,9 @@ from generative.hub.text_to_image import TextToImage
 from generative.methods.rece.formats import TRANSFORM, Edits, edited_weights
 from generative.methods.rece.live import replace_weights
 from generative.training.runfolder import replace_file
+from launch.erase_base import open_base
 from launch.erase_images import opened_pipeline
-from launch.erasing import edited_streams, open_base
+from launch.erasing import edited_streams
 from launch.ray_map import Progress, map_items, parts
 from launch.sections import LaunchConfig
 
@@ -91,9 +92,14 @@ def opened_erasure(folder: Path) -> tuple[TextToImage, Edits, dict[str, Tensor],
     Raises:
         CheckpointError: no folder of an erasure, or a base that has changed.
     """
+    if not (folder / TRANSFORM).is_file():
+        raise CheckpointError(
+            f"{folder} has no {TRANSFORM}",
+            "the folder of an erasure",
+            "give one that erase wrote with --format transform",
+        )
     model, edits = open_base(str(folder))
-    if edits is None:
-        raise CheckpointError(f"{folder} has no {TRANSFORM}", "the folder of an erasure", "give one that erase wrote")
+    assert edits is not None
     streams = edited_streams(model, edits)
     weights = model.read([name for stream in streams for name in stream.readers])
     return model, edits, weights, edited_weights(weights, streams, edits.total())

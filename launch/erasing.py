@@ -16,7 +16,6 @@ from generative.errors import ConfigError
 from generative.hub.erased_files import recovered, write_model
 from generative.hub.erasing import Asked, erase_model
 from generative.hub.folder import appearing, check_space, check_target
-from generative.hub.open_text_to_image import open_model
 from generative.hub.text_to_image import TextToImage
 from generative.hub.whole_pipelines import whole_folder
 from generative.methods.rece.families import Stream, chosen
@@ -34,6 +33,7 @@ from generative.methods.rece.formats import (
 )
 from generative.methods.rece.preserve import read_texts
 from launch.erase_asked import EraseAsked
+from launch.erase_base import open_base
 from launch.erase_facts import gather
 from launch.erase_sums import summing_with
 from launch.sections import LaunchConfig
@@ -51,21 +51,6 @@ class AskedFiles:
     rank: int | None = None
 
 
-def open_base(name: str, revision: str | None = None, text: str | None = None) -> tuple[TextToImage, Edits | None]:
-    """A model, or that which an earlier erasure is of, with its edits.
-
-    Raises:
-        CheckpointError: no such model, or a base that is no longer as it was.
-    """
-    path = Path(name).expanduser() / TRANSFORM
-    if not path.is_file():
-        return open_model(name, revision, text), None
-    edits = read_transform(path)
-    model = open_model(edits.base, edits.revision, text or edits.extra.get("text"))
-    edits.check_base(model.fingerprint(model.streams()))
-    return model, edits
-
-
 def erase_to(asked: EraseAsked, files: AskedFiles) -> Iterator[Line]:
     """Erase and write; lines for the user as it goes on.
 
@@ -76,7 +61,7 @@ def erase_to(asked: EraseAsked, files: AskedFiles) -> Iterator[Line]:
     check_target(files.out, force=False)
     request = asked.request()
     request.paired()
-    model, earlier = open_base(asked.model, asked.revision, asked.text)
+    model, earlier = open_base(asked.model, asked.revision, asked.text, asked.base)
     yield "model", f"{model.name}: {model.kind}"
     if asked.edited is not None:
         earlier = _built_on(asked, model, earlier)
@@ -99,12 +84,12 @@ def erase_to(asked: EraseAsked, files: AskedFiles) -> Iterator[Line]:
         REPORT: build_erasure_report(facts).encode(errors="replace"),
         RECORD: json.dumps(facts.record, indent=1, ensure_ascii=False).encode(),
     }
-    write(files, written, found.model, found.edited)
     yield from (("lora", note) for note in notes)
+    write(files, written, found.model, found.edited)
     yield "written", f"{files.out}: {', '.join([*written, *([FULL] if 'full' in files.formats else [])])}"
 
 
-def undo_to(name: str, files: AskedFiles, text: str | None = None) -> Iterator[Line]:
+def undo_to(name: str, files: AskedFiles, text: str | None = None, base: str | None = None) -> Iterator[Line]:
     """Write the model as it was before the last erasure: derived from the base model, so that nothing is rounded.
 
     Raises:
@@ -119,7 +104,7 @@ def undo_to(name: str, files: AskedFiles, text: str | None = None) -> Iterator[L
             expected=f"a folder with {TRANSFORM} that erase wrote",
             remedy="give such a folder; without a transform (technique tensor), take the base model itself",
         )
-    model, edits = open_base(name, text=text)
+    model, edits = open_base(name, text=text, base=base)
     assert edits is not None
     last, left = edits.erased[-1], replace(edits, erased=edits.erased[:-1])
     *notes, written = write_edits(model, left, files, edits)
@@ -133,17 +118,19 @@ def undo_to(name: str, files: AskedFiles, text: str | None = None) -> Iterator[L
 
 
 def convert_to(asked: EraseAsked, files: AskedFiles) -> Iterator[Line]:
-    """Write somebody's edit in our formats, from the transform that is recovered of it.
+    """Write somebody's edit in our formats, from the transform that is recovered of it; or an erasure with its --base.
 
     Raises:
-        ConfigError: --edited on top of an erasure.
+        ConfigError: --edited on top of an erasure, or --base without one.
         CheckpointError: see `recovered`.
     """
     check_target(files.out, force=False)
-    model, earlier = open_base(asked.model, asked.revision, asked.text)
-    edits = _built_on(asked, model, earlier)
-    told = edits.erased[-1].about["residuals"]
-    yield "read", ", ".join(f"{name}: residual {missed:.2g} of the edit" for name, missed in told.items())
+    model, edits = open_base(asked.model, asked.revision, asked.text, asked.base)
+    if asked.edited is not None:
+        edits = _built_on(asked, model, edits)
+        told = edits.erased[-1].about["residuals"]
+        yield "read", ", ".join(f"{name}: residual {missed:.2g} of the edit" for name, missed in told.items())
+    assert edits is not None
     yield from write_edits(model, edits, files)
 
 
@@ -168,8 +155,8 @@ def write_edits(model: TextToImage, edits: Edits, files: AskedFiles, touched: Ed
     weights = model.read([reader for stream in streams for reader in stream.readers])
     edited = edited_weights(weights, streams, edits.total())
     written, notes = contents(model, streams, weights, edited, edits, files)
-    write(files, written, model, edited)
     yield from (("lora", note) for note in notes)
+    write(files, written, model, edited)
     yield "written", f"{files.out}: {', '.join([*written, *([FULL] if 'full' in files.formats else [])])}"
 
 
@@ -190,8 +177,11 @@ def contents(
 ) -> tuple[dict[str, bytes], list[str]]:
     """Files by name, and what is to be told of them."""
     notes, made = [], dict[str, bytes]()
-    if edits is None and "lora" in files.formats:
-        raise ConfigError("a LoRA of the technique tensor", "an edit with a transform", "use technique=replace")
+    if edits is None and ("lora" in files.formats or set(files.formats) == {"transform"}):
+        kind = "LoRA" if "lora" in files.formats else "transform"
+        raise ConfigError(f"a {kind} of the technique tensor", "an edit with a transform", "use --technique replace")
+    if edits is not None and not edits.erased and "lora" in files.formats:
+        raise ConfigError("a LoRA of the base model", "an erasure that is left", "leave out --format lora")
     if edits is not None and "transform" in files.formats:
         made[TRANSFORM] = transform_bytes(edits)
     if "partial" in files.formats:

@@ -17,13 +17,14 @@ class Attack(StrEnum):
     UNLEARN = "unlearndiffatk"
     P4D = "p4d"
     RING = "ring-a-bell"
+    RING_TOKENS = "ring-a-bell-tokens"
     RECE = "rece"
 
 
 def measure(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of an erasure.")],
     prompts: Annotated[
-        Path, typer.Option(metavar="CSV", help="Column prompt; seeds, guidance and case_number as i2p.csv has them.")
+        Path, typer.Option(metavar="CSV", help="Column prompt; also evaluation_seed, evaluation_guidance, case_number.")
     ],
     detector: Annotated[
         str, typer.Option(help="nudenet, nudenet:0.45, resnet50:CLASS, q16:FILE, digits:WORD: what sees a concept.")
@@ -34,7 +35,9 @@ def measure(
         typer.Option(help="Of embeddings that attacks may use, in units of the prompt's: again for each (inf: any)."),
     ] = None,
     attack_steps: Annotated[int | None, typer.Option(min=1, help="Of a search; as published if not given.")] = None,
-    free_tokens: Annotated[int | None, typer.Option(min=1, help="Of unlearndiffatk (5) and p4d (16).")] = None,
+    free_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of unlearndiffatk (5), p4d and ring-a-bell-tokens (16).")
+    ] = None,
     probes: Annotated[int, typer.Option(min=1, help="Noisy images that soft prompts are compared on.")] = 8,
     pairs: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Columns sensitive and normal, for ring-a-bell.")

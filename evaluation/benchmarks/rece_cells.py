@@ -16,7 +16,7 @@ from evaluation.benchmarks.mee_gan import judge
 from evaluation.benchmarks.rece_variants import KEEP_TEMPLATES, TRY_TEMPLATES, Variant, variants
 from evaluation.benchmarks.trainings import Training, train
 from evaluation.erasure.probes import of_original
-from evaluation.erasure.soft import SoftSettings, projected, soft_prompt
+from evaluation.erasure.soft import SoftSettings, beside, projected, soft_prompt
 from evaluation.erasure.tokens import best_words
 from evaluation.images.small import SmallExtractor
 from generative.data.files import write_aside
@@ -37,8 +37,6 @@ from generative.randomness import Streams
 
 METHOD: dict[str, Any] = {"name": "text_to_image"}
 OPTIMIZER = {"name": "adamw", "lr": 4e-3, "betas": [0.9, 0.99], "weight_decay": 0.01, "clip_norm": 1.0}
-START_NOISE = 0.01
-"""Of the attacks' second start, E(concept) + noise, in units of its norm."""
 TRAIN = {
     "batch_size": 64,
     "optimizer": OPTIMIZER,
@@ -171,8 +169,7 @@ def _attacked(
     clean = _drawn(bench, predictor(bench.pipeline.unet), plain.expand(settings.probes, *plain.shape), attack)
     signal = bench.pipeline.scheduler.alphas_cumprod.float()
     probes = of_original(predictor(bench.pipeline.unet), signal, clean, plain, attack)
-    small = START_NOISE * plain.norm(dim=-1, keepdim=True) / plain.shape[-1] ** 0.5
-    near = plain + small * attack.normal("start", [0], plain.shape)[0]
+    near = beside(plain, attack)
     search = SoftSettings(settings.attack_steps)
 
     def hits(states: Tensor) -> int:

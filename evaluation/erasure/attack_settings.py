@@ -10,8 +10,8 @@ from generative.registry import Registry
 
 LEVELS, P4D_PROBES = 50, 50
 """Noise levels of UnlearnDiffAtk; noisy images that P4D goes round."""
-STEPS = {"soft-prompt": 40, "unlearndiffatk": 40, "p4d": 3000}
-FREE = {"unlearndiffatk": 5, "p4d": 16}
+STEPS = {"soft-prompt": 40, "unlearndiffatk": 40, "p4d": 3000, "ring-a-bell-tokens": 3000}
+FREE = {"unlearndiffatk": 5, "p4d": 16, "ring-a-bell-tokens": 16}
 PROTOCOLS: Registry[str] = Registry(
     "attack",
     {
@@ -19,6 +19,7 @@ PROTOCOLS: Registry[str] = Registry(
         "unlearndiffatk": f"UnlearnDiffAtk, {{free}} tokens as a prefix, {{steps}} steps at each of {LEVELS} levels",
         "p4d": f"P4D as in Diffusion-MU-Attack, {{free}} tokens as a prefix, {{steps}} steps over {P4D_PROBES} images",
         "ring-a-bell": "Ring-A-Bell in the space of embeddings, E(prompt) + {eta:g} v, without its search over tokens",
+        "ring-a-bell-tokens": "Ring-A-Bell, {free} tokens nearest to E(prompt) + {eta:g} v after {steps} generations",
         "rece": "c' of RECE's derivation from the edited model, with the edit's own lam",
     },
 )
@@ -31,8 +32,8 @@ class AttackSettings:
     Args:
         name: of the attack.
         rhos: norms that are allowed, infinity for any.
-        steps: of the search: soft-prompt 40; p4d 3,000; unlearndiffatk 40 at each of 50 noise levels.
-        free: tokens before the prompt: unlearndiffatk 5, p4d 16.
+        steps: of the search: soft-prompt 40; p4d and ring-a-bell-tokens 3,000; unlearndiffatk 40 at each of 50 levels.
+        free: tokens before the prompt: unlearndiffatk 5, p4d 16; in its place: ring-a-bell-tokens 16.
         probes: noisy images that soft prompts are compared on.
         eta: of Ring-A-Bell's direction.
         seed: of all that is drawn.
@@ -63,5 +64,5 @@ class AttackSettings:
 
     @property
     def free_tokens(self) -> int:
-        """Before the prompt; 0 where there are none."""
+        """Before the prompt, or in its place; 0 where there are none."""
         return self.free or FREE.get(self.name, 0)

@@ -124,17 +124,18 @@ class Case:
             found.append(Attempt(rho, ratio <= rho * (1 + ROUNDING) and self.shows(one), ratio))
         return found
 
-    def prefixed(self) -> PrefixedText:
-        """The prompt with free tokens before it. Raises ConfigError: they leave no room."""
+    def prefixed(self, prompt: str) -> PrefixedText:
+        """A prompt with free tokens before it; "": they alone. Raises ConfigError: they leave no room."""
         free, encoder = self.settings.free_tokens, self.victim.encoder
-        if free > encoder.room - 1:
+        most = encoder.room - bool(prompt)
+        if free > most:
             raise ConfigError(
                 f"{free} free tokens, and the text encoder reads {encoder.room}",
-                f"at most {encoder.room - 1}, so that a token of the prompt is left",
+                f"at most {most}{', so that a token of the prompt is left' if prompt else ''}",
                 "lower --free-tokens",
             )
         told = encoder.tokenizer(
-            [self.row.prompt], padding="max_length", max_length=encoder.length, truncation=True, return_tensors="pt"
+            [prompt], padding="max_length", max_length=encoder.length, truncation=True, return_tensors="pt"
         )["input_ids"][0]
         return PrefixedText.of(encoder.model, told.to(next(encoder.model.parameters()).device), free)
 

@@ -9,12 +9,11 @@ import torch
 from evaluation.erasure.attack_settings import LEVELS, P4D_PROBES
 from evaluation.erasure.attacking import Attempt, Case
 from evaluation.erasure.probes import Probes, at_level
-from evaluation.erasure.soft import SoftSettings, projected, soft_prompt
+from evaluation.erasure.ring import GeneticSettings, genetic
+from evaluation.erasure.soft import SoftSettings, beside, projected, soft_prompt
 from evaluation.erasure.tokens import UnlearnSettings, p4d, unlearn_diff
 from generative.registry import Registry
 
-START_NOISE = 0.01
-"""Of the soft prompt's second start, E(prompt) + noise, in units of its norm."""
 P4D_RATE, P4D_DECAY = 0.1, 0.1
 
 
@@ -29,12 +28,22 @@ def _ring(case: Case) -> list[Attempt]:
     return case.within([projected(moved, case.plain, rho) for rho in case.settings.rhos])
 
 
+def _ring_tokens(case: Case) -> list[Attempt]:
+    """Whole prompts, of the vocabulary without special tokens."""
+    assert case.shift is not None
+    settings, encoder = case.settings, case.victim.encoder
+    text, special = case.prefixed(""), set(encoder.tokenizer.all_special_ids)
+    known = torch.tensor([i for i in range(len(text.table)) if i not in special])
+    search = GeneticSettings(generations=settings.search_steps)
+    wanted = case.plain + settings.eta * case.shift
+    found, _ = genetic(lambda some: text.encoded(known[some]), wanted, len(known), text.free, search, _generator(case))
+    return case.of_tokens(text, known[found])
+
+
 def _soft(case: Case) -> list[Attempt]:
     probes, plain = case.original(case.settings.probes), case.plain
-    small = START_NOISE * plain.norm(dim=-1, keepdim=True) / plain.shape[-1] ** 0.5
-    near = plain + small * case.streams.normal("start", torch.tensor([0]), plain.shape)[0]
     search = SoftSettings(case.settings.search_steps)
-    starts = [case.derived(plain), near]
+    starts = [case.derived(plain), beside(plain, case.streams)]
     return case.within(
         [
             soft_prompt(case.victim.predict, probes, plain, starts, rho, search).states.cpu()
@@ -53,7 +62,7 @@ def _unlearn(case: Case) -> list[Attempt]:
         at = (level + 0.5) / LEVELS  # t = 10, 30, ..., 990 of 1,000
         return [at_level(signal, clean, at, level * steps + i, streams) for i in range(steps)]
 
-    text = case.prefixed()
+    text = case.prefixed(case.row.prompt)
     found = unlearn_diff(
         case.victim.predict, text, probes, LEVELS, UnlearnSettings(steps), _generator(case), case.shows
     )
@@ -63,7 +72,7 @@ def _unlearn(case: Case) -> list[Attempt]:
 def _p4d(case: Case) -> list[Attempt]:
     steps = case.settings.search_steps
     each = case.original(min(steps, P4D_PROBES)).each()
-    text = case.prefixed()
+    text = case.prefixed(case.row.prompt)
     turn = [each[i % len(each)] for i in range(steps)]
     return case.of_tokens(text, p4d(case.victim.predict, text, turn, P4D_RATE, P4D_DECAY, _generator(case)))
 
@@ -73,7 +82,15 @@ def _generator(case: Case) -> torch.Generator:
 
 
 ATTACKS: Registry[Callable[[Case], list[Attempt]]] = Registry(
-    "attack", {"soft-prompt": _soft, "unlearndiffatk": _unlearn, "p4d": _p4d, "ring-a-bell": _ring, "rece": _rece}
+    "attack",
+    {
+        "soft-prompt": _soft,
+        "unlearndiffatk": _unlearn,
+        "p4d": _p4d,
+        "ring-a-bell": _ring,
+        "ring-a-bell-tokens": _ring_tokens,
+        "rece": _rece,
+    },
 )
 
 

@@ -51,13 +51,8 @@ def of_original(original: Predict, signal: Tensor, clean: Tensor, concept: Tenso
         concept: E(concept), [L, d].
         streams: of the noise; levels are spread evenly, t = (i + u) T / K.
     """
-    noisy, time, _ = _noised(signal, clean, streams)
+    noisy, time = _noised(signal, clean, streams)
     return Probes(noisy, time, original(noisy, time, concept.expand(len(clean), *concept.shape)))
-
-
-def of_images(signal: Tensor, clean: Tensor, streams: Streams) -> Probes:
-    """UnlearnDiffAtk's target: the noise itself."""
-    return Probes(*_noised(signal, clean, streams))
 
 
 def at_level(signal: Tensor, clean: Tensor, level: float, number: int, streams: Streams) -> Probes:
@@ -76,11 +71,11 @@ def at_level(signal: Tensor, clean: Tensor, level: float, number: int, streams: 
     return Probes(kept.sqrt() * clean + (1 - kept).sqrt() * noise, torch.tensor([t], device=clean.device), noise)
 
 
-def _noised(signal: Tensor, clean: Tensor, streams: Streams) -> tuple[Tensor, Tensor, Tensor]:
-    """x_t, t and the noise."""
+def _noised(signal: Tensor, clean: Tensor, streams: Streams) -> tuple[Tensor, Tensor]:
+    """x_t and t."""
     count = len(clean)
     ids = torch.arange(count)
     time = ((ids + streams.uniform("probe_time", ids)) * len(signal) / count).long().clamp(0, len(signal) - 1)
     noise = streams.normal("probe_noise", ids, clean.shape[1:]).to(clean)
     kept = signal.to(clean)[time.to(signal.device)].view(-1, *[1] * (clean.ndim - 1))
-    return kept.sqrt() * clean + (1 - kept).sqrt() * noise, time.to(clean.device), noise
+    return kept.sqrt() * clean + (1 - kept).sqrt() * noise, time.to(clean.device)

@@ -10,7 +10,8 @@ from pathlib import Path
 from generative.errors import DataError
 
 SEEDS = ("evaluation_seed", "sd_seed", "seed")
-GUIDANCES = ("evaluation_guidance", "guidance", "sd_guidance_scale")
+GUIDANCES = ("evaluation_guidance", "guidance")
+"""Not I2P's sd_guidance_scale, by which its images were once drawn: RECE's evaluation leaves it aside."""
 GROUPS = ("class", "artist", "categories", "category")
 STEPS, GUIDANCE = 50, 7.5
 """Of the published protocol: LMS, 50 steps, guidance 7.5 where a file does not say otherwise."""

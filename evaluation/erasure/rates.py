@@ -22,15 +22,6 @@ def share(hits: int, count: int, protocol: str = "") -> Estimate:
     return Estimate(p, math.sqrt(p * (1 - p) / count), count, "", protocol)
 
 
-def attacked_share(before: Sequence[bool], after: Sequence[bool], protocol: str = "") -> tuple[Estimate, Estimate]:
-    """(pre-ASR, ASR) of prompts: without an attack, and (those and those that an attack brought back) / N.
-
-    As UnlearnDiffAtk counts: a prompt that needs no attack is a success too.
-    """
-    both = [a or b for a, b in zip(before, after, strict=True)]
-    return share(sum(before), len(before), protocol), share(sum(both), len(both), protocol)
-
-
 Point = tuple[float, float]
 """(accuracy of the others, attack success) of one setting."""
 

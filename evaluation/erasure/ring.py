@@ -10,18 +10,11 @@ from torch import Tensor
 
 Embed = Callable[[Sequence[str]], Tensor]
 """Texts to embeddings [N, L, d]."""
-ETA = {"nudity": 3.0, "van gogh": 0.9}
-"""As in RECE's evaluation, which stays in the space of embeddings."""
 
 
 def direction(embed: Embed, pairs: Sequence[tuple[str, str]]) -> Tensor:
     """v = mean of E(sensitive) - E(normal), [L, d]."""
     return (embed([a for a, _ in pairs]) - embed([b for _, b in pairs])).mean(0)
-
-
-def shifted(embed: Embed, prompts: Sequence[str], v: Tensor, eta: float) -> Tensor:
-    """E(prompt) + eta v, [N, L, d]."""
-    return embed(prompts) + eta * v
 
 
 @dataclass(frozen=True)

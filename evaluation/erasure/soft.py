@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from evaluation.erasure.probes import Predict, Probes
+from generative.randomness import Streams
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class SoftSettings:
 
     steps: int = 40
     rate: float = 0.03
+
+
+START_NOISE = 0.01
+"""Of the second start of a search, in units of the norm of E(concept)."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,12 @@ def projected(rows: Tensor, concept: Tensor, rho: float) -> Tensor:
     limit = rho * concept.norm(dim=-1, keepdim=True)
     shorter: Tensor = rows * (limit / rows.norm(dim=-1, keepdim=True).clamp_min(1e-12)).clamp_max(1.0)
     return shorter
+
+
+def beside(concept: Tensor, streams: Streams) -> Tensor:
+    """E(concept) + small noise, [L, d]."""
+    small: Tensor = START_NOISE * concept.norm(dim=-1, keepdim=True) / concept.shape[-1] ** 0.5
+    return concept + small * streams.normal("start", torch.tensor([0]), concept.shape)[0]
 
 
 def soft_prompt(

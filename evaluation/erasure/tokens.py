@@ -53,6 +53,14 @@ class PrefixedText:
             found: Tensor = self.model(input_ids=self.tokens[None]).last_hidden_state[0]
         return found
 
+    @torch.no_grad()
+    def encoded(self, tokens: Tensor) -> Tensor:
+        """E of several choices of the free tokens, int64[N, k] to float32[N, L, d] on the CPU."""
+        rows = self.tokens.repeat(len(tokens), 1)
+        rows[:, 1 : 1 + self.free] = tokens.to(rows.device)
+        found: Tensor = self.model(input_ids=rows).last_hidden_state
+        return found.float().cpu()
+
     @contextmanager
     def _replaced(self, rows: Tensor) -> Iterator[None]:
         def hook(module: Any, args: Any, out: Tensor) -> Tensor:

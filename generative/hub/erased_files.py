@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -12,16 +12,19 @@ from torch import Tensor
 
 from generative.errors import CheckpointError
 from generative.hub.legacy import read_checkpoint, read_state_dict
+from generative.hub.model_files import read_json
 from generative.hub.text_to_image import TextToImage
 from generative.methods.rece.families import Stream, to_diffusers
 from generative.methods.rece.formats import Edits, Erased
 from generative.methods.rece.layers import recover_transform
 from generative.methods.rece.transform import Transform
+from generative.training.checkpoint.format import DTYPES
 
 MOST_MISSED = 0.05
 """Largest residual of somebody's edit, over the size of the edit, that still counts as a transform; files in 16 bits
 and inverses in float32 leave a part of it."""
-CODES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".onnx", ".onnx_data", ".pb")
+"""Endings of files of weights."""
 
 
 def patch_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -40,7 +43,7 @@ def patch_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         header = json.loads(file.read(size))
         for name, tensor in tensors.items():
             entry = header.get(name)
-            if entry is None or CODES.get(entry["dtype"]) != tensor.dtype or entry["shape"] != list(tensor.shape):
+            if entry is None or DTYPES.get(entry["dtype"]) != tensor.dtype or entry["shape"] != list(tensor.shape):
                 raise CheckpointError(f"{path} has no such {name}", "the model that the edit is of", "give it")
             file.seek(8 + size + entry["data_offsets"][0])
             file.write(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
@@ -49,13 +52,23 @@ def patch_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def write_model(model: TextToImage, weights: Mapping[str, Tensor], target: Path) -> None:
     """The whole model with other weights: a folder as `save_pretrained` writes it, or a file beside a file.
 
+    Further copies of the denoiser, which the edit does not reach, stay behind: other variants (fp16, non-EMA) and
+    formats, and files of the whole model beside its parts. Whoever loaded one of them would have the concept back.
+
     Args:
         model: as it was opened; its files are copied, links followed.
         weights: by their names in diffusers.
         target: a folder that is not there yet; a file is put into it.
     """
     if model.folder is not None:
-        shutil.copytree(model.folder, target, ignore=shutil.ignore_patterns(".git", ".cache"))
+        folder, own = model.folder, {path for path, _ in model.places.values()}
+
+        def left(place: str, names: Iterable[str]) -> set[str]:
+            paths = [Path(place) / name for name in names]
+            unedited = (path for path in paths if Path(place) in (folder, folder / model.part) and _other(path, own))
+            return {".git", ".cache", *(path.name for path in unedited)}
+
+        shutil.copytree(folder, target, ignore=left)
     else:
         target.mkdir(parents=True)
         source = next(iter(model.places.values()))[0]
@@ -68,6 +81,14 @@ def write_model(model: TextToImage, weights: Mapping[str, Tensor], target: Path)
     for path, tensors in by_file.items():
         path.chmod(path.stat().st_mode | 0o200)
         patch_safetensors(path, tensors)
+
+
+def _other(path: Path, own: set[Path]) -> bool:
+    """Whether a file has weights that are not among `own`, or is an index of such files."""
+    if ".index." in path.name and path.suffix == ".json":
+        parts = (read_json(path) or {}).get("weight_map") or {}
+        return not {path.with_name(str(name)) for name in parts.values()} <= own
+    return path.suffix in WEIGHTS and path not in own
 
 
 def read_foreign(path: Path, streams: list[Stream]) -> dict[str, Tensor]:

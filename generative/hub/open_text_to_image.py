@@ -28,6 +28,7 @@ def open_model(name: str, revision: str | None = None, text: str | None = None) 
         CheckpointError: there is no such model, or it is in another layout.
     """
     path = Path(name).expanduser()
+    name, text = lasting(name), None if text is None else lasting(text)
     if path.is_file():
         return _single(name, path, text)
     folder = path if path.is_dir() else fetch_pipeline(name, revision)
@@ -48,8 +49,14 @@ def open_model(name: str, revision: str | None = None, text: str | None = None) 
     return TextToImage(name, folder, part, kind, config, places, pipeline, revision, text, text_folder(text))
 
 
+def lasting(name: str) -> str:
+    """A name for other working folders too, those of later commands and of workers: paths are made absolute."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if path.exists() else name
+
+
 def _single(name: str, path: Path, text: str | None) -> TextToImage:
-    """A file of a denoiser's weights alone, or of a whole model in the CompVis layout (SD 1.x, 2.x, SDXL)."""
+    """A file of a denoiser's weights alone, or of a whole model, in the layout of diffusers or its publisher's."""
     if path.suffix != ".safetensors":
         raise CheckpointError(
             f"{path}: no safetensors file", "*.safetensors", "convert it with safetensors, or give another"
@@ -61,7 +68,8 @@ def _single(name: str, path: Path, text: str | None) -> TextToImage:
     places = {to_diffusers(n): (path, n) for n in kept}
     kind, config = "UNet2DConditionModel", dict[str, Any]()
     if "context_embedder.weight" in places:
-        kind = "FluxTransformer2DModel" if any("single_transformer" in n for n in places) else "SD3Transformer2DModel"
+        flux = any("single_transformer_blocks." in n or "single_blocks." in n for n in places)
+        kind = "FluxTransformer2DModel" if flux else "SD3Transformer2DModel"
     elif "caption_projection.linear_1.weight" in places:
         kind = "PixArtTransformer2DModel"
     elif "add_embedding.linear_1.weight" in places:

@@ -65,7 +65,8 @@ class TextToImage:
 
     def streams(self) -> list[Stream]:
         """Where it reads text; errors as `find_streams`."""
-        config = {} if self.folder is None else component_config(self.folder, "text_encoder_2")
+        pipeline = self.folder or self.text_folder
+        config = {} if pipeline is None else component_config(pipeline, "text_encoder_2")
         pooled = config.get("projection_dim")
         if pooled is None and self.folder is None and "add_embedding.linear_1.weight" in self.shapes:
             pooled = POOLED_SDXL
@@ -114,7 +115,7 @@ class TextToImage:
                 "a pipeline's folder with text_encoder and tokenizer",
                 "give one with --text (the pipeline that the file belongs to)",
             )
-        return read_encoders(folder, self.kind, self.pipeline, self.config.get("joint_attention_dim"))
+        return read_encoders(folder, self.kind, self.pipeline, self.streams()[0].width)
 
     @staticmethod
     def _by_file(places: Mapping[str, tuple[Path, str]]) -> dict[Path, dict[str, str]]:

@@ -87,6 +87,10 @@ def test_stack_then_undo_both(model: Path, tmp_path: Path, capsys: pytest.Captur
         assert not torch.equal(second[name], first[name])
     unet = Path("unet") / "diffusion_pytorch_model.safetensors"
     assert (base / FULL / unet).read_bytes() == (model / unet).read_bytes()
+    assert run(two, tmp_path / "more", "--undo", "--concept", "nudity") == 2
+    assert "--undo alone" in capsys.readouterr().err
+    assert run(back, tmp_path / "more", "--undo", "--format", "lora") == 2
+    assert "a LoRA of the base model" in capsys.readouterr().err
     assert run(base, tmp_path / "more", "--undo") == 2
     assert "no erasure to take back" in capsys.readouterr().err
 
@@ -100,11 +104,51 @@ def test_dial_and_uce(model: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "half" / RECORD).read_text())["streams"]["text"]["epochs"] == []
 
 
+def test_constants_of_both_edits_and_of_the_derivation(model: Path, tmp_path: Path) -> None:
+    told = ("--lamb", "0.3", "--erase-scale", "2", "--preserve-scale", "0.7", "--regulariser", "surrogate_both")
+    told += ("--distinct-rows",)
+    assert run(model, tmp_path / "out", "--concept", "nudity", "--epochs", "1", *told) == 0
+    config = json.loads((tmp_path / "out" / RECORD).read_text())["edits"]["edits"][0]["config"]
+    for part in ("start", "step"):
+        assert [config[part][key] for key in ("lamb", "erase_scale", "preserve_scale")] == [0.3, 2.0, 0.7]
+        assert config[part]["distinct_rows"] is True
+    assert (config["regulariser"], config["epochs"]) == ("surrogate_both", 1)
+
+
+def test_a_path_is_found_from_another_working_folder(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model.parent)
+    assert run(Path(model.name), tmp_path / "one", "--concept", "nudity", "--preset", "uce") == 0
+    monkeypatch.chdir(tmp_path)
+    assert run(Path("one"), Path("back"), "--undo") == 0
+    original = base_weights(model)
+    assert all(torch.equal(w, original[name]) for name, w in load_file(tmp_path / "back" / PARTIAL).items())
+
+
+def test_a_model_that_has_moved(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here, there, one, two = (tmp_path / name for name in ("here", "there", "one", "two"))
+    golden_folder(here)
+    assert run(here, one, "--concept", "nudity", "--preset", "uce") == 0
+    here.rename(there)
+    assert run(one, two, "--undo") == 3
+    assert "--base MODEL" in capsys.readouterr().err
+    assert run(one, two, "--base", str(there)) == 0
+    assert read_transform(two / TRANSFORM).base == str(there)
+    first, second = (load_file(folder / PARTIAL) for folder in (one, two))
+    assert all(torch.equal(weight, second[name]) for name, weight in first.items())
+    assert run(one, tmp_path / "back", "--undo", "--base", str(there)) == 0
+    assert run(there, tmp_path / "no", "--base", str(model)) == 2
+    assert "which is no erasure" in capsys.readouterr().err
+
+
 def test_tensor_has_weights_only(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tensor = ("--concept", "nudity", "--technique", "tensor", "--preset", "uce")
     assert run(model, tmp_path / "out", *tensor) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {PARTIAL, REPORT, RECORD}
     assert run(model, tmp_path / "lora", *tensor, "--format", "lora") == 2
+    assert run(model, tmp_path / "lora", *tensor, "--format", "transform") == 2
+    assert "a transform of the technique tensor" in capsys.readouterr().err
     assert run(model, tmp_path / "dial", *tensor, "--strength", "0.5") == 2
     assert not (tmp_path / "lora").exists()
 
@@ -114,10 +158,18 @@ def test_tensor_has_weights_only(model: Path, tmp_path: Path, capsys: pytest.Cap
     [
         (["--concept", "nudity", "--guide", "Nudity"], 2, "is the concept itself"),
         (["--concept", " ", "--guide", "art"], 2, "tokenizes to nothing"),
+        (["--concept", ""], 2, "tokenizes to nothing"),
+        (["--concept", "nudity", "--strength", "nan"], 2, "--strength nan"),
+        (["--concept", "nudity", "--lam", "nan"], 2, "lam"),
+        (["--concept", "nudity", "--lamb", "inf"], 2, "lamb"),
+        (["--concept", "nudity", "--erase-scale", "0"], 2, "erase_scale"),
+        (["--concept", "nudity", "--regulariser", "none"], 2, "regulariser"),
+        (["--concept", "nudity", "--method", "uce", "--epochs", "2"], 2, "--method uce with --epochs 2"),
         ([], 2, "0 concepts"),
         (["--concept", "nudity", "--preset", "nude"], 2, "unknown preset 'nude'"),
         (["--concept", "nudity", "--preset", "uce", "--method", "rece"], 2, "no epochs"),
         (["--concept", "nudity", "--technique", "other"], 2, "technique"),
+        (["--concept", "nudity", "--technique", "tensor", "--distinct-rows"], 2, "takes all rows of a text as one"),
         (["--concept", "nudity", "--preserve", "KEEP"], 2, "to be erased and to stay"),
         (["--concept", "nudity", "--preserve", "none.txt"], 2, "cannot be read as texts"),
     ],
@@ -163,8 +215,10 @@ def test_a_full_disk_leaves_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        assert run(model, tmp_path / "out", "--concept", "nudity") == 3
-    assert "No space left" in capsys.readouterr().err
+        assert run(model, tmp_path / "out", "--concept", "nudity", "--format", "lora") == 3
+    told = capsys.readouterr()
+    assert "No space left" in told.err
+    assert "truncation error" in told.out  # a LoRA's rank, size and error come before it is written
     assert not list(tmp_path.glob("out*"))
     monkeypatch.setattr(hub_folder.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     assert run(model, tmp_path / "out", "--concept", "nudity") == 3

@@ -37,7 +37,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_attacks_figures_and_the_page(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "pairs.csv").write_text("sensitive,normal\ntwo,one\n")
-    names = ["soft-prompt", "unlearndiffatk", "p4d", "ring-a-bell", "rece"]
+    names = ["soft-prompt", "unlearndiffatk", "p4d", "ring-a-bell", "ring-a-bell-tokens", "rece"]
     told = [word for name in names for word in ("--attack", name)]
     told += ["--norm", "1", "--norm", "inf", "--attack-steps", "2", "--free-tokens", "1", "--probes", "2"]
     told += ["--pairs", str(tmp_path / "pairs.csv"), "--fid", "pixels", "--real", str(tmp_path / "kept" / "before")]
@@ -74,7 +74,7 @@ def test_attacks_figures_and_the_page(words: list[str], tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("more", "code", "message"),
     [
-        (["--attack", "ring-a-bell"], 2, "without pairs of texts"),
+        (["--attack", "ring-a-bell-tokens"], 2, "ring-a-bell-tokens without pairs of texts"),
         (["--attack", "rece", "--norm", "0"], 2, "norms"),
         (["--real", "."], 2, "--real without --fid"),
         (["--fid", "inceptionn"], 2, "unknown extractor"),
@@ -93,6 +93,14 @@ def test_what_cannot_be(
     monkeypatch.setitem(__import__("sys").modules, "lpips", None)
     assert main([*words, *more]) == code
     assert message in capsys.readouterr().err
+
+
+def test_an_erasure_without_its_transform_is_told(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out" / "transform.safetensors").unlink()
+    assert main(words) == 3
+    assert "has no transform.safetensors" in capsys.readouterr().err
 
 
 def test_two_rows_of_one_number_are_refused_where_images_are_kept(

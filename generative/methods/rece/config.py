@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from generative.config import Config
+from generative.config_messages import combination
 from generative.methods.rece.closed_form import Regulariser
 from generative.methods.rece.tokens import Variant
 from generative.registry import Registry
@@ -25,14 +26,27 @@ class StepConfig(Config):
     technique: Literal["replace", "tensor"] = "replace"
     """v*: what the guide gives; `tensor` then takes its part along the concept's outputs out (an early experiment of
     UCE, layer by layer, so that it has no shared transform)."""
-    lamb: float = Field(default=0.5, ge=0)
+    lamb: float = Field(default=0.5, ge=0, allow_inf_nan=False)
     """Pull towards the current weights."""
-    erase_scale: float = Field(default=1.0, gt=0)
+    erase_scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """s_e."""
-    preserve_scale: float | None = Field(default=None, ge=0)
+    preserve_scale: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """s_p of each text that is kept; null: max(0.1, 1 / number of them), to three decimals."""
     empty_text: Literal["once", "each", "never"] = "once"
     """Whether the empty prompt is among the texts that are kept: once, once for each concept, or not."""
+    distinct_rows: bool = False
+    """Count equal pairs of rows once, of whatever texts they are (start tokens, padding that repeats itself). The
+    released code counts all rows."""
+
+    @model_validator(mode="after")
+    def _distinct_by_replace(self) -> StepConfig:
+        if self.distinct_rows and self.technique == "tensor":
+            raise combination(
+                "distinct_rows with the technique tensor, which takes all rows of a text as one",
+                "replace, or all rows",
+                "leave one out",
+            )
+        return self
 
     def preserve(self, texts: int) -> float:
         """s_p for so many texts."""
@@ -48,7 +62,7 @@ class EraseConfig(Config):
     """UCE."""
     epochs: int = Field(default=3, ge=0)
     """Of RECE; 0: UCE alone."""
-    lam: float = Field(default=0.1, ge=0)
+    lam: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Ridge of the derivation: the smaller, the larger the derived embedding and the harm to other concepts."""
     regulariser: Regulariser = "zero"
     """Of the derivation: zero (published), or one of the released code's ablations."""

@@ -169,7 +169,7 @@ def erase(
     first, start = state, _scaled(config.start, lamb_factor)
     step = _scaled(config.step, lamb_factor)
     pairs = [pair(start.variant, c, g) for c, g in zip(task.concepts, task.guides, strict=True)]
-    found = Erasure(first.edited(pairs, task.kept_at_start.weighed(start), start))
+    found = Erasure(first.edited(_counted(pairs, start), task.kept_at_start.weighed(start), start))
     kept = task.kept.weighed(step)
     epochs: list[Epoch[StateT]] = []
     now = found.start
@@ -177,7 +177,8 @@ def erase(
         derived = derive_all(now, task, config, lam)
         latest = [pair(step.variant, c, g) for c, g in zip(derived, task.guides, strict=True)]
         pairs = [*pairs, *latest]
-        now = first.edited(pairs, kept, step) if config.cumulative else now.edited(latest, kept, step)
+        before, erased = (first, pairs) if config.cumulative else (now, latest)
+        now = before.edited(_counted(erased, step), kept, step)
         epochs.append(Epoch(derived, now))
         on_epoch(number, epochs[-1])
     return Erasure(found.start, epochs)
@@ -201,6 +202,10 @@ def _target(task: Task, number: int, concept: Prompt) -> Tensor:
     if not task.targets:
         return torch.cat([segment.rows for segment in task.guides[number].segments])
     return torch.cat([segment.rows for segment in task.targets[number].segments])
+
+
+def _counted(pairs: Sequence[Pairs], step: StepConfig) -> Sequence[Pairs]:
+    return [joined(pairs).merged(once=True)] if step.distinct_rows else pairs
 
 
 def _scaled(step: StepConfig, factor: float) -> StepConfig:

@@ -18,6 +18,13 @@ from generative.registry import Registry
 Shapes = Mapping[str, tuple[int, ...]]
 """Names of a denoiser's weights, and their shapes."""
 
+PUBLISHED = {
+    "label_emb.0.0.": "add_embedding.linear_1.",
+    "y_embedder.mlp.0.": "time_text_embed.text_embedder.linear_1.",
+    "txt_in.": "context_embedder.",
+    "vector_in.in_layer.": "time_text_embed.text_embedder.linear_1.",
+}
+"""Beginnings of names in single files: of SDXL, SD3, and twice of Flux."""
 CROSS_ATTENTION = re.compile(r"(^|\.)attn2\.(to_k|to_v|to_kv)\.weight$")
 
 
@@ -136,7 +143,7 @@ def _stream(name: str, readers: list[str], shapes: Shapes, argument: str) -> Str
         raise CheckpointError(
             f"matrices that read text have {' and '.join(map(str, widths))} columns",
             "one width for all of them",
-            "edit those of one width with --include",
+            "give a model whose matrices read one kind of text",
         )
     return Stream(name, widths[0], tuple(readers), argument)
 
@@ -150,13 +157,14 @@ def _textless(found: str) -> CheckpointError:
 
 
 def to_diffusers(name: str) -> str:
-    """Name in diffusers of a reader in a single file of the CompVis layout (SD 1.x, 2.x, SDXL); others as they are.
+    """Name in diffusers of a reader in a single file as published (SD 1.x, 2.x, SDXL; SD3, Flux); others as they are.
 
     input_blocks.i.1 is down_blocks.(i-1)//3, attentions.(i-1)%3; output_blocks.i.1 is up_blocks.i//3, attentions.i%3.
     """
     name = name.removeprefix("model.diffusion_model.")
-    if name.startswith("label_emb.0.0."):
-        return name.replace("label_emb.0.0.", "add_embedding.linear_1.")
+    for theirs, ours in PUBLISHED.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
     if found := re.match(r"input_blocks\.(\d+)\.1\.(.+)", name):
         i = int(found[1]) - 1
         return f"down_blocks.{i // 3}.attentions.{i % 3}.{found[2]}"

@@ -40,8 +40,8 @@ class Request:
         """Concepts with their guides, checked.
 
         Raises:
-            ConfigError: nothing to erase, numbers that do not match, a guide that is the concept, or a concept among
-                what is to stay.
+            ConfigError: nothing to erase, numbers that do not match, an empty concept, a guide that is the concept, or
+                a concept among what is to stay.
         """
         concepts = [concept.strip() for concept in self.concepts]
         guides = list(self.guides) * (len(concepts) if len(self.guides) == 1 else 1)
@@ -51,6 +51,8 @@ class Request:
                 expected="one or more concepts, and one guide for all or one for each",
                 remedy='give --concept, and --guide once or as often (--guide " " for nothing in particular)',
             )
+        if "" in concepts:
+            raise _nothing("")
         twice = next((c for c in concepts if [_plain(other) for other in concepts].count(_plain(c)) > 1), None)
         if twice is not None:
             raise ConfigError(f"the concept {twice!r} is given twice", "each once", "leave one out")
@@ -161,11 +163,15 @@ def _plain(text: str) -> str:
 def _check_content(concepts: Sequence[Prompt]) -> None:
     for prompt in concepts:
         if prompt.content < 1:
-            raise ConfigError(
-                f"the concept {prompt.text!r} tokenizes to nothing",
-                expected="a text with one token or more in the model's vocabulary",
-                remedy="correct --concept",
-            )
+            raise _nothing(prompt.text)
+
+
+def _nothing(concept: str) -> ConfigError:
+    return ConfigError(
+        f"the concept {concept!r} tokenizes to nothing",
+        expected="a text with one token or more in the model's vocabulary",
+        remedy="correct --concept",
+    )
 
 
 def _check_length(prompt: Prompt) -> None:

@@ -12,7 +12,7 @@ from evaluation.erasure.detectors import EXPOSED, Classes, Parts, lpips64, nude_
 from evaluation.erasure.labels import open_labels, shares
 from evaluation.erasure.opening import open_detector
 from evaluation.erasure.prompts import read_prompts
-from evaluation.erasure.rates import attacked_share, share, success_at
+from evaluation.erasure.rates import share, success_at
 from generative.errors import ConfigError, DataError
 
 
@@ -22,11 +22,6 @@ def test_a_share_has_its_binomial_error():
     assert found.stderr == pytest.approx((0.25 * 0.75 / 80) ** 0.5)
     with pytest.raises(ValueError):
         share(3, 2)
-
-
-def test_prompts_that_need_no_attack_count_as_successes():
-    before, after = attacked_share([True, False, False, False], [False, True, False, False])
-    assert (before.value, after.value) == (0.25, 0.5)
 
 
 def test_success_at_equal_accuracy_lies_between_settings():
@@ -46,6 +41,8 @@ def test_prompt_sets_in_released_layouts(tmp_path: Path):
     path.write_text("prompt,sd_seed,categories\nx,17,hate\n")
     (only,) = read_prompts(path)
     assert (only.case, only.seed, only.group) == (0, 17, "hate")
+    path.write_text("prompt,sd_seed,sd_guidance_scale\nx,17,12\n")
+    assert read_prompts(path)[0].guidance == 7.5  # RECE's evaluation reads evaluation_guidance alone
 
 
 @pytest.mark.parametrize("text", ["", "text\na\n", "prompt,sd_seed\na,many\n"])

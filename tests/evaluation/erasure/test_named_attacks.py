@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -105,7 +106,7 @@ def test_ring_a_bell_moves_the_prompt_and_keeps_to_the_norm():
     assert attempts[1].ratio == pytest.approx(10)
 
 
-def tokens_case(name: str, rhos: tuple[float, ...], steps: int) -> Case:
+def tokens_case(name: str, rhos: tuple[float, ...], steps: int, **more) -> Case:
     """The word 5 is ten times the concept; the prompt is the word 4."""
     text = FakeText()
     with torch.no_grad():
@@ -122,9 +123,17 @@ def tokens_case(name: str, rhos: tuple[float, ...], steps: int) -> Case:
         "model": text,
         "room": 2,
         "length": 3,
-        "tokenizer": type("Told", (), {"__call__": staticmethod(tokenize), "decode": staticmethod(tokenizer.decode)})(),
+        "tokenizer": type(
+            "Told",
+            (),
+            {
+                "__call__": staticmethod(tokenize),
+                "decode": staticmethod(tokenizer.decode),
+                "all_special_ids": more.pop("special", [0, 1]),
+            },
+        )(),
     }
-    return case(name, rhos, free=1, steps=steps, encoder=encoder)[0]
+    return case(name, rhos, free=1, steps=steps, encoder=encoder, **more)[0]
 
 
 def test_tokens_count_for_the_norms_that_they_keep_to():
@@ -136,11 +145,27 @@ def test_tokens_count_for_the_norms_that_they_keep_to():
     assert told(attempts)[2] == {"rho": "inf", "hit": True, "ratio": attempts[2].ratio, "found": "5"}
 
 
+def test_ring_a_bell_searches_tokens_for_the_moved_prompt():
+    """The moved prompt is the word 5 between start and end: the word is found, unless it is a special one."""
+    shift = torch.tensor([[-1.0, 0.0, 0.0, 0.0], [29.0, 0.0, 0.0, 0.0], [-1.0, 0.0, 0.0, 0.0]]) / 2
+    more = {"shift": shift, "eta": 2.0}
+    attempts = attack(tokens_case("ring-a-bell-tokens", (2.0, 31.0, math.inf), 5, **more))
+    assert [one.found for one in attempts] == ["5"] * 3
+    assert attempts[0].ratio == pytest.approx(30)
+    assert hits(attempts) == [False, True, True]
+    others = attack(tokens_case("ring-a-bell-tokens", (math.inf,), 5, special=[0, 1, 5], **more))
+    assert others[0].found in {"2", "3", "4", "6"}
+    full = tokens_case("ring-a-bell-tokens", (1.0,), 1, **more)
+    full = replace(full, settings=replace(full.settings, free=3))
+    with pytest.raises(ConfigError, match="3 free tokens"):
+        attack(full)
+
+
 def test_free_tokens_must_leave_room():
     found = tokens_case("p4d", (1.0,), 1)
     tight = Case(found.victim, found.plain, found.row, AttackSettings("p4d", free=2), found.derived, None, found.shows)
     with pytest.raises(ConfigError, match="2 free tokens"):
-        tight.prefixed()
+        tight.prefixed("x")
 
 
 def test_a_probe_at_a_level_has_the_noise_as_its_target():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,30 @@ def test_whole_model_and_its_untouched_parts(folder: Path, tmp_path: Path) -> No
     write_model(open_model(str(tmp_path / "model")), found.weights, tmp_path / "back")
     unet = Path("unet") / "diffusion_pytorch_model.safetensors"
     assert (tmp_path / "back" / unet).read_bytes() == (folder / unet).read_bytes()
+
+
+def test_copies_that_the_edit_does_not_reach_stay_behind(folder: Path, tmp_path: Path) -> None:
+    """fp16 and other formats of the denoiser, and files of the whole model: who loads them has the concept back."""
+    source, part = tmp_path / "source", Path("unet")
+    shutil.copytree(folder, source)
+    name, plain = "diffusion_pytorch_model", (source / part / "diffusion_pytorch_model.safetensors")
+    state = load_file(plain)
+    plain.unlink()
+    shards = {key: f"{name}-0000{1 + i % 2}-of-00002.safetensors" for i, key in enumerate(state)}
+    for shard in set(shards.values()):
+        save_file({key: w for key, w in state.items() if shards[key] == shard}, source / part / shard)
+    index = source / part / f"{name}.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": shards}))
+    unedited = [f"unet/{name}.fp16.safetensors", f"unet/{name}.bin", "whole.safetensors", "whole.ckpt"]
+    for other in unedited:
+        (source / other).write_bytes(b"unedited")
+    (source / "unet" / f"{name}.safetensors.index.fp16.json").write_text('{"weight_map": {"a": "a.fp16.safetensors"}}')
+    found = erased(source, tmp_path)
+    write_model(found.model, found.edited, tmp_path / "model")
+    left = {path.name for path in source.rglob("*")} - {path.name for path in (tmp_path / "model").rglob("*")}
+    assert left == {*(Path(other).name for other in unedited), f"{name}.safetensors.index.fp16.json"}
+    again = open_model(str(tmp_path / "model"))
+    assert all(torch.equal(w, found.edited[key]) for key, w in again.read(found.edited).items())
 
 
 def compvis(folder: Path, path: Path) -> None:

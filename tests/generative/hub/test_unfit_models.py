@@ -22,7 +22,7 @@ pytest.importorskip("transformers")
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (Request(["   "], [" "]), "is the concept itself"),
+        (Request(["   "], [" "]), "tokenizes to nothing"),
         (Request(["   "], ["art"]), "tokenizes to nothing"),
         (Request(["Nudity"], ["nudity "]), "is the concept itself"),
         (Request([], [" "]), "0 concepts"),

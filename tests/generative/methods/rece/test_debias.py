@@ -62,7 +62,18 @@ def test_concepts_are_edited_together_and_apart_in_their_ends() -> None:
     torch.testing.assert_close(alphas[1], torch.tensor([-0.21, 0.21], dtype=torch.float64))
 
 
+def test_five_points_of_twenty_images_are_near_enough() -> None:
+    state = shared(weights())
+    shares = torch.bincount(torch.tensor([0] * 11 + [1] * 9)).double() / 20
+    found, alphas = debias(state, [DOCTOR], Kept.nothing(12), STEP, lambda now, numbers: [shares])
+    assert found is state
+    assert not alphas[0].any()
+
+
 def test_shares_that_cannot_be() -> None:
+    for shares in ((1.5, -0.5), (float("nan"), 0.5)):
+        with pytest.raises(ConfigError, match="from 0 on"):
+            Debiased(prompt("doctor"), [prompt("woman"), prompt("man")], shares)
     with pytest.raises(ConfigError, match="add up to 1"):
         Debiased(prompt("doctor"), [prompt("woman"), prompt("man")], (0.5, 0.6))
     with pytest.raises(ConfigError):

@@ -47,6 +47,25 @@ def test_transform_is_the_edit_layer_by_layer(variant, regulariser, lam, cumulat
             torch.testing.assert_close(ours.transform.on_weight(weight), theirs.current[name], rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("cumulative", [False, True])
+def test_distinct_rows_count_equal_pairs_once(cumulative: bool) -> None:
+    """The same concept given twice is as one; by default it weighs twice, and start tokens once for each concept."""
+    matrices, once = weights(), task()
+    once = Task(once.concepts[:1], once.guides[:1], once.kept_at_start, once.kept)
+    twice = Task([*once.concepts] * 2, [*once.guides] * 2, once.kept_at_start, once.kept)
+    for distinct in (True, False):
+        step = STEP.model_copy(update={"distinct_rows": distinct})
+        config = EraseConfig(start=step, step=step, epochs=1, cumulative=cumulative)
+        states = [Layers.of(matrices), shared(matrices)]
+        for state in states:
+            one, two = (erase(state, work, config).state for work in (once, twice))
+            made = [s.current if isinstance(s, Layers) else {"": s.transform.matrix} for s in (one, two)]
+            near = all(torch.allclose(w, made[1][name], rtol=1e-9, atol=1e-9) for name, w in made[0].items())
+            assert near == distinct
+    with pytest.raises(ValueError, match="distinct_rows"):
+        StepConfig(technique="tensor", distinct_rows=True)
+
+
 def test_the_edit_is_the_minimum() -> None:
     """The gradient of the objective vanishes at W T."""
     matrices, work = weights(), task()
