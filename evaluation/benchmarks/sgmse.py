@@ -15,6 +15,7 @@ from evaluation.benchmarks.figure import Figure, figure, say
 from evaluation.benchmarks.kept import workplace
 from evaluation.benchmarks.speech_systems import (
     BRIDGE,
+    ONE_CALL,
     SCORE,
     Job,
     Samplers,
@@ -47,7 +48,7 @@ class Settings:
 
 QUICK = Settings((0,), 10, 4, 1)
 
-OF_BRIDGE: Samplers = {"sb": {"steps": 1}, "sb_n4": {"steps": 4}}
+OF_BRIDGE: Samplers = {"sb": ONE_CALL, "sb_n4": {**ONE_CALL, "sampler": "bridge_sde", "steps": 4}}
 OF_SCORE: Samplers = {
     "score": {"sampler": "exponential", "steps": 10},
     "score_pc": {"sampler": "predictor_corrector", "steps": 15},
@@ -57,7 +58,7 @@ NAMES = {
     "spectral_subtraction": "spectral subtraction",
     "wiener": "decision-directed Wiener filter",
     "sb": "Schroedinger bridge, data prediction, 1 call",
-    "sb_n4": "Schroedinger bridge, data prediction, 4 calls",
+    "sb_n4": "Schroedinger bridge, data prediction, stochastic, 4 calls",
     "score": "score model (OUVE), exponential integrator, 10 calls",
     "score_pc": "score model (OUVE), predictor-corrector N=15, 30 calls",
 }

@@ -16,6 +16,7 @@ from evaluation.benchmarks.figure import Figure, figure, say
 from evaluation.benchmarks.kept import workplace
 from evaluation.benchmarks.speech_systems import (
     BRIDGE,
+    ONE_CALL,
     SCORE,
     Job,
     Samplers,
@@ -79,7 +80,11 @@ def run(quick: bool) -> dict[str, Figure]:
     data = opened(settings.items)
     systems, chosen = classical(data, settings.validation)
     say(f"baselines chosen on the validation part: {chosen}")
-    bridge = {f"bridge {n}": {"steps": n} for n in (1, 2, 4, 8)}
+    bridge: Samplers = {
+        "bridge 1": ONE_CALL,
+        **{f"bridge stochastic {n}": {**ONE_CALL, "sampler": "bridge_sde", "steps": n} for n in (2, 4)},
+        **{f"bridge as released {n}": {"steps": n} for n in (1, 4)},
+    }
     with workplace("sgmse_long") as folder:
         jobs = [
             Job("score", SCORE, settings.steps, 0, samplers(settings), settings.items, folder, settings.compared),

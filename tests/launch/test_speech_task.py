@@ -70,7 +70,7 @@ def test_a_run_leaves_sounds_figures_and_a_report(finished: Path) -> None:
     # Mixtures at 0, 5, 10, 15 and 0 dB: the noisy figure is known without a measurement.
     assert evaluation["figures"]["noisy_si_sdr"]["value"] == pytest.approx(6.0, abs=0.3)
     assert evaluation["network_calls"] == 2
-    assert evaluation["sampler"] == "bridge_ode, N=2"
+    assert evaluation["sampler"] == "bridge_ode, N=2, told the time of its state"
     assert evaluation_line(evaluation).startswith("SI-SDR ")
     monitor = [line for line in lines(finished) if line["kind"] == "monitor"]
     assert [line["step"] for line in monitor] == [2, 4]

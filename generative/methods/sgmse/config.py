@@ -113,7 +113,8 @@ class SpeechSamplingConfig(Config):
     spacing: Literal["time", "log_snr"] = "time"
     """Times of exponential: equal steps of t, or of the signal-to-noise ratio."""
     network_time: Literal["current", "previous"] = "current"
-    """Time that the network of bridge_ode, bridge_sde is told: of the new state (released), or of the one given."""
+    """Time that the network of bridge_ode, bridge_sde is told: of the new state (released), or, as in training, of the
+    one that it is given."""
     least_network_time: float = Field(default=0.0, ge=0, lt=1)
     """The network of bridge_ode, bridge_sde is told no earlier time than this."""
     tolerance: float = Field(default=1e-5, gt=0)

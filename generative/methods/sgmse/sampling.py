@@ -37,6 +37,8 @@ def sampler_text(config: SgmseConfig) -> str:
         told += [f"order {chosen.order}", *(["stochastic"] if chosen.stochastic else [])]
     if chosen.start is not None and not name.startswith("bridge"):
         told.append(f"from t={chosen.start:g}")
+    if name.startswith("bridge") and chosen.network_time == "previous":
+        told.append("told the time of its state")
     return ", ".join(told)
 
 
