@@ -70,6 +70,7 @@ class WrappingConfig(Config):
     c_in: Literal["1", "edm"] = "1"
     c_out: Literal["1", "sigma", "1/sigma", "edm"] = "1"
     c_skip: Literal["0", "edm"] = "0"
+    """edm is for processes whose std grows with time: at the end of a bridge it jumps to 1."""
     sigma_data: float = Field(default=0.1, gt=0)
 
 
