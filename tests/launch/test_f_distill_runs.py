@@ -7,6 +7,8 @@ import os
 import pickle
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +17,14 @@ import torch
 from generative.data.image_files import encode_png
 from generative.errors import GenerativeError
 from generative.hub.loading import load_exported
+from generative.method import DataFacts
+from generative.methods.f_distill.method import FDistill
 from generative.randomness import Streams
 from generative.training.checkpoint import open_checkpoint
 from generative.training.networks import checkpoint_weights
 from launch import runs
 from launch.cli import main
+from launch.export_card import _usage
 from launch.following import Judge
 from launch.image_task import known_facts
 from launch.modality import build_method
@@ -129,6 +134,9 @@ def test_published_settings_fit_their_teachers(name: str, teacher: str) -> None:
     plain = without_missing(load_run_config(f"f_distill/{name}"))
     assert plain.method.teacher is None
     assert plain.method.network == config.method.network
+    for data in (config.data, load_run_config(teacher).data):  # as EDM's own: no mirror, and Lanczos where it resizes
+        assert not data.mirror
+        assert data.filter == "lanczos"
     told = outline(plain, build_method(plain, known_facts(plain)), known_facts(plain), "")
     assert told.parameters > 5e7
 
@@ -147,6 +155,7 @@ def test_published_settings_fit_their_teachers(name: str, teacher: str) -> None:
         ("method.student_sigma=-1", "a number greater than 0"),
         ("method.steps.levels=[0.5,0.0001]", r"steps\.levels=\[0\.5, 0\.0001\] with times from"),
         ("method.steps.levels=[90]", "levels below the noise that the student starts from"),
+        ("method.guidance=2", r"guidance=2, but the teacher was trained with label_dropout=0[\s\S]*leave out"),
         ("method.teacher_weights=ema=0.5", "the teacher has no such weights"),
         ("data={name: stacked_digits}", "shape"),
         ("train.micro_batch_size=4", "couples the samples"),
@@ -238,7 +247,17 @@ def test_a_student_is_exported_and_read_back_in_a_few_lines(place: Path, finishe
     nets, _ = run.networks("ema")
     wanted = run.method.sampler(nets)({"sample_id": torch.arange(5)}, Streams(3).within("samples"))
     torch.testing.assert_close(model.sample(5, seed=3), wanted)
-    assert "load_exported" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "load_exported" in card
+    assert "network calls each: 1\n" in card
+
+
+def test_the_card_of_a_student_of_several_steps_tells_its_calls() -> None:
+    config = load_run_config("f_distill/cifar10", ["method.steps.levels=[10, 1, 0.2]"])
+    subject: Any = SimpleNamespace(
+        config=config, method=FDistill, network="student", facts=DataFacts(sample_shape=(3, 32, 32))
+    )
+    assert "network calls each: 4" in _usage(subject, "generative", None, "student")[1]
 
 
 def test_the_best_weights_are_exported(place: Path, followed: Path) -> None:
