@@ -112,8 +112,8 @@ def missing(path: Path) -> ConfigError:
     return ConfigError(
         f"method.teacher={path}: there is no such run, checkpoint or export",
         expected="a diffusion model to distil (method edm), with at least one checkpoint",
-        remedy="train it first (`generative train edm/...`), correct method.teacher, or name the configuration that "
-        "trains it in method.teacher_config",
+        remedy="train it first (`generative train edm/...`), import a published one (`generative import`), correct "
+        "method.teacher, or name the configuration that trains it in method.teacher_config",
     )
 
 
@@ -217,7 +217,6 @@ def _values(method: Any, facts: Mapping[str, Any]) -> Values:
         "sigma_data": method.sigma_data,
         "time": {"sigma_min": sampling.sigma_min, "sigma_max": sampling.sigma_max},
         "student_sigma": sampling.sigma_max,
-        "teacher_steps": sampling.steps,
         "teacher_sampling": sampling.model_dump(mode="json"),
     }
 

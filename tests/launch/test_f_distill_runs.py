@@ -78,11 +78,20 @@ def test_the_teacher_is_trained_first_and_what_it_tells_is_kept(finished: Path, 
     teacher = runs.read_config(place / "teacher").method
     assert (method.time.sigma_min, method.time.sigma_max) == (teacher.sampling.sigma_min, teacher.sampling.sigma_max)
     assert method.student_sigma == 1.0
-    assert method.teacher_steps == teacher.sampling.steps
+    assert method.teacher_steps is None
     assert method.teacher_sampling == teacher.sampling
     averaged = checkpoint_weights(open_checkpoint(place / "teacher"), "net", 0.9)
     kept = checkpoint_weights(open_checkpoint(finished / "checkpoints" / "sources" / "teacher"), "teacher")
     torch.testing.assert_close(kept, averaged, rtol=0, atol=0)
+
+
+def test_how_the_teacher_draws_may_be_given(finished: Path, words: list[str], tmp_path: Path) -> None:
+    elsewhere = [*words, f"run.dir={tmp_path / 'run'}"]
+    for change in ("method.teacher_sampling={steps: 3}", "method.teacher_steps=3"):
+        config = load_run_config("f_distill/quickstart", [*elsewhere, change])
+        method = build_method(config, DataFacts(sample_shape=(1, 8, 8), classes=10))
+        assert method.teacher_sampling.steps == 3
+        assert method.teacher_sampling.churn == config.method.teacher_sampling.churn == 10  # the teacher's own
 
 
 def test_a_run_shows_student_and_teacher_from_the_same_noise(finished: Path) -> None:
@@ -106,6 +115,11 @@ def test_samples_are_asked_for_without_the_teachers_folder(finished: Path, place
         assert (folder / "step_000004_companion.png").read_bytes() == at_end
     finally:
         (place / "away").rename(place / "teacher")
+
+
+def test_there_is_nothing_to_choose_in_how_a_student_draws(finished: Path) -> None:
+    with pytest.raises(GenerativeError, match=r"sampling\.steps: the method 'f_distill' has no such setting"):
+        runs.sample_run(finished, steps=4)
 
 
 def test_a_run_that_was_stopped_goes_on_the_same_without_its_teacher(
