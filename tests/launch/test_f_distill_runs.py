@@ -110,6 +110,9 @@ def test_samples_are_asked_for_without_the_teachers_folder(finished: Path, place
     try:
         drawn = runs.sample_run(finished, count=4)
         folder = Path(drawn["folder"])
+        own, teachers, *_ = runs.samples_shown(finished, drawn)
+        assert "(ema 0.98 weights, step 4): " in own
+        assert "calls): " in teachers  # whose weights are not the student's
         at_end = (finished / "samples" / "step_000004_companion.png").read_bytes()
         drawn = runs.sample_run(finished)
         assert (folder / "step_000004_companion.png").read_bytes() == at_end
