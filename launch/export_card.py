@@ -24,7 +24,7 @@ TITLES = {
     "autoregressive": "autoregressive language model",
     "masked_diffusion": "masked diffusion language model",
     "edm": "diffusion model (EDM)",
-    "f_distill": "one-step generator (f-distill)",
+    "f_distill": "distilled generator (f-distill)",
     "text_to_image": "text-to-image diffusion model",
     "kl_vae": "KL autoencoder",
     "mee_gan": "GAN with manifold entropy estimation",
@@ -72,7 +72,7 @@ model = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained("BASE"), "{na
 ONE_STEP = """from generative.hub.loading import load_exported
 
 model = load_exported("{name}")
-images = model.sample(16, seed=0)  # float32[16, C, H, W] in [-1, 1], one network call each"""
+images = model.sample(16, seed=0)  # float32[16, C, H, W] in [-1, 1], network calls each: {calls}"""
 
 
 PIPELINE = """from diffusers import StableDiffusionPipeline
@@ -124,7 +124,9 @@ def _usage(subject: Subject, layout: str, tokenizer: Tokenizer | None, title: st
     if fixed is not None:
         return "python", fixed.format(name=title)
     if subject.network == getattr(subject.method, "product", None):
-        return "python", (LATENTS if subject.facts.text_shape else ONE_STEP).format(name=title)
+        student: Any = subject.config.method
+        text = LATENTS if subject.facts.text_shape else ONE_STEP
+        return "python", text.format(name=title, calls=1 + len(student.steps.levels))
     return start_from(title, subject.one_of_several)
 
 

@@ -25,7 +25,7 @@ from launch.image_evaluation import (
     summary,
 )
 from launch.image_progress import EvaluationProgress
-from launch.image_samples import look, prompted, sample_streams
+from launch.image_samples import COMPANION, look, prompted, sample_streams
 from launch.modality import AskedSamples, Progress, refuse_text
 from launch.opened import Changes, OpenRun
 from launch.sections import LaunchConfig
@@ -58,9 +58,12 @@ def draw(
 
 
 def shown(drawn: Mapping[str, Any]) -> list[str]:
-    """Where the pictures are."""
-    weights = f"({drawn['model']} weights, step {drawn['step']})"
-    return [f"{item['title']} {weights}: {Path(drawn['folder']) / item['file']}" for item in drawn["items"]]
+    """Where the pictures are; those of another model have a title that says whose they are."""
+    weights = f" ({drawn['model']} weights, step {drawn['step']})"
+    return [
+        f"{item['title']}{'' if item['file'].endswith(COMPANION) else weights}: {Path(drawn['folder']) / item['file']}"
+        for item in drawn["items"]
+    ]
 
 
 def measure(run: OpenRun, launch: LaunchConfig | None, changes: Changes, progress: Progress | None) -> dict[str, Any]:

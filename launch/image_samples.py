@@ -28,6 +28,9 @@ SMALL, LEGIBLE = 32, 64
 FEWEST = 20
 """Samples below which nothing can be said of neighbours."""
 
+COMPANION = "_companion.png"
+"""End of the name of another model's pictures from the same noise."""
+
 CHUNK = 2000
 """Training images that are read at a time."""
 
@@ -91,8 +94,8 @@ def look(
         items[0]["captions"] = data.captioned.in_words(len(grid))
     if companion is not None:
         name_of, draw = companion
-        files[f"{name}_companion.png"] = picture(draw(torch.arange(len(grid))), columns, data.kind)
-        item = {"kind": "grid", "file": f"{name}_companion.png", "title": f"the same noise through the {name_of}"}
+        files[name + COMPANION] = picture(draw(torch.arange(len(grid))), columns, data.kind)
+        item = {"kind": "grid", "file": name + COMPANION, "title": f"the same noise through the {name_of}"}
         items.append(item | {"count": len(grid), "columns": columns})
     if settings.neighbours and data.kind == "image":
         shown = drawn[: settings.neighbours]

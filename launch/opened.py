@@ -162,10 +162,11 @@ def _changed(config: RunConfig, path: Path, changes: Mapping[str, Any]) -> RunCo
         *parents, last = key.split(".")
         for parent in parents:
             section = section.get(parent) if isinstance(section, dict) else None
-        if parents == ["method", "sampling"] and last not in section:
+        if parents == ["method", "sampling"] and last not in (section or ()):
+            known = ", ".join(section or ())
             raise ConfigError(
                 f"{key}: the method {config.method.name!r} has no such setting",
-                expected=f"one of {', '.join(section)}",
+                expected=f"one of {known}" if known else "no settings of sampling: it draws in one way",
                 remedy="leave the option out",
             )
         nested = value

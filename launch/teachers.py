@@ -46,6 +46,7 @@ def complete(layers: Layers, folder: str) -> None:
     if told is None:
         told = _told(method)
     if told is not None:
+        _check_guidance(method, told.pop("label_dropout", None))
         if is_published(method):
             method["network"] = told["network"]  # the pipeline's own: what is written down is for plans without it
         _check_same(told, method)
@@ -111,8 +112,8 @@ def missing(path: Path) -> ConfigError:
     return ConfigError(
         f"method.teacher={path}: there is no such run, checkpoint or export",
         expected="a diffusion model to distil (method edm), with at least one checkpoint",
-        remedy="train it first (`generative train edm/...`), correct method.teacher, or name the configuration that "
-        "trains it in method.teacher_config",
+        remedy="train it first (`generative train edm/...`), import a published one (`generative import`), correct "
+        "method.teacher, or name the configuration that trains it in method.teacher_config",
     )
 
 
@@ -211,11 +212,11 @@ def _values(method: Any, facts: Mapping[str, Any]) -> Values:
         "network": method.network.model_dump(mode="json") | {"dropout": 0.0},
         "shape": list(shape) if shape else None,
         "classes": (facts.get("classes") or 0) if method.classes is None else method.classes,
+        "label_dropout": method.label_dropout,
         "augment_labels": method.augment_labels,
         "sigma_data": method.sigma_data,
         "time": {"sigma_min": sampling.sigma_min, "sigma_max": sampling.sigma_max},
         "student_sigma": sampling.sigma_max,
-        "teacher_steps": sampling.steps,
         "teacher_sampling": sampling.model_dump(mode="json"),
     }
 
@@ -257,6 +258,18 @@ def _check_same(told: Mapping[str, Any], given: Mapping[str, Any]) -> None:
             f"method.{key}={json.dumps(mine)}, but the teacher has {json.dumps(theirs)}",
             expected="one shape, kind of network and range of noise for teacher and student",
             remedy=f"leave out method.{key}: it is read from the teacher",
+        )
+
+
+def _check_guidance(given: Mapping[str, Any], label_dropout: float | None) -> None:
+    """Refuse to guide away from what a teacher of ours never learned; None: it is not known. Raises ConfigError."""
+    guidance = given.get("guidance")
+    if label_dropout == 0 and isinstance(guidance, int | float) and guidance != 1:
+        raise ConfigError(
+            f"method.guidance={guidance}, but the teacher was trained with label_dropout=0: it knows no image without "
+            "a class",
+            expected="a teacher that was trained with and without classes, or guidance=1",
+            remedy="leave out method.guidance, or train the teacher with method.label_dropout=0.1 (for example)",
         )
 
 

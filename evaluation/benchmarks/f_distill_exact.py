@@ -1,7 +1,8 @@
 """f-distill where the answer is known: a Gaussian student of a mixture on the line, and points of a ring of modes.
 
-One dimension, noise 0.5: the minimum (mu, s) of each divergence comes from quadrature; stochastic descent from samples
-has to find it with the exact density ratio, and with one that a discriminator learns. The scores are exact.
+One dimension: the gradient that the method descends is held against differentiation of the divergence, as an integral
+and from samples. At noise 0.5 the minimum (mu, s) of each divergence comes from quadrature; stochastic descent from
+samples has to find it with the exact density ratio, and with one that a discriminator learns. The scores are exact.
 
 The ring is a smoke test of the whole step: a small smooth generator cannot cut between modes, so that a third of its
 points lies between them, and differences between divergences are within those between seeds.
@@ -17,8 +18,16 @@ from torch import Tensor
 
 from evaluation.benchmarks.figure import Figure, figure, say
 from evaluation.estimate import Estimate, mean_estimate
-from generative.methods.f_distill.divergences import DIVERGENCES
-from generative.methods.f_distill.exact1d import TEACHER, Descent, descend, exact_loss, optimum
+from generative.methods.f_distill.divergences import DIVERGENCES, Divergence
+from generative.methods.f_distill.exact1d import (
+    TEACHER,
+    Descent,
+    descend,
+    divergence,
+    exact_loss,
+    optimum,
+    score_gradient,
+)
 from generative.methods.f_distill.learned1d import Learning, learned_loss
 from generative.methods.f_distill.ring2d import Plan, Ring, RingStudent, look
 
@@ -27,6 +36,10 @@ EXACT = ("rkl", "sf", "js", "sh", "kl", "jf")
 LEARNED = ("js", "sh", "rkl", "sf")
 """Forward KL and Jeffreys weigh by the ratio itself, whose errors in the tails are too large to promise anything."""
 
+STUDENTS = ((0.0, 2.0), (-0.5, 1.7), (0.5, 2.5))
+"""(mu, s) that gradients are compared at, by each of `NOISES`."""
+
+NOISES = (0.3, 0.5, 1.0, 2.0, 4.0)
 RING = ("rkl", "js", "kl")
 TOLD = {
     "modes": "modes of 8 (weights 1 : 2 : ... : 8) with a quarter of their points or more",
@@ -48,6 +61,7 @@ class Settings:
         ring: training of a student of the ring.
         ring_seeds: such trainings of each divergence.
         points: drawn from each.
+        estimates: of each gradient from samples.
     """
 
     exact: Descent
@@ -57,18 +71,59 @@ class Settings:
     ring: Plan
     ring_seeds: Sequence[int]
     points: int = 5000
+    estimates: int = 100
 
 
 FULL = Settings(Descent(), Descent(1200), Learning(), (0, 1), Plan(), (0, 1))
 QUICK = Settings(
-    Descent(100, 256), Descent(30, 128), Learning(16, 1, 20, 128), (0,), Plan(20, 1, 32, 16), (0,), points=200
+    Descent(100, 256),
+    Descent(30, 128),
+    Learning(16, 1, 20, 128),
+    (0,),
+    Plan(20, 1, 32, 16),
+    (0,),
+    points=200,
+    estimates=10,
 )
 
 
 def run(quick: bool) -> dict[str, Figure]:
     """All figures."""
     settings = QUICK if quick else FULL
-    return {**exact(settings), **learned(settings), **ring(settings)}
+    return {**gradients(settings), **exact(settings), **learned(settings), **ring(settings)}
+
+
+def gradients(settings: Settings) -> dict[str, Figure]:
+    """`exact1d_gradient_error` of the theorem's integral, and `exact1d_estimator_z` of the method's loss on samples."""
+    errors, deviations = [], []
+    for name in EXACT:
+        f, generator = DIVERGENCES[name], torch.Generator().manual_seed(0)
+        for student in STUDENTS:
+            theta = torch.tensor(student, dtype=torch.float64, requires_grad=True)
+            for sigma in NOISES:
+                (wanted,) = torch.autograd.grad(divergence(f, TEACHER, theta, sigma), theta)
+                errors.append(float((score_gradient(f, TEACHER, theta, sigma) - wanted).abs().max()))
+                if sigma == SIGMA:
+                    deviations.append(_deviation(f, theta, wanted, settings, generator))
+    say(f"exact1d gradients: within {max(errors):.1e}; from samples within {max(deviations):.2g} standard errors")
+    note = f"{', '.join(EXACT)}; students {', '.join(map(str, STUDENTS))}"
+    told = f"-E[h (score_p - score_q) dx] by quadrature against differentiation of D_f, largest difference; {note}; "
+    told += f"noise {', '.join(map(str, NOISES))}"
+    estimated = f"gradient of the method's loss with the exact ratio, mean of {settings.estimates} estimates of "
+    estimated += f"{settings.exact.batch:,} samples, against that of D_f, in standard errors, the largest; {note}; "
+    estimated += f"noise {SIGMA}"
+    return {
+        "exact1d_gradient_error": figure(Estimate(max(errors), None, len(errors), "", told), "<= 1e-6"),
+        "exact1d_estimator_z": figure(Estimate(max(deviations), None, 2 * len(deviations), "", estimated), "<= 4"),
+    }
+
+
+def _deviation(f: Divergence, theta: Tensor, wanted: Tensor, settings: Settings, generator: torch.Generator) -> float:
+    """How far the mean of estimates from samples is from the gradient, in standard errors; the worse of mu and s."""
+    loss = exact_loss(f, TEACHER, SIGMA, settings.exact.batch, generator)
+    found = torch.stack([torch.autograd.grad(loss(theta), theta)[0] for _ in range(settings.estimates)]) / SIGMA**2
+    error = found.std(0) / settings.estimates**0.5
+    return float(((found.mean(0) - wanted).abs() / error).max())
 
 
 def exact(settings: Settings) -> dict[str, Figure]:

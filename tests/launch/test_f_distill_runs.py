@@ -7,6 +7,8 @@ import os
 import pickle
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +17,14 @@ import torch
 from generative.data.image_files import encode_png
 from generative.errors import GenerativeError
 from generative.hub.loading import load_exported
+from generative.method import DataFacts
+from generative.methods.f_distill.method import FDistill
 from generative.randomness import Streams
 from generative.training.checkpoint import open_checkpoint
 from generative.training.networks import checkpoint_weights
 from launch import runs
 from launch.cli import main
+from launch.export_card import _usage
 from launch.following import Judge
 from launch.image_task import known_facts
 from launch.modality import build_method
@@ -73,11 +78,20 @@ def test_the_teacher_is_trained_first_and_what_it_tells_is_kept(finished: Path, 
     teacher = runs.read_config(place / "teacher").method
     assert (method.time.sigma_min, method.time.sigma_max) == (teacher.sampling.sigma_min, teacher.sampling.sigma_max)
     assert method.student_sigma == 1.0
-    assert method.teacher_steps == teacher.sampling.steps
+    assert method.teacher_steps is None
     assert method.teacher_sampling == teacher.sampling
     averaged = checkpoint_weights(open_checkpoint(place / "teacher"), "net", 0.9)
     kept = checkpoint_weights(open_checkpoint(finished / "checkpoints" / "sources" / "teacher"), "teacher")
     torch.testing.assert_close(kept, averaged, rtol=0, atol=0)
+
+
+def test_how_the_teacher_draws_may_be_given(finished: Path, words: list[str], tmp_path: Path) -> None:
+    elsewhere = [*words, f"run.dir={tmp_path / 'run'}"]
+    for change in ("method.teacher_sampling={steps: 3}", "method.teacher_steps=3"):
+        config = load_run_config("f_distill/quickstart", [*elsewhere, change])
+        method = build_method(config, DataFacts(sample_shape=(1, 8, 8), classes=10))
+        assert method.teacher_sampling.steps == 3
+        assert method.teacher_sampling.churn == config.method.teacher_sampling.churn == 10  # the teacher's own
 
 
 def test_a_run_shows_student_and_teacher_from_the_same_noise(finished: Path) -> None:
@@ -96,11 +110,19 @@ def test_samples_are_asked_for_without_the_teachers_folder(finished: Path, place
     try:
         drawn = runs.sample_run(finished, count=4)
         folder = Path(drawn["folder"])
+        own, teachers, *_ = runs.samples_shown(finished, drawn)
+        assert "(ema 0.98 weights, step 4): " in own
+        assert "calls): " in teachers  # whose weights are not the student's
         at_end = (finished / "samples" / "step_000004_companion.png").read_bytes()
         drawn = runs.sample_run(finished)
         assert (folder / "step_000004_companion.png").read_bytes() == at_end
     finally:
         (place / "away").rename(place / "teacher")
+
+
+def test_there_is_nothing_to_choose_in_how_a_student_draws(finished: Path) -> None:
+    with pytest.raises(GenerativeError, match=r"sampling\.steps: the method 'f_distill' has no such setting"):
+        runs.sample_run(finished, steps=4)
 
 
 def test_a_run_that_was_stopped_goes_on_the_same_without_its_teacher(
@@ -129,6 +151,9 @@ def test_published_settings_fit_their_teachers(name: str, teacher: str) -> None:
     plain = without_missing(load_run_config(f"f_distill/{name}"))
     assert plain.method.teacher is None
     assert plain.method.network == config.method.network
+    for data in (config.data, load_run_config(teacher).data):  # as EDM's own: no mirror, and Lanczos where it resizes
+        assert not data.mirror
+        assert data.filter == "lanczos"
     told = outline(plain, build_method(plain, known_facts(plain)), known_facts(plain), "")
     assert told.parameters > 5e7
 
@@ -147,6 +172,7 @@ def test_published_settings_fit_their_teachers(name: str, teacher: str) -> None:
         ("method.student_sigma=-1", "a number greater than 0"),
         ("method.steps.levels=[0.5,0.0001]", r"steps\.levels=\[0\.5, 0\.0001\] with times from"),
         ("method.steps.levels=[90]", "levels below the noise that the student starts from"),
+        ("method.guidance=2", r"guidance=2, but the teacher was trained with label_dropout=0[\s\S]*leave out"),
         ("method.teacher_weights=ema=0.5", "the teacher has no such weights"),
         ("data={name: stacked_digits}", "shape"),
         ("train.micro_batch_size=4", "couples the samples"),
@@ -238,7 +264,17 @@ def test_a_student_is_exported_and_read_back_in_a_few_lines(place: Path, finishe
     nets, _ = run.networks("ema")
     wanted = run.method.sampler(nets)({"sample_id": torch.arange(5)}, Streams(3).within("samples"))
     torch.testing.assert_close(model.sample(5, seed=3), wanted)
-    assert "load_exported" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "load_exported" in card
+    assert "network calls each: 1\n" in card
+
+
+def test_the_card_of_a_student_of_several_steps_tells_its_calls() -> None:
+    config = load_run_config("f_distill/cifar10", ["method.steps.levels=[10, 1, 0.2]"])
+    subject: Any = SimpleNamespace(
+        config=config, method=FDistill, network="student", facts=DataFacts(sample_shape=(3, 32, 32))
+    )
+    assert "network calls each: 4" in _usage(subject, "generative", None, "student")[1]
 
 
 def test_the_best_weights_are_exported(place: Path, followed: Path) -> None:

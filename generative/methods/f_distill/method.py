@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from generative.diffusion.sampling_config import EdmSamplingConfig
+from generative.errors import ConfigError
 from generative.method import Batch, Context, Loss, Mean, Networks, NetworkSpec, Update
 from generative.methods.f_distill.backbone import FAKE, HEADS, JointCritic, Views
 from generative.methods.f_distill.config import FDistillConfig
@@ -59,6 +60,12 @@ class FDistill:
     def __post_init__(self) -> None:
         self.parts.chosen(self.config.levels)
         self.parts.check_levels(Steps.of(self.config, self.parts).levels)
+        if self.config.guidance != 1 and not self.parts.guidable:
+            raise ConfigError(
+                f"method.guidance={self.config.guidance} with a teacher that is told nothing it could leave out",
+                "guidance=1, or a teacher of classes or texts",
+                "leave out method.guidance",
+            )
 
     @cached_property
     def divergence(self) -> Divergence:

@@ -53,7 +53,7 @@ def parts_of(config: FDistillConfig, facts: DataFacts) -> DenoiserParts:
 
 
 def _check_shape(config: FDistillConfig, facts: DataFacts) -> None:
-    """Student and teacher make the same: raises ConfigError where the data are of another shape, or have no classes."""
+    """Student and teacher make the same: raises ConfigError for data of another shape, or of other classes."""
     shape = facts.sample_shape
     if config.shape is not None and shape is not None and tuple(shape) != config.shape:
         raise ConfigError(
@@ -66,4 +66,10 @@ def _check_shape(config: FDistillConfig, facts: DataFacts) -> None:
             f"a teacher of {config.classes} classes, and data without labels",
             expected="data with a class for each sample, which student and teacher share",
             remedy="set data.classes=true (folder) or data.label_column (hub), or take a teacher without classes",
+        )
+    if config.classes and facts.classes != config.classes:
+        raise ConfigError(
+            f"a teacher of {config.classes} classes, and data with {facts.classes}",
+            expected="the classes that the teacher was trained on, which student and teacher share",
+            remedy="take the data that the teacher was trained on, or another teacher",
         )

@@ -88,6 +88,9 @@ def _dmd2(gan_weight: float, critic_updates: int = 5, **settings: Any) -> dict[s
 
 CIFAR10_LEVELS, IMAGENET64_LEVELS, SD15_LEVELS, SDXL_LEVELS = [0, 1, 2], [3], [4], [3]
 
+_DISCRETE = {"first": 1, "last": 998}
+"""floor(1000 t) for the released code's t ~ U(0.001, 0.999) of discrete schedules."""
+
 SD15_SIGMA = 14.6146
 """Noise over signal at the last step of Stable Diffusion's schedule, sqrt(1 / alpha^2 - 1)."""
 
@@ -119,11 +122,11 @@ PRESETS: Mapping[str, Preset] = {
         _fastgen(5, 0.5, gan_weight=3e-3, levels=IMAGENET64_LEVELS), PublishedTraining(2e-6, 512, 600_000)
     ),
     "fastgen_sd15": Preset(
-        _fastgen(10, 0.0, gan_weight=1e-3, guidance=1.75, levels=SD15_LEVELS, student_sigma=SD15_SIGMA),
+        _fastgen(10, 0.0, gan_weight=1e-3, guidance=1.75, levels=SD15_LEVELS, student_sigma=SD15_SIGMA, time=_DISCRETE),
         PublishedTraining(1e-5, 2048, 100_000, precision="bf16"),
     ),
     "fastgen_sdxl": Preset(
-        _fastgen(5, 0.0, gan_weight=5e-3, guidance=8.0, levels=SDXL_LEVELS),
+        _fastgen(5, 0.0, gan_weight=5e-3, guidance=8.0, levels=SDXL_LEVELS, time=_DISCRETE),
         PublishedTraining(5e-7, None, 25_000, precision="fp32"),
     ),
     "fastgen_wan": Preset(_fastgen(5, 0.0, gan_weight=1e-3, guidance=5.0), PublishedTraining(5e-5, precision="bf16")),

@@ -77,12 +77,18 @@ class TimeGrid:
         return torch.linspace(self.sigma_min, self.sigma_max, bins + 1, dtype=torch.float64)[1:-1]
 
     def quantile_edges(self, bins: int) -> Tensor:
-        """Inner borders of bins with equal shares of the grid, index i in bin floor(i bins / n): float64[bins - 1].
+        """Inner borders of bins with equal shares of what is drawn: index i is in bin floor((i - first) bins / count).
 
         A border lies (in geometric mean) between the two times beside it, so that rounding moves no time across.
+        Indices that are not drawn are in the bins at the ends. Of fewer times than bins, each is a bin.
+
+        Returns:
+            float64[min(bins, count) - 1].
         """
-        # The first index of bin k is the smallest with i bins >= k n.
-        starts = torch.tensor([-(-k * self.size // bins) for k in range(1, bins)], dtype=torch.long)
+        count = self.last - self.first + 1
+        bins = min(bins, count)
+        # The first index of bin k is the smallest with (i - first) bins >= k count.
+        starts = torch.tensor([self.first - (-k * count // bins) for k in range(1, bins)], dtype=torch.long)
         return (self.sigmas[starts - 1] * self.sigmas[starts]).sqrt()
 
 

@@ -176,6 +176,12 @@ def open_checkpoint(path: Path | str, verify: bool = True, on_event: OnEvent | N
         CheckpointError: nothing there, an unfinished write, or everything there is damaged (says how).
     """
     path = Path(path)
+    if path.is_file():
+        raise CheckpointError(
+            f"{path} is a file",
+            "a run folder, or a step_NNNNNN folder in it",
+            f"of published weights, name the folder that `generative import {path} --out FOLDER` makes of them",
+        )
     if not path.is_dir():
         raise CheckpointError(
             f"{path}: no such folder", "a run folder, or a step_NNNNNN folder in it", "correct the path"

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from evaluation.benchmarks import BENCHMARKS, f_distill_exact
 from evaluation.benchmarks.f_distill_exact import EXACT, LEARNED, QUICK, RING
+
+
+def test_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = f_distill_exact.gradients(QUICK)
+    assert figures["exact1d_gradient_error"]["value"] < 1e-6
+    assert figures["exact1d_gradient_error"]["n"] == len(EXACT) * 15
+    assert figures["exact1d_estimator_z"]["value"] < 6  # of ten estimates each
+    turned = f_distill_exact.score_gradient  # the sign of the whole, as a wrong step would have it
+    monkeypatch.setattr(f_distill_exact, "score_gradient", lambda *given: -turned(*given))
+    assert f_distill_exact.gradients(QUICK)["exact1d_gradient_error"]["value"] > 0.1
 
 
 def test_figures() -> None:

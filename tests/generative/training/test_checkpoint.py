@@ -204,6 +204,9 @@ def test_open_checkpoint_takes_a_run_a_checkpoints_or_a_step_folder(written: Pat
 def test_open_checkpoint_says_what_it_found_instead(written: Path) -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
         open_checkpoint(written / "nowhere")
+    (written / "published.pkl").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"is a file[\s\S]*generative import"):
+        open_checkpoint(written / "published.pkl")
     (written / "empty").mkdir()
     with pytest.raises(CheckpointError, match="no step_NNNNNN folder"):
         open_checkpoint(written / "empty")

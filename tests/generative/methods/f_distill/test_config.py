@@ -52,6 +52,8 @@ def test_released_details() -> None:
     dmd2 = FDistillConfig(preset="dmd2_imagenet64").time
     assert (dmd2.first, dmd2.last, dmd2.critic_range) == (20, 980, (0, 999))
     assert TimeConfig().critic_range == (2, 998)
+    for name in ("fastgen_sd15", "fastgen_sdxl"):  # floor(1000 t), t from 0.001 to 0.999
+        assert FDistillConfig(preset=name).time.critic_range == (1, 998)
 
 
 def test_what_is_given_goes_above_the_preset() -> None:

@@ -49,7 +49,7 @@ def test_dropout_is_left_out() -> None:
         ({"network": None}, FACTS, "method.network is not given"),
         ({"shape": [1, 16, 16]}, FACTS, r"shape \[1, 16, 16\], and data of shape \[3, 16, 16\]"),
         ({}, DataFacts(sample_shape=(3, 16, 16)), "5 classes, and data without labels"),
-        ({"classes": 4}, FACTS, "the data have 5 classes"),
+        ({"classes": 4}, FACTS, r"4 classes, and data with 5[\s\S]*that the teacher was trained on"),
         ({"shape": None}, DataFacts(sample_shape=(2,), classes=5), "samples of shape"),
     ],
 )

@@ -40,12 +40,22 @@ def test_draws_are_uniform_over_the_indices() -> None:
 
 
 @pytest.mark.parametrize("bins", [1, 4, 7, 10])
-def test_quantile_bins_hold_equal_shares(bins: int) -> None:
-    grid = TimeGrid()
-    found = torch.bucketize(grid.sigmas, grid.quantile_edges(bins), right=True)
-    assert found.tolist() == [index * bins // 1000 for index in range(1000)]
+@pytest.mark.parametrize(("first", "last"), [(0, 999), (2, 998), (130, 580)])
+def test_quantile_bins_hold_equal_shares_of_what_is_drawn(first: int, last: int, bins: int) -> None:
+    grid, count = TimeGrid(first=first, last=last), last - first + 1
+    drawn = grid.sigmas[first : last + 1]
+    found = torch.bucketize(drawn, grid.quantile_edges(bins), right=True)
+    assert found.tolist() == [index * bins // count for index in range(count)]
+    shares = found.bincount(minlength=bins)
+    assert shares.max() - shares.min() <= 1
     # float32's rounding of a time changes nothing.
-    assert torch.bucketize(grid.sigmas.float().double(), grid.quantile_edges(bins), right=True).equal(found)
+    assert torch.bucketize(drawn.float().double(), grid.quantile_edges(bins), right=True).equal(found)
+
+
+def test_no_more_bins_than_times() -> None:
+    grid = TimeGrid(size=5, first=1, last=4)
+    found = torch.bucketize(grid.sigmas[1:], grid.quantile_edges(10), right=True)
+    assert found.tolist() == [0, 1, 2, 3]
 
 
 def test_linear_bins_are_those_of_the_released_code() -> None:
