@@ -126,7 +126,7 @@ def conjugate_gradients(product: Map, target: Tensor, most: int, tolerance: floa
     return found
 
 
-def with_iterative_inverse(operator: Operator, most: int = 50, damping: float = 1e-4) -> Operator:
+def with_iterative_inverse(operator: Operator, most: int = 100, damping: float = 1e-4) -> Operator:
     """The operator with A^+ y = A^T (A A^T + damping I)^-1 y by conjugate gradients, for one without a closed form."""
     adjoint = operator.adjoint
     assert adjoint is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from generative.methods.stsl.operators.base import conjugate_gradients, matrix_o
 from generative.methods.stsl.operators.catalogue import OPERATORS, make_operator
 from generative.methods.stsl.operators.convolution import kernel_blur
 from generative.methods.stsl.operators.cosine import quantisation
-from generative.methods.stsl.operators.kernels import gaussian_line, motion_kernel
+from generative.methods.stsl.operators.kernels import gaussian_line, motion_kernel, motion_path
 from generative.methods.stsl.operators.masks import masked
 from generative.methods.stsl.operators.noise import with_noise
 from generative.methods.stsl.operators.separable import bicubic_matrix
@@ -151,6 +152,16 @@ def test_motion_kernels_are_paths() -> None:
     assert not torch.equal(motion_kernel(31, 0.5, 0), motion_kernel(31, 0.5, 1))
 
 
+def test_a_motion_of_low_intensity_is_nearly_straight() -> None:
+    """All moves lie within max + 0.1 <= intensity pi + 0.1 of one axis: angles are not added up along the path."""
+    for seed in range(20):
+        path = motion_path(0.1, 200, np.random.default_rng(seed))
+        moves = np.diff(path)
+        axis = moves.sum() / abs(moves.sum())
+        assert np.abs(np.angle(moves / axis)).max() <= 2 * (0.1 * np.pi + 0.1)
+        assert abs(moves.sum()) >= 0.9 * np.abs(moves).sum()
+
+
 def test_jpeg_rounds_and_lets_gradients_through() -> None:
     assert quantisation(50)[0, 0] == 16
     assert quantisation(10)[0].tolist() == [80, 55, 50, 80, 120, 200, 255, 255]
@@ -214,6 +225,12 @@ def test_starting_points() -> None:
         ("jpeg:quality=0", "1 to 100"),
         ("hdr:scale=0.5", "1 or more"),
         ("phase_retrieval:oversample=0.1", "one pixel or more"),
+        ("phase_retrieval:oversample=nan", "a number"),
+        ("phase_retrieval:oversample=inf", "a number"),
+        ("compressed_sensing:keep=nan", "a number"),
+        ("compressed_sensing:keep=-inf", "a number"),
+        ("hdr:scale=nan", "a number"),
+        ("gaussian_blur:size=3,std=1e12", "std in (0, size]"),
     ],
 )
 def test_mistakes_are_told(text, said) -> None:

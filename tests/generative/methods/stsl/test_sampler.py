@@ -14,15 +14,16 @@ from torch import Tensor
 from generative.errors import ConfigError, DataError
 from generative.methods.stsl.baselines.daps import Daps
 from generative.methods.stsl.baselines.dps import Dps
+from generative.methods.stsl.baselines.optimise import optimised
 from generative.methods.stsl.baselines.p2l_style import P2LStyle, corrected
 from generative.methods.stsl.baselines.psld import Psld
 from generative.methods.stsl.baselines.resample import Resample, drawn_around
 from generative.methods.stsl.covariance import mmps
-from generative.methods.stsl.levels import clean, ddim_step, level_of
+from generative.methods.stsl.levels import clean, ddim_step, level_of, linear_alphas
 from generative.methods.stsl.methods import METHODS, method_named, notes, with_changes
 from generative.methods.stsl.operators.base import Operator, matrix_operator
 from generative.methods.stsl.predictions import to_noise
-from generative.methods.stsl.prior import Prior, denoiser_prior, flow_prior
+from generative.methods.stsl.prior import Prior, denoiser_prior, discrete_prior, flow_prior
 from generative.methods.stsl.problem import Problem, StreamDraws, size_of
 from generative.methods.stsl.sampler import PAPER, GuidedSampling, Stsl, guided, stsl
 from generative.methods.stsl.surrogate import Terms
@@ -288,6 +289,46 @@ def test_parts_of_baselines() -> None:
     blind = replace(told, operator=replace(told.operator, adjoint=None))
     with pytest.raises(ConfigError, match="a linear operator"):
         METHODS["p2l_style"].run(blind, SHORT["p2l_style"])
+
+
+def test_resample_draws_around_the_state_after_its_gradient_step() -> None:
+    """One consistent step by hand: where the optimisation makes none, z0 is Tweedie's mean after the further steps."""
+    told = problem()
+    how = Resample(steps=3, every=1, ahead=1, pixel_steps=1, latent_steps=1, enough=1e9)
+    levels = told.prior.levels(3)
+    z = start(told, levels, "noise")
+    for number, (level, target) in enumerate(pairwise(levels)):
+        z = z.detach().requires_grad_()
+        e = told.prior.noise(z, level)
+        z0 = clean(z, e, level)
+        loss = size_of(told.y - z0 @ TOY.matrix.T, "norm").sum()
+        moved = ddim_step(z0, e, level, target, 0.0, None) - 0.5 * level.alpha_bar * torch.autograd.grad(loss, z)[0]
+        z = moved.detach()
+        if number < 2:  # indices 2 and 1; of four steps index 3 would be in the first third
+            further = clean(z, told.prior.noise(z, target), target)
+            z = drawn_around(further, z, level, target, 40.0, told.draws("resample", number, (8,)))
+    torch.testing.assert_close(METHODS["resample"].run(told, how).image, z)
+
+
+def test_optimisation_ends_where_it_was_better_before() -> None:
+    """AdamW with a large rate overshoots: a row stays once its loss was lower `patience` iterations ago."""
+    told = problem()
+    z0 = TOY.mixture.sample(5, torch.Generator().manual_seed(0))
+    found = optimised(told, z0, 1.0, 60, 0.0, patience=5)
+    losses = torch.stack([told.misfit(optimised(told, z0, 1.0, most, 0.0)).square().mean(1) for most in range(61)])
+    for row in range(5):
+        worse = [i for i in range(5, 60) if losses[i, row] > losses[i - 5, row]]
+        last = worse[0] if worse else 60
+        torch.testing.assert_close(found[row], optimised(told, z0, 1.0, last, 0.0)[row])
+    assert any(losses[i, 0] > losses[i - 5, 0] for i in range(5, 60))
+
+
+def test_dps_takes_all_steps_of_a_path_that_ends_at_its_first_level() -> None:
+    """Stable Diffusion's schedules: with every time of the training the last step stays at its level."""
+    alphas = linear_alphas(count=20, last=0.3)
+    prior = discrete_prior(lambda z, times: 0.5 * z, alphas, (8,), final="first")
+    for steps in (20, 7):
+        assert METHODS["dps"].run(problem(prior=prior), Dps(steps=steps, clip=False)).image.isfinite().all()
 
 
 def test_mistakes_are_told() -> None:
