@@ -19,7 +19,7 @@ from generative.methods.stsl.methods import method_named, with_changes
 from generative.methods.stsl.operators.base import Operator
 from generative.methods.stsl.operators.catalogue import make_operator
 from generative.methods.stsl.operators.noise import with_noise
-from generative.methods.stsl.problem import Cost, Problem, StreamDraws
+from generative.methods.stsl.problem import Cost, Problem, StreamDraws, check_sigma
 from generative.randomness import Streams
 from generative.training.runfolder import append_line, replace_file
 from launch.enhance_files import File, writing
@@ -68,6 +68,7 @@ class RestoreWorker:
                 "an operator whose measurements are pictures, or images to simulate from",
                 "give --simulate and clean images",
             )
+        check_sigma(asked.noise)
         self.asked, self.opened, self.operator = asked, opened, operator
         self.method = method_named(asked.method)
         self.settings = with_changes(self.method.settings, asked.settings)
@@ -98,6 +99,7 @@ class RestoreWorker:
         images, ratio = self._sample(list(read), torch.stack([y for y, _ in read.values()]), cost)
         seconds = (time.perf_counter() - begun) / len(read)
         counts = {key: round(value, 1) for key, value in cost.by_image(images.shape[0] * images.shape[1]).items()}
+        counts["paper_nfe"] = self.method.nfe(self.settings)
         for number, (file, (y, truth)) in enumerate(read.items()):
             whole = images[number].flatten(1).isfinite().all(1)
             if not bool(whole.any()):
@@ -128,17 +130,21 @@ class RestoreWorker:
 
     def _sample(self, files: Sequence[File], y: Tensor, cost: Cost) -> tuple[Tensor, Tensor]:
         """Images [F, S, C, H, W] (NaN where a sample failed) and last residual ratios [F, S]."""
-        count = self.asked.samples
+        count, most = self.asked.samples, self.asked.batch_size
         ids = torch.tensor([_sample_id(file, s) for file in files for s in range(count)])
+        rows = y.repeat_interleave(count, 0)
+        parts = [self._draw(*part, cost) for part in zip(torch.split(ids, most), torch.split(rows, most), strict=True)]
+        image, ratio = (torch.cat(found) for found in zip(*parts, strict=True))
+        return image.reshape(len(files), count, *image.shape[1:]), ratio.reshape(len(files), count)
+
+    def _draw(self, ids: Tensor, y: Tensor, cost: Cost) -> tuple[Tensor, Tensor]:
+        """A sample of each measurement, and its residual ratio."""
         device = self.opened.device
         draws = StreamDraws(Streams(self.asked.seed).within("restore"), ids, device=device)
-        rows = y.repeat_interleave(count, 0).to(device)
-        problem = Problem(self.opened.prior, self.operator, rows, self.asked.noise, draws, cost)
-        found = self.method.run(problem, self.settings)
-        image = found.image.cpu()
+        problem = Problem(self.opened.prior, self.operator, y.to(device), self.asked.noise, draws, cost)
+        image = self.method.run(problem, self.settings).image
         with torch.no_grad():
-            ratio = problem.ratio(problem.misfit(found.image)).cpu()
-        return image.reshape(len(files), count, *image.shape[1:]), ratio.reshape(len(files), count)
+            return image.cpu(), problem.ratio(problem.misfit(image)).cpu()
 
     def _write(self, file: File, y: Tensor, truth: Tensor | None, samples: Tensor) -> dict[str, Any]:
         """Write pictures; names, and what is measured where the truth is known."""

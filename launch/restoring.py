@@ -13,6 +13,7 @@ from evaluation.restoration_report import build_restoration_report
 from generative.data.image_files import png
 from generative.methods.stsl.methods import method_named, notes, with_changes
 from generative.methods.stsl.operators.catalogue import make_operator
+from generative.methods.stsl.problem import check_sigma
 from generative.training.runfolder import read_lines
 from launch.enhance_files import File
 from launch.enhancing import Progress, Say, in_files
@@ -42,6 +43,7 @@ def restore_files(asked: RestoreAsked, launch: LaunchConfig | None, say: Say, pr
     """
     begun = time.perf_counter()
     settings = with_changes(method_named(asked.method).settings, asked.settings)
+    check_sigma(asked.noise)
     if asked.source == Path(HELD_OUT) and not asked.source.exists():
         asked = _with_held_out(asked)
     files = list_images(asked.source, asked.target)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,8 +18,8 @@ from generative.errors import ConfigError
 from generative.methods.stsl.levels import Level, clean
 from generative.methods.stsl.problem import Cost, Problem
 
-Init = str
-INITS = ("q_sample", "ddim_inversion", "noise")
+Init = Literal["q_sample", "ddim_inversion", "noise"]
+INITS: tuple[Init, ...] = get_args(Init)
 
 Step = Callable[[Problem, Tensor, int, Level, Level], tuple[Tensor, Tensor]]
 """(problem, z, number, level, target) -> (z at the target, residual ratio float64[B])."""

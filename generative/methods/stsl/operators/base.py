@@ -28,6 +28,7 @@ class Operator:
         adjoint: A^T exactly, on [B, *measured]; None: A is not linear.
         pseudo_inverse: A^+ (least squares, least norm); None: there is none, or A is not linear.
         rough: a rough image of y where there is no pseudo-inverse; None: there is nothing to start from.
+        greatest: no |A x| is above it for |x| <= 1; None: not told.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Operator:
     adjoint: Map | None = None
     pseudo_inverse: Map | None = None
     rough: Map | None = None
+    greatest: float | None = None
 
     @property
     def linear(self) -> bool:

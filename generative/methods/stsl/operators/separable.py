@@ -35,6 +35,7 @@ def separable(name: str, channels: int, rows: Tensor, columns: Tensor, cut: floa
         apply=lambda x: both(rows, columns, x),
         adjoint=lambda y: both(rows.T, columns.T, y),
         pseudo_inverse=lambda y: both(inverse_rows, inverse_columns, y),
+        greatest=float(rows.abs().sum(1).max() * columns.abs().sum(1).max()),
     )
 
 
@@ -88,6 +89,7 @@ def superres(
             apply=lambda x: F.avg_pool2d(x, factor),
             adjoint=lambda y: _repeated(y, factor) / factor**2,
             pseudo_inverse=lambda y: _repeated(y, factor),
+            greatest=1.0,
         )
     boundary: Literal["mirror", "truncate"] = "mirror" if kernel == "bicubic" else "truncate"
     return separable(name, channels, bicubic_matrix(height, factor, boundary), bicubic_matrix(width, factor, boundary))

@@ -22,6 +22,7 @@ from generative.methods.stsl.covariance import mmps
 from generative.methods.stsl.levels import clean, ddim_step, level_of, linear_alphas
 from generative.methods.stsl.methods import METHODS, method_named, notes, with_changes
 from generative.methods.stsl.operators.base import Operator, matrix_operator
+from generative.methods.stsl.operators.catalogue import make_operator
 from generative.methods.stsl.predictions import to_noise
 from generative.methods.stsl.prior import Prior, denoiser_prior, discrete_prior, flow_prior
 from generative.methods.stsl.problem import Problem, StreamDraws, size_of
@@ -118,13 +119,29 @@ def test_costs_are_those_of_the_paper_and_more() -> None:
         cost = stsl(problem(), settings).cost
         assert cost.rows == 5 * (5 * 7 + more)
         assert cost.vjps == 5 * 15
-        assert settings.paper_nfe == 15
+        assert METHODS["stsl"].nfe(settings) == 15
         assert cost.by_image(5)["rows"] == 5 * 7 + more
     cost = METHODS["psld"].run(problem(), SHORT["psld"]).cost
     assert (cost.rows, cost.vjps, cost.calls) == (20, 20, 4)
     cost = METHODS["mmps"].run(problem(), GuidedSampling(steps=4, solver_steps=2)).cost
     assert cost.rows == 20
     assert cost.vjps == 20 * 3
+    counted = {"psld": 4, "dps": 4, "mmps": 4, "daps": 8, "first_order": 8, "p2l_style": 4}
+    assert {name: METHODS[name].nfe(SHORT[name]) for name in counted} == counted
+
+
+def test_costs_of_autoencoders_are_counted() -> None:
+    """Gluing goes back through the encoder as well; a linearised decoder has a further product, and two a product."""
+    pixel = TOY.mixture.prior()
+    latent = replace(pixel, encode=lambda x: 1 * x, decode=lambda z: 1 * z)
+    costs = {name: METHODS[name].run(problem(prior=latent), SHORT[name]).cost for name in ("psld", "gml_dps", "ldps")}
+    assert {name: cost.encoder_vjps for name, cost in costs.items()} == {"psld": 20, "gml_dps": 20, "ldps": 0}
+    assert {cost.decoder_vjps for cost in costs.values()} == {20}
+    glued = stsl(problem(prior=latent), replace(SHORT["stsl"], terms=Terms(eta=0.0, glue_weight=0.1))).cost
+    assert glued.encoder_vjps == glued.vjps == 5 * 8
+    cost = guided(problem(prior=latent), partial(mmps, solver_steps=2), GuidedSampling(steps=4)).cost
+    assert cost.decoder_vjps == 20 * (1 + 2 * 2 + 1)
+    assert METHODS["psld"].run(problem(prior=pixel), SHORT["psld"]).cost.encoder_vjps == 0
 
 
 def test_one_images_failure_is_its_own() -> None:
@@ -252,6 +269,7 @@ def test_denoisers_and_flows_are_priors() -> None:
         assert levels[0].sigma == pytest.approx(80)
         assert all(a.sigma > b.sigma for a, b in pairwise(levels))
         assert math.isclose(prior.nearest(0.7).sigma, 0.7)
+        assert math.isclose(prior.nearest(100).sigma, 80)  # what it was trained for
         assert len(prior.levels(2000)) == 2001
         with pytest.raises(ConfigError, match="0 steps"):
             prior.levels(0)
@@ -337,6 +355,16 @@ def test_mistakes_are_told() -> None:
         replace(told, sigma=0.0)
     with pytest.raises(DataError, match="measurements of shape"):
         replace(told, y=torch.zeros(5, 4))
+    image = Prior((1, 4, 4), (1, 4, 4), lambda z, level: z, told.prior.levels, told.prior.nearest)
+    seen = [make_operator(text, (1, 4, 4)) for text in ("superres:factor=2,kernel=bicubic", "inpaint", "hdr")]
+    for operator in seen:
+        y = operator(torch.rand(5, 1, 4, 4, dtype=torch.float64) * 2 - 1)
+        Problem(image, operator, y, 0.05, told.draws)
+        for wrong in (127.5 * (y + 1), y * torch.nan):
+            with pytest.raises(DataError, match=r"of images in \[-1, 1\]"):
+                Problem(image, operator, wrong, 0.05, told.draws)
+    with pytest.raises(DataError, match="no NaN"):
+        replace(told, y=told.y * torch.nan)
     with pytest.raises(DataError, match="as the prior makes them"):
         replace(told, operator=matrix_operator(torch.ones(3, 5, dtype=torch.float64)))
     with pytest.raises(ConfigError, match="Did you mean stsl"):
@@ -349,6 +377,19 @@ def test_mistakes_are_told() -> None:
         ("probe", "round", "central"),
         ("early_exit", "maybe", "true or false"),
         ("terms", "1", "setting 'terms'"),
+        ("init", "q", "q_sample, ddim_inversion, noise"),
+        ("extra", "x", "setting 'extra'"),
+        ("__doc__", "x", "setting '__doc__'"),
+        ("inner", "0", "a whole number, 1 or more"),
+        ("probes", "0", "1 or more"),
+        ("weight", "nan", "a number, 0 or more"),
+        ("weight", "inf", "a number, 0 or more"),
+        ("eta", "-1", "0 or more"),
+        ("ddim_eta", "2", "0 to 1"),
+        ("probe_size", "0", "above 0"),
     ):
         with pytest.raises(ConfigError, match=said):
             with_changes(Stsl(), {key: value})
+    for name, key in (("daps", "tau"), ("daps", "flow_steps"), ("resample", "every"), ("p2l_style", "every")):
+        with pytest.raises(ConfigError, match=f"setting {key}=0"):
+            with_changes(METHODS[name].settings, {key: "0"})
