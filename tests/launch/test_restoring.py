@@ -133,6 +133,22 @@ def test_noise_that_cannot_be_is_told_before_held_out_images_are_written(run, tm
     assert not out.exists()
 
 
+def test_other_noise_is_simulated(run, digits, tmp_path) -> None:
+    """Salt and pepper in a fifth of the pixels; missing ones are grey and have none."""
+    words = ["--simulate", "--noise-model", "salt_pepper", "--noise", "0.2", *QUICK]
+    for operator in ("superres:factor=1", "inpaint:missing=0.75"):
+        out = tmp_path / operator[:5]
+        assert main(["restore", str(run), str(digits / "a.png"), str(out), "--operator", operator, *words]) == 0
+        seen, truth = (read_image(out / "a" / f"{name}.png", (1, 8, 8)) for name in ("measurement", "truth"))
+        hit = (seen - truth).abs() > 0.01
+        if operator.startswith("superres"):
+            assert 3 <= int(hit.sum()) <= 25
+            assert set(seen[hit].unique().tolist()) <= {-1.0, 1.0}
+        else:
+            assert int((seen.abs() < 0.01).sum()) >= 48
+        assert "salt_pepper noise of 0.2" in (out / REPORT).read_text()
+
+
 def test_a_given_measurement_is_taken(run, digits, tmp_path) -> None:
     """The size of a measurement, not of an image; of a mask, only what it keeps."""
     small = tmp_path / "small.png"
@@ -191,6 +207,8 @@ def test_held_out_images_are_at_hand(run, tmp_path, monkeypatch, capsys) -> None
         (["--set", "weight=nan", "--operator", "inpaint"], "0 or more"),
         (["--operator", "compressed_sensing:keep=nan"], "a number"),
         (["--label", "12", "--operator", "inpaint"], "--label 12"),
+        (["--noise-model", "salt_pepper", "--noise", "2", "--operator", "inpaint"], "share between 0 and 1"),
+        (["--noise-model", "poisson", "--operator", "jpeg", "--simulate"], "leave out --noise-model"),
         (["--operator", "phase_retrieval"], "--simulate"),
         (["--operator", "compressed_sensing"], "--simulate"),
         (["--operator", "inpaint", "launch.a.b=1"], "launch.a"),

@@ -172,7 +172,8 @@ class Problem:
 
     def ratio(self, residual: Tensor) -> Tensor:
         """|y - A x| / (sigma sqrt(m)) by row, float64[B]: near 1 where nothing but noise is left."""
-        size: Tensor = residual.detach().flatten(1).double().norm(dim=1)
+        seen = self.operator(residual) if self.operator.masks else residual
+        size: Tensor = seen.detach().flatten(1).double().norm(dim=1)
         return size / float(self.sigma * self.operator.size**0.5)
 
 

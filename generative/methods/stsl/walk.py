@@ -33,7 +33,7 @@ class Restored:
         image: [B, *image]; NaN where an image failed.
         z: [B, *shape].
         residual: |y - A x| / (sigma sqrt(m)) at each step, float64[steps, B]; NaN after a failure.
-        failed: bool[B]: states that were no longer finite.
+        failed: bool[B]: states (or images of the last) that were not finite.
         cost: counts over all images.
     """
 
@@ -60,6 +60,7 @@ def walk(problem: Problem, z: Tensor, levels: Sequence[Level], step: Step) -> Re
     if bool(alive.any()):
         with torch.no_grad():
             image[alive] = problem.decode(z[alive])
+    alive = alive & image.flatten(1).isfinite().all(1)
     return Restored(image, z, torch.stack(told), ~alive, problem.cost)
 
 

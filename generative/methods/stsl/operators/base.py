@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -46,9 +47,15 @@ class Operator:
         return self.adjoint is not None
 
     @property
+    def masks(self) -> bool:
+        """Whether A = A^T = A^2: what A takes away was not measured, and y tells nothing there."""
+        return self.adjoint is self.apply
+
+    @cached_property
     def size(self) -> int:
-        """m: numbers of one measurement."""
-        return torch.Size(self.measured).numel()
+        """m: numbers of one measurement; of masks those that are kept."""
+        every = torch.ones(1, *self.image) if self.masks else torch.ones(self.measured)
+        return int((self.apply(every) if self.masks else every).sum())
 
     def __call__(self, x: Tensor) -> Tensor:
         """A(x); raises DataError for images of another shape."""

@@ -16,7 +16,7 @@ from generative.methods.stsl.operators.convolution import kernel_blur
 from generative.methods.stsl.operators.cosine import quantisation
 from generative.methods.stsl.operators.kernels import gaussian_line, motion_kernel, motion_path
 from generative.methods.stsl.operators.masks import masked
-from generative.methods.stsl.operators.noise import with_noise
+from generative.methods.stsl.operators.noise import deviation, with_noise
 from generative.methods.stsl.operators.separable import bicubic_matrix
 from generative.randomness import Streams
 from tests.generative.methods.stsl.golden import arrays
@@ -191,9 +191,16 @@ def test_noise() -> None:
     # u = 1/2: variance of the count over 255 is u / 255, twice that range
     assert abs(float(poisson.std()) - 2 * (0.5 / 255) ** 0.5) < 0.003
     torch.testing.assert_close(with_noise(y[1:2], "poisson", 1.0, ids[1:2], streams), poisson[1:2])
+    assert deviation("gaussian", 0.3) == 0.3
+    assert abs(float(poisson.std()) - deviation("poisson", 1.0)) < 0.003
     pepper = with_noise(y, "salt_pepper", 0.02, ids, streams)
     assert 0.015 < float((pepper != 0).float().mean()) < 0.025
     assert set(pepper.unique().tolist()) == {-1.0, 0.0, 1.0}
+    assert abs(float(pepper.std()) - deviation("salt_pepper", 0.02)) < 0.015
+    with pytest.raises(ConfigError, match="Did you mean poisson"):
+        deviation("poison", 1.0)
+    with pytest.raises(ConfigError, match="poisson noise of 0"):
+        deviation("poisson", 0.0)
 
 
 def test_starting_points() -> None:

@@ -23,6 +23,7 @@ from generative.methods.stsl.levels import clean, ddim_step, level_of, linear_al
 from generative.methods.stsl.methods import METHODS, method_named, notes, with_changes
 from generative.methods.stsl.operators.base import Operator, matrix_operator
 from generative.methods.stsl.operators.catalogue import make_operator
+from generative.methods.stsl.operators.noise import with_noise
 from generative.methods.stsl.predictions import to_noise
 from generative.methods.stsl.prior import Prior, denoiser_prior, discrete_prior, flow_prior
 from generative.methods.stsl.problem import Problem, StreamDraws, size_of
@@ -347,6 +348,35 @@ def test_dps_takes_all_steps_of_a_path_that_ends_at_its_first_level() -> None:
     prior = discrete_prior(lambda z, times: 0.5 * z, alphas, (8,), final="first")
     for steps in (20, 7):
         assert METHODS["dps"].run(problem(prior=prior), Dps(steps=steps, clip=False)).image.isfinite().all()
+
+
+def test_the_residual_of_the_truth_is_near_one() -> None:
+    """Of masks only what is kept counts, whether or not y holds noise at missing pixels."""
+    streams, ids = Streams(3), torch.arange(4)
+    x = torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    image = Prior((1, 32, 32), (1, 32, 32), lambda z, level: z, TOY.mixture.prior().levels, TOY.mixture.prior().nearest)
+    for text in ("inpaint:missing=0.75", "superres:factor=2", "hdr"):
+        operator = make_operator(text, (1, 32, 32))
+        y = with_noise(operator(x), "gaussian", 0.05, ids, streams)
+        for given in (y, operator(y)) if operator.masks else (y,):
+            told = Problem(image, operator, given, 0.05, StreamDraws(streams, ids))
+            assert (told.ratio(told.misfit(x)) - 1).abs().max() < 0.15
+    assert make_operator("inpaint:missing=0.75", (3, 32, 32)).size == 3 * 256
+
+
+def test_an_image_that_is_not_finite_has_failed() -> None:
+    calls: list[int] = []
+
+    def decode(z: Tensor) -> Tensor:
+        """The third time, after two updates, one image is lost."""
+        calls.append(len(z))
+        return z.index_fill(0, torch.tensor([1]), math.nan) if len(calls) == 3 else z
+
+    latent = replace(TOY.mixture.prior(), encode=lambda x: x, decode=decode)
+    found = stsl(problem(prior=latent), Stsl(Terms(eta=0.0), steps=2, inner=1, init="noise"))
+    assert calls == [5, 5, 5]
+    assert found.z.isfinite().all()
+    assert found.failed.tolist() == [False, True, False, False, False]
 
 
 def test_mistakes_are_told() -> None:

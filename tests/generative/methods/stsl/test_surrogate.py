@@ -186,6 +186,15 @@ def test_probes_in_measurement_space_give_the_bound(data_loss) -> None:
     near(-step, toy.told("guid_elboA"), 1e-3)
 
 
+def test_probes_where_the_operator_is_flat_change_nothing() -> None:
+    """All of an image beyond HDR's range: no direction of measurement space moves z."""
+    toy, problem = small_problem("gmm2", StreamDraws(Streams(3), torch.arange(6), torch.float64))
+    flat = replace(problem.operator, apply=lambda x: (x @ toy.matrix.T).clamp(-1e-9, 1e-9), adjoint=None)
+    terms = Terms(weight=1.0, eta=1.0, probe="measurement")
+    x = toy.told("x")
+    torch.testing.assert_close(update(replace(problem, operator=flat), x, toy.level, terms, 0)[0], x)
+
+
 def test_signs_lead_to_smaller_covariance() -> None:
     """A step along the trace term alone lowers tr Cov[z0 | z] on average."""
     toy, problem = small_problem("ring2", StreamDraws(Streams(3), torch.arange(6), torch.float64))
