@@ -17,7 +17,6 @@ from generative.methods.stsl.contrast import clip_features, patch_contrast
 from generative.methods.stsl.editing import Contrast, Edit, Texts
 from generative.methods.stsl.operators.base import Operator
 from generative.methods.stsl.operators.catalogue import make_operator
-from generative.methods.stsl.problem import check_sigma
 from launch.restore_prior import prior_folder, weights_of_files
 
 CLIP = "clip:"
@@ -84,8 +83,8 @@ def make_plan(asked: EditAsked) -> Plan:
     folder = prior_folder(asked.prior, "a folder of diffusers")
     if asked.simulate and asked.operator is None:
         raise ConfigError("--simulate without --operator", "an operator to corrupt images by", "give --operator")
-    if asked.operator is not None:
-        check_sigma(asked.noise)
+    if asked.operator is not None and not 0 < asked.noise < float("inf"):
+        raise ConfigError(f"--noise {asked.noise:g}", "above 0", "give a small one where there is next to none: 0.01")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settings = Edit(
         asked.steps,
