@@ -28,7 +28,7 @@ NUMBERS_NOTE = (
 )
 COST_NOTE = (
     "Of one sample: rows are evaluations of the network, vjps products with its Jacobian (about two rows each), "
-    "decoder and encoder likewise. A paper's NFE counts some of these only."
+    "decoder and encoder likewise. Paper nfe: what papers of the method count, some of these only."
 )
 COLUMNS = {
     "residual": "residual",

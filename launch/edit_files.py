@@ -125,7 +125,7 @@ def _problem(asked: EditAsked, plan: Plan, file: File, cost: Cost) -> tuple[Tens
         y = with_noise(operator(clean), "gaussian", asked.noise, ids, streams)
     else:
         y = read_image(file.source, operator.measured)[None]
-        y = operator.apply(y) if operator.adjoint is operator.apply else y
+        y = operator(y) if operator.masks else y
     picture = y if len(operator.measured) == 3 and operator.measured[0] in (1, 3) else operator.back(y)
     assert picture is not None
     noise = asked.noise if plan.operator is not None else 1.0

@@ -34,4 +34,5 @@ def tell_outcome(console: Console, label: str, did: str, found: Outcome, details
 def cost_details(done: Sequence[Mapping[str, Any]], seconds: float, of: str) -> list[str]:
     """Rows and vjps `of` a sample or an image, by the first record, and the time of all."""
     cost = done[0]["cost"] if done else {}
-    return [f"{cost['rows']:g} rows and {cost['vjps']:g} vjps {of}", f"{seconds:.1f} s"] if cost else []
+    paper = f" (a paper's NFE: {cost['paper_nfe']:g})" if "paper_nfe" in cost else ""
+    return [f"{cost['rows']:g} rows and {cost['vjps']:g} vjps {of}{paper}", f"{seconds:.1f} s"] if cost else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,14 @@ import typer
 
 from launch.enhance_cli import Weights
 from launch.run_cli import Workers
+
+
+class NoiseModel(StrEnum):
+    """`operators.noise.Kind`, spelled out so that --help needs no torch."""
+
+    GAUSSIAN = "gaussian"
+    POISSON = "poisson"
+    SALT_PEPPER = "salt_pepper"
 
 
 def restore(
@@ -27,7 +36,13 @@ def restore(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="a=b", help="Of the method: steps=25, weight=0.5, eta=3.")
     ] = None,
-    noise: Annotated[float, typer.Option(help="Standard deviation of the noise, images being in [-1, 1].")] = 0.05,
+    noise: Annotated[
+        float, typer.Option(help="Standard deviation of the noise (images: [-1, 1]), or as --noise-model says.")
+    ] = 0.05,
+    noise_model: Annotated[
+        NoiseModel,
+        typer.Option("--noise-model", help="gaussian; poisson: photons by grey level; salt_pepper: share of numbers."),
+    ] = NoiseModel.GAUSSIAN,
     simulate: Annotated[
         bool, typer.Option("--simulate", help="IN holds clean images, which are measured first.")
     ] = False,
@@ -68,6 +83,7 @@ def restore(
         method,
         changes,
         noise,
+        noise_model.value,
         simulate,
         samples,
         seed,

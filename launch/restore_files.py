@@ -54,11 +54,11 @@ def read_image(path: Path, shape: tuple[int, ...], resize: bool = False) -> Tens
     channels, height, width = shape
     if channels not in (1, 3):
         raise DataError(
-            f"{path.name}: {channels} channels", "1 (gray) or 3 (RGB), that files can hold", "take another prior"
+            f"a prior of {channels} channels", "1 (gray) or 3 (RGB), that files can hold", "take another prior"
         )
     try:
         found = decode(path, Target(channels, height, width, resize, background="white"))
     except UnsuitableError as error:
         hint = "give --resize, or images of that size" if not resize else "give another image"
-        raise DataError(f"{path.name}: {error}", f"an image of {width} x {height} pixels", hint) from error
+        raise DataError(str(error), f"an image of {width} x {height} pixels", hint) from error
     return torch.tensor(found).float() / 127.5 - 1

@@ -18,8 +18,8 @@ from generative.errors import ConfigError, DataError
 from generative.methods.stsl.methods import method_named, with_changes
 from generative.methods.stsl.operators.base import Operator
 from generative.methods.stsl.operators.catalogue import make_operator
-from generative.methods.stsl.operators.noise import with_noise
-from generative.methods.stsl.problem import Cost, Problem, StreamDraws
+from generative.methods.stsl.operators.noise import Kind, deviation, with_noise
+from generative.methods.stsl.problem import Cost, Problem, StreamDraws, check_sigma
 from generative.randomness import Streams
 from generative.training.runfolder import append_line, replace_file
 from launch.enhance_files import File, writing
@@ -41,6 +41,7 @@ class RestoreAsked:
     method: str = "stsl"
     settings: Mapping[str, str] = field(default_factory=dict)
     noise: float = 0.05
+    noise_model: Kind = "gaussian"
     simulate: bool = False
     samples: int = 4
     seed: int = 0
@@ -68,11 +69,19 @@ class RestoreWorker:
                 "an operator whose measurements are pictures, or images to simulate from",
                 "give --simulate and clean images",
             )
+        self.sigma = deviation(asked.noise_model, asked.noise)
+        check_sigma(self.sigma)
+        if asked.noise_model != "gaussian" and operator.greatest is None:
+            raise ConfigError(
+                f"{asked.noise_model} noise of measurements of {operator.name}, which are not in the range of images",
+                "gaussian noise, or an operator such as superres, inpaint or gaussian_blur",
+                "leave out --noise-model",
+            )
         self.asked, self.opened, self.operator = asked, opened, operator
         self.method = method_named(asked.method)
         self.settings = with_changes(self.method.settings, asked.settings)
         told = (opened.fingerprint, operator.name, asked.method, self.settings, asked.noise, asked.simulate)
-        more = (asked.samples, asked.seed, asked.resize)
+        more = (asked.noise_model, asked.samples, asked.seed, asked.resize)
         self.stamp = hashlib.sha256(repr((told, more)).encode()).hexdigest()[:16]
         self.at_once = max(1, asked.batch_size // asked.samples)
 
@@ -98,6 +107,7 @@ class RestoreWorker:
         images, ratio = self._sample(list(read), torch.stack([y for y, _ in read.values()]), cost)
         seconds = (time.perf_counter() - begun) / len(read)
         counts = {key: round(value, 1) for key, value in cost.by_image(images.shape[0] * images.shape[1]).items()}
+        counts["paper_nfe"] = self.method.nfe(self.settings)
         for number, (file, (y, truth)) in enumerate(read.items()):
             whole = images[number].flatten(1).isfinite().all(1)
             if not bool(whole.any()):
@@ -114,31 +124,33 @@ class RestoreWorker:
     def _measured(self, file: File) -> tuple[Tensor, Tensor | None]:
         """The measurement, and the image that it was simulated from."""
         if not self.asked.simulate:
-            y = read_image(file.source, self.operator.measured)
-            # of masks, what a file holds at missing pixels is not measured
-            return (self.operator.apply(y[None])[0] if self._masks else y), None
+            return self._seen(read_image(file.source, self.operator.measured)[None]), None
         truth = read_image(file.source, self.operator.image, self.asked.resize)
         streams = Streams(self.asked.seed).within("restore")
-        ids = torch.tensor([file.number])
-        return with_noise(self.operator(truth[None]), "gaussian", self.asked.noise, ids, streams)[0], truth
+        ids, clean = torch.tensor([file.number]), self.operator(truth[None])
+        return self._seen(with_noise(clean, self.asked.noise_model, self.asked.noise, ids, streams)), truth
 
-    @property
-    def _masks(self) -> bool:
-        return self.operator.adjoint is self.operator.apply
+    def _seen(self, y: Tensor) -> Tensor:
+        """One measurement; what a mask takes away, and noise there, is not measured."""
+        return (self.operator(y) if self.operator.masks else y)[0]
 
     def _sample(self, files: Sequence[File], y: Tensor, cost: Cost) -> tuple[Tensor, Tensor]:
         """Images [F, S, C, H, W] (NaN where a sample failed) and last residual ratios [F, S]."""
-        count = self.asked.samples
+        count, most = self.asked.samples, self.asked.batch_size
         ids = torch.tensor([_sample_id(file, s) for file in files for s in range(count)])
+        rows = y.repeat_interleave(count, 0)
+        parts = [self._draw(*part, cost) for part in zip(torch.split(ids, most), torch.split(rows, most), strict=True)]
+        image, ratio = (torch.cat(found) for found in zip(*parts, strict=True))
+        return image.reshape(len(files), count, *image.shape[1:]), ratio.reshape(len(files), count)
+
+    def _draw(self, ids: Tensor, y: Tensor, cost: Cost) -> tuple[Tensor, Tensor]:
+        """A sample of each measurement, and its residual ratio."""
         device = self.opened.device
         draws = StreamDraws(Streams(self.asked.seed).within("restore"), ids, device=device)
-        rows = y.repeat_interleave(count, 0).to(device)
-        problem = Problem(self.opened.prior, self.operator, rows, self.asked.noise, draws, cost)
-        found = self.method.run(problem, self.settings)
-        image = found.image.cpu()
+        problem = Problem(self.opened.prior, self.operator, y.to(device), self.sigma, draws, cost)
+        image = self.method.run(problem, self.settings).image
         with torch.no_grad():
-            ratio = problem.ratio(problem.misfit(found.image)).cpu()
-        return image.reshape(len(files), count, *image.shape[1:]), ratio.reshape(len(files), count)
+            return image.cpu(), problem.ratio(problem.misfit(image)).cpu()
 
     def _write(self, file: File, y: Tensor, truth: Tensor | None, samples: Tensor) -> dict[str, Any]:
         """Write pictures; names, and what is measured where the truth is known."""

@@ -13,6 +13,8 @@ from evaluation.restoration_report import build_restoration_report
 from generative.data.image_files import png
 from generative.methods.stsl.methods import method_named, notes, with_changes
 from generative.methods.stsl.operators.catalogue import make_operator
+from generative.methods.stsl.operators.noise import deviation
+from generative.methods.stsl.problem import check_sigma
 from generative.training.runfolder import read_lines
 from launch.enhance_files import File
 from launch.enhancing import Progress, Say, in_files
@@ -42,12 +44,13 @@ def restore_files(asked: RestoreAsked, launch: LaunchConfig | None, say: Say, pr
     """
     begun = time.perf_counter()
     settings = with_changes(method_named(asked.method).settings, asked.settings)
+    check_sigma(deviation(asked.noise_model, asked.noise))
     if asked.source == Path(HELD_OUT) and not asked.source.exists():
         asked = _with_held_out(asked)
     files = list_images(asked.source, asked.target)
     worker = restore_worker(asked)
     say("prior", worker.opened.about)
-    say("operator", f"{worker.operator.name}, noise {asked.noise:g} of images in [-1, 1]")
+    say("operator", f"{worker.operator.name}, {_noise(asked)}")
     for note in [*notes(settings, asked.samples), *filter(None, [method_named(asked.method).note])]:
         say("note", note)
     known = {line["file"]: line for line in read_lines(asked.target / RECORD)}
@@ -85,11 +88,15 @@ def _facts(asked: RestoreAsked, worker: RestoreWorker, settings: Any) -> dict[st
     return {
         "prior": worker.opened.about,
         "operator": worker.operator.name,
-        "noise": f"{asked.noise:g} in [-1, 1]",
+        "noise": _noise(asked),
         "measurements": "simulated from the images" if asked.simulate else "as given",
         "method": f"{asked.method}: {settings}",
         "samples": f"{asked.samples} of each, seed {asked.seed}",
     }
+
+
+def _noise(asked: RestoreAsked) -> str:
+    return f"{asked.noise_model} noise of {asked.noise:g}, images being in [-1, 1]"
 
 
 def is_done(file: File, line: Line | None, stamp: str) -> bool:

@@ -101,7 +101,7 @@ def decode(file: Encoded, target: Target) -> NDArray[np.uint8]:
             pixels = square if side == target.width else square.resize((target.width, target.height), kind)
         if pixels.size != (target.width, target.height):
             raise UnsuitableError(
-                f"{pixels.width}x{pixels.height} pixels, but its header was {target.width}x{target.height}"
+                f"{pixels.width}x{pixels.height} pixels, where {target.width}x{target.height} are wanted"
             )
         array = np.asarray(pixels, dtype=np.uint8)
     return array[None] if target.channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))

@@ -1,6 +1,6 @@
 """Pipelines of diffusers as priors of posterior samplers: DDPM and DDIM (pixels), latent diffusion, Stable Diffusion.
 
-Weights come from safetensors only; networks are frozen. Shapes: z [B, C, h, w], images [B, 3, H, W] in [-1, 1].
+Weights come from safetensors only; networks are frozen. Shapes: z [B, c, h, w], images [B, C, H, W] in [-1, 1].
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ PREDICTIONS: tuple[Kind, ...] = ("epsilon", "v_prediction", "sample")
 
 @dataclass(frozen=True)
 class _Autoencoder:
-    """E and D with the scale of latents, the factor between sides, and the number of latent channels."""
+    """E and D with the scale of latents, the factor between sides, and the channels of images."""
 
     encode: Map
     decode: Map
     factor: int
+    channels: int
 
 
 def open_pipeline_prior(folder: Path, device: torch.device, prompt: str = "", label: int | None = None) -> Prior:
@@ -90,7 +91,7 @@ def open_unet(folder: Path, device: torch.device) -> tuple[Any, Callable[[Networ
         kind,
         final,
         variance=int(unet.config.out_channels) == 2 * channels,
-        image=(3 if autoencoder else channels, side * factor, side * factor),
+        image=(autoencoder.channels if autoencoder else channels, side * factor, side * factor),
         encode=autoencoder.encode if autoencoder else None,
         decode=autoencoder.decode if autoencoder else None,
         about=f"{folder.name}: {index.get('_class_name')}, {kind}",
@@ -170,7 +171,8 @@ def _autoencoder(library: Any, index: dict[str, Any], folder: Path, device: torc
         found: Tensor = net.decode((z / scale).float()).sample
         return found.to(z.dtype)
 
-    return _Autoencoder(encode, decode, 2 ** (len(net.config.block_out_channels) - 1))
+    factor = 2 ** (len(net.config.block_out_channels) - 1)
+    return _Autoencoder(encode, decode, factor, int(net.config.out_channels))
 
 
 def _class_of(index: dict[str, Any], part: str) -> str:

@@ -14,9 +14,11 @@ from PIL import Image
 from generative.data.digits import load_digits
 from generative.data.image_files import png
 from generative.errors import ConfigError, DataError
+from generative.methods.stsl.problem import Problem
 from launch import restoring
 from launch.cli import main
 from launch.restore_files import RECORD, REPORT, list_images, read_image
+from launch.restore_prior import BLOCK, weights_of_files
 from launch.run import train
 from tests.support.actors import actors_here
 from tests.support.image_runs import THREE_STEPS
@@ -57,19 +59,20 @@ def test_a_folder_is_restored_and_told(run, digits, tmp_path, capsys) -> None:
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert "3 restored" in shown
-    assert "12 rows and 4 vjps a sample" in shown
+    assert "12 rows and 4 vjps a sample (a paper's NFE: 4)" in shown
     told = records(out)
     assert set(told) == {"a.png", "b.png", "more/c.png"}
     for name, line in told.items():
         folder = out / Path(name).with_suffix("")
         assert sorted(line["files"]) == sorted(path.name for path in folder.iterdir())
         assert {"truth.png", "measurement.png", "mean.png", "std.png", "sample_1.png"} <= set(line["files"])
-        assert line["cost"]["rows"] == 12
+        assert (line["cost"]["rows"], line["cost"]["paper_nfe"]) == (12, 4)
         assert 0 <= line["coverage"] <= 1
         assert len(line["residual"]) == 2
         assert np.isfinite([line["psnr"], line["psnr_mean"], line["ssim"], line["spread"]]).all()
     page = (out / REPORT).read_text()
     assert "3 images restored" in page
+    assert "paper nfe" in page
     assert page.count("<img") == 3 * 6
     assert "inpaint:missing=0.75,seed=0" in page
     # again: nothing is left to do
@@ -104,6 +107,48 @@ def test_an_image_does_not_feel_the_others(run, digits, tmp_path) -> None:
     assert pictures(other)["b/sample_0.png"] != pictures(other)["b/sample_1.png"]
 
 
+def test_a_batch_holds_no_more_samples_than_asked(run, digits, tmp_path, monkeypatch) -> None:
+    """Five samples of an image, two at once, are those of one batch."""
+    rows: list[int] = []
+    plain = Problem.noise
+
+    def counted(self, z, level):
+        rows.append(len(z))
+        return plain(self, z, level)
+
+    monkeypatch.setattr(Problem, "noise", counted)
+    words = ["--operator", "inpaint", "--set", "steps=2", "--set", "eta=0", "--samples", "5"]
+    for name, batch in (("whole", "5"), ("parts", "2")):
+        out = tmp_path / name
+        assert main(["restore", str(run), str(digits / "a.png"), str(out), *words, "--batch-size", batch]) == 0
+    assert set(rows) == {5, 2, 1}
+    near(pictures(tmp_path / "whole"), pictures(tmp_path / "parts"))
+    assert [records(tmp_path / name)["a.png"]["cost"]["rows"] for name in ("whole", "parts")] == [12, 12]
+
+
+def test_noise_that_cannot_be_is_told_before_held_out_images_are_written(run, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    assert main(["restore", str(run), "held_out", str(out), "--operator", "inpaint", "--noise", "0"]) == 2
+    assert "above 0" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_other_noise_is_simulated(run, digits, tmp_path) -> None:
+    """Salt and pepper in a fifth of the pixels; missing ones are grey and have none."""
+    words = ["--simulate", "--noise-model", "salt_pepper", "--noise", "0.2", *QUICK]
+    for operator in ("superres:factor=1", "inpaint:missing=0.75"):
+        out = tmp_path / operator[:5]
+        assert main(["restore", str(run), str(digits / "a.png"), str(out), "--operator", operator, *words]) == 0
+        seen, truth = (read_image(out / "a" / f"{name}.png", (1, 8, 8)) for name in ("measurement", "truth"))
+        hit = (seen - truth).abs() > 0.01
+        if operator.startswith("superres"):
+            assert 3 <= int(hit.sum()) <= 25
+            assert set(seen[hit].unique().tolist()) <= {-1.0, 1.0}
+        else:
+            assert int((seen.abs() < 0.01).sum()) >= 48
+        assert "salt_pepper noise of 0.2" in (out / REPORT).read_text()
+
+
 def test_a_given_measurement_is_taken(run, digits, tmp_path) -> None:
     """The size of a measurement, not of an image; of a mask, only what it keeps."""
     small = tmp_path / "small.png"
@@ -130,7 +175,7 @@ def test_bad_images_are_told_and_the_others_done(run, digits, tmp_path, capsys) 
     shown = capsys.readouterr().out
     assert "3 restored · 2 failed" in shown
     assert "broken.png" in shown
-    assert "large.png" in shown
+    assert "large.png: 9x9 pixels, where 8x8 are wanted" in shown
     assert main([*words, "--resize"]) == 1
     assert "4 restored · 1 failed" in capsys.readouterr().out
 
@@ -157,7 +202,13 @@ def test_held_out_images_are_at_hand(run, tmp_path, monkeypatch, capsys) -> None
         (["--set", "stepps=4"], "Did you mean steps?"),
         (["--set", "steps"], "--set steps=25"),
         (["--noise", "0", "--operator", "inpaint"], "above 0"),
+        (["--noise", "nan", "--operator", "inpaint"], "above 0"),
+        (["--set", "init=inversion", "--operator", "inpaint"], "ddim_inversion"),
+        (["--set", "weight=nan", "--operator", "inpaint"], "0 or more"),
+        (["--operator", "compressed_sensing:keep=nan"], "a number"),
         (["--label", "12", "--operator", "inpaint"], "--label 12"),
+        (["--noise-model", "salt_pepper", "--noise", "2", "--operator", "inpaint"], "share between 0 and 1"),
+        (["--noise-model", "poisson", "--operator", "jpeg", "--simulate"], "leave out --noise-model"),
         (["--operator", "phase_retrieval"], "--simulate"),
         (["--operator", "compressed_sensing"], "--simulate"),
         (["--operator", "inpaint", "launch.a.b=1"], "launch.a"),
@@ -166,8 +217,6 @@ def test_held_out_images_are_at_hand(run, tmp_path, monkeypatch, capsys) -> None
 )
 def test_mistakes_are_told_before_anything_is_written(run, digits, tmp_path, capsys, words, said) -> None:
     out = tmp_path / "out"
-    if "--noise" in words:
-        words = [*words, "--simulate"]
     assert main(["restore", str(run), str(digits), str(out), *words]) == 2
     assert said in capsys.readouterr().err
     assert not out.exists()
@@ -176,6 +225,21 @@ def test_mistakes_are_told_before_anything_is_written(run, digits, tmp_path, cap
 def test_priors_that_do_not_fit(digits, tmp_path, capsys) -> None:
     assert main(["restore", str(tmp_path / "nothing"), str(digits), str(tmp_path / "out")]) == 3
     assert "no such file or folder" in capsys.readouterr().err
+
+
+def test_retrained_weights_of_the_same_size_are_seen(tmp_path) -> None:
+    path = tmp_path / "unet" / "model.safetensors"
+    path.parent.mkdir()
+    size = 70 * BLOCK
+    path.write_bytes(bytes(size))
+    before = weights_of_files(tmp_path)
+    assert weights_of_files(tmp_path) == before
+    path.write_bytes(bytes([1]) * size)
+    assert weights_of_files(tmp_path) != before
+    path.write_bytes(bytes(size - 1) + bytes([1]))
+    assert weights_of_files(tmp_path) != before
+    path.write_bytes(b"short")
+    assert len(weights_of_files(tmp_path)) == 1
 
 
 def test_lists_of_images(digits, tmp_path) -> None:

@@ -84,6 +84,7 @@ def _linearised(problem: Problem, z0: Tensor) -> tuple[Tensor, _Linear]:
     dummy = torch.zeros_like(y).requires_grad_()
     # y^T w is linear in w: its derivative by w along v is the derivative of y along v
     turned = torch.autograd.grad(y, fixed, dummy, create_graph=True)[0]
+    problem.cost.decoder_vjps += len(y) if problem.prior.latent else 0
 
     def transpose(w: Tensor) -> Tensor:
         problem.cost.decoder_vjps += len(w) if problem.prior.latent else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
@@ -22,28 +23,49 @@ from generative.methods.stsl.walk import Restored
 
 @dataclass(frozen=True)
 class Method:
-    """A sampler: its default settings, and how it runs with some; `note`: what its name does not say."""
+    """A sampler.
+
+    Args:
+        settings: its defaults.
+        run: how it runs with some.
+        note: what its name does not say.
+        calls: setting that says how often a step asks the network, as papers count; "": once.
+    """
 
     settings: Any
     run: Callable[[Problem, Any], Restored]
     note: str = ""
+    calls: str = ""
+
+    def nfe(self, settings: Any) -> int:
+        """Evaluations as papers count them: of each step one, or `calls` of them (a setting's name)."""
+        return int(settings.steps * (getattr(settings, self.calls) if self.calls else 1))
 
 
 def _mmps(problem: Problem, settings: GuidedSampling) -> Restored:
     return guided(problem, partial(mmps, solver_steps=settings.solver_steps), settings)
 
 
+CODE = ("extra", "extra_weight")
+"""Settings that only code can give."""
+SHARES = ("ddim_eta", "last_rate")
+"""Settings of at most 1."""
+DIVISORS = ("probe_size", "tau", "sigma_min", "sigma_max", "flow_end")
+"""Settings that must not be 0."""
+
 METHODS: dict[str, Method] = {
-    "stsl": Method(Stsl(), stsl),
-    "stsl_paper": Method(PAPER, stsl, "eq. 4 as written; the weight of the data term is tuned by task"),
-    "first_order": Method(Stsl(Terms(weight=0.3, data_loss="norm", eta=0.0)), stsl, "STSL without its trace term"),
+    "stsl": Method(Stsl(), stsl, calls="inner"),
+    "stsl_paper": Method(PAPER, stsl, "eq. 4 as written; the weight of the data term is tuned by task", "inner"),
+    "first_order": Method(
+        Stsl(Terms(weight=0.3, data_loss="norm", eta=0.0)), stsl, "STSL without its trace term", "inner"
+    ),
     "mmps": Method(GuidedSampling(), _mmps),
     "dps": Method(Dps(), dps),
     "ldps": Method(Psld(gamma=0.0), psld),
     "gml_dps": Method(Psld(glue="fixed_point"), psld),
     "psld": Method(Psld(), psld),
     "resample": Method(Resample(), resample),
-    "daps": Method(Daps(), daps),
+    "daps": Method(Daps(), daps, calls="flow_steps"),
     "p2l_style": Method(P2LStyle(), p2l_style, "reconstructed from memory of the paper, without its tuning of texts"),
 }
 
@@ -65,15 +87,18 @@ def with_changes(settings: Any, changes: Mapping[str, str]) -> Any:
     """
     nested = {field.name: getattr(settings, field.name) for field in fields(settings)}
     inner: dict[str, Any] = {key: value for key, value in nested.items() if is_dataclass(value)}
+    known = {key: "" for key in nested if key not in inner}
+    known |= {field.name: name for name, value in inner.items() for field in fields(value)}
+    for key in CODE:
+        known.pop(key, None)
     for key, text in changes.items():
-        owner = next((name for name, value in inner.items() if hasattr(value, key)), None)
-        if owner is not None:
-            inner[owner] = replace(inner[owner], **{key: _value(inner[owner], key, text)})
-        elif key in nested and key not in inner:
-            nested[key] = _value(settings, key, text)
-        else:
-            known = [*(k for k in nested if k not in inner), *(f.name for v in inner.values() for f in fields(v))]
+        if key not in known:
             raise ConfigError(f"setting {key!r}{suggestion(key, known)}", f"one of {', '.join(known)}", "correct --set")
+        owner = known[key]
+        if owner:
+            inner[owner] = replace(inner[owner], **{key: _value(inner[owner], key, text)})
+        else:
+            nested[key] = _value(settings, key, text)
     return type(settings)(**nested | inner)
 
 
@@ -83,12 +108,17 @@ def _value(owner: Any, key: str, text: str) -> Any:
         return text == "true"
     if get_args(kind) and text in get_args(kind):
         return text
-    if kind in (int, float, str):
+    least, most = (1, math.inf) if kind is int else (0.0, 1.0 if key in SHARES else math.inf)
+    if kind in (int, float):
         try:
-            return kind(text)
+            value = kind(text)
         except ValueError:
-            pass
-    wanted = ", ".join(map(str, get_args(kind))) or {bool: "true or false"}.get(kind, f"a value of type {kind}")
+            value = math.nan
+        if least <= value <= most and math.isfinite(value) and (value > 0 or key not in DIVISORS):
+            return value
+    limit = f"{least:g} or more" if math.isinf(most) else f"{least:g} to {most:g}"
+    limit = "a number above 0" if key in DIVISORS else f"a {'whole ' if kind is int else ''}number, {limit}"
+    wanted = "true or false" if kind is bool else ", ".join(map(str, get_args(kind))) or limit
     raise ConfigError(f"setting {key}={text}", wanted, "correct --set")
 
 

@@ -139,7 +139,7 @@ def denoiser_prior(
         image or shape,
         noise,
         lambda steps: _below(path, steps, sigma_max),
-        _any_level,
+        lambda sigma: _any_level(min(sigma, sigma_max)),
         encode,
         decode,
         about=about,
@@ -155,7 +155,14 @@ def flow_prior(velocity: Network, shape: tuple[int, ...], sigma_max: float = 80.
         times = torch.full((len(z),), t, dtype=torch.float32, device=z.device)
         return to_noise("flow", velocity(x, times), x, Level(t, 1 - t, t))
 
-    return Prior(shape, shape, noise, lambda steps: _below(linear_alphas(), steps, sigma_max), _any_level, about=about)
+    return Prior(
+        shape,
+        shape,
+        noise,
+        lambda steps: _below(linear_alphas(), steps, sigma_max),
+        lambda sigma: _any_level(min(sigma, sigma_max)),
+        about=about,
+    )
 
 
 def _below(alphas: Tensor, steps: int, sigma_max: float) -> list[Level]:

@@ -29,7 +29,7 @@ class Cost:
         rows: that these calls held.
         vjps: products with the network's Jacobian, one by image and backward pass.
         decoder_rows, decoder_vjps: the same of the decoder.
-        encoder_rows: of the encoder.
+        encoder_rows, encoder_vjps: of the encoder.
     """
 
     calls: int = 0
@@ -38,6 +38,7 @@ class Cost:
     decoder_rows: int = 0
     decoder_vjps: int = 0
     encoder_rows: int = 0
+    encoder_vjps: int = 0
 
     def by_image(self, images: int) -> dict[str, float]:
         """Each count over the number of images (calls as they are)."""
@@ -106,11 +107,14 @@ class Problem:
                 f"{list(self.prior.image)}, as the prior makes them",
                 "make the operator for these, or take another prior",
             )
-        if not 0 < self.sigma < float("inf"):
-            raise ConfigError(
-                f"noise of standard deviation {self.sigma:g} in the measurements",
-                "above 0: posterior samplers weigh data by 1 / sigma^2",
-                "give a small one where there is next to none, such as 0.01",
+        check_sigma(self.sigma)
+        found = float(self.y.abs().max()) if self.y.numel() else 0.0
+        most = float("inf") if self.operator.greatest is None else self.operator.greatest + 10 * self.sigma
+        if not found <= most:
+            raise DataError(
+                f"measurements of {self.operator.name} of magnitude {found:g}",
+                f"{most:.3g} at most, as images in [-1, 1] with noise of {self.sigma:g} have, and no NaN",
+                "give measurements of images in [-1, 1]",
             )
 
     def rows(self, index: Tensor) -> Problem:
@@ -143,10 +147,14 @@ class Problem:
         self.cost.encoder_rows += len(x)
         return self.prior.encode(x)
 
-    def gradient(self, loss: Tensor, z: Tensor) -> Tensor:
-        """Gradient of each row's loss [B] with respect to its z; one product by image through network and decoder."""
+    def gradient(self, loss: Tensor, z: Tensor, encoded: bool = False) -> Tensor:
+        """Gradient of each row's loss [B] with respect to its z; one product by image through network and decoder.
+
+        `encoded`: through the encoder too (gluing).
+        """
         self.cost.vjps += len(z)
         self.cost.decoder_vjps += len(z) if self.prior.latent else 0
+        self.cost.encoder_vjps += len(z) if self.prior.latent and encoded else 0
         return torch.autograd.grad(loss.sum(), z)[0]
 
     def data_gradient(self, z0: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,8 +172,19 @@ class Problem:
 
     def ratio(self, residual: Tensor) -> Tensor:
         """|y - A x| / (sigma sqrt(m)) by row, float64[B]: near 1 where nothing but noise is left."""
-        size: Tensor = residual.detach().flatten(1).double().norm(dim=1)
+        seen = self.operator(residual) if self.operator.masks else residual
+        size: Tensor = seen.detach().flatten(1).double().norm(dim=1)
         return size / float(self.sigma * self.operator.size**0.5)
+
+
+def check_sigma(sigma: float) -> None:
+    """Raises ConfigError where the noise of measurements cannot be."""
+    if not 0 < sigma < float("inf"):
+        raise ConfigError(
+            f"noise of standard deviation {sigma:g} in the measurements",
+            "above 0: posterior samplers weigh data by 1 / sigma^2",
+            "give a small one where there is next to none, such as 0.01",
+        )
 
 
 def size_of(residual: Tensor, kind: str) -> Tensor:

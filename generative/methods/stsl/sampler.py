@@ -39,11 +39,6 @@ class Stsl:
     early_exit: bool = False
 
     @property
-    def paper_nfe(self) -> int:
-        """What the paper counts: one for each inner update."""
-        return self.steps * self.inner
-
-    @property
     def collapses(self) -> bool:
         """Whether all samples of a measurement are (but for the probes) one: no noise enters anywhere."""
         return self.init == "ddim_inversion" and self.ddim_eta == 0
@@ -91,7 +86,7 @@ def update(problem: Problem, z: Tensor, level: Level, terms: Terms, step: int) -
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         found = surrogate(problem, z, level, terms, step)
-        gradient = problem.gradient(found.loss, z)
+        gradient = problem.gradient(found.loss, z, bool(terms.glue_weight))
     return z.detach() - gradient, found
 
 

@@ -144,7 +144,9 @@ def _measured(problem: Problem, z: Tensor, level: Level, terms: Terms, step: int
             # grad |r| = grad |r|^2 / (2 |r|): the bound's ratio of both terms is kept
             weight = weight / (2 * size_of(residual.detach(), "norm"))
         along = [_towards(problem, z0, terms.probes * step + i) for i in range(terms.probes)]
-        h = [terms.probe_size * level.noise * w[0].numel() ** 0.5 / w.flatten(1).norm(dim=1) for w in along]
+        tiny = torch.finfo(z.dtype).tiny  # where the operator is flat there is no way to go
+        sizes = [w.flatten(1).norm(dim=1).clamp(min=tiny**0.5) for w in along]
+        h = [terms.probe_size * level.noise * z[0].numel() ** 0.5 / size for size in sizes]
         points = [z + expand(step_size, z) * w for step_size, w in zip(h, along, strict=True)]
         total = torch.zeros_like(weight)
         for w, step_size, other in zip(

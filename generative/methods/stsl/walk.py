@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,8 +18,8 @@ from generative.errors import ConfigError
 from generative.methods.stsl.levels import Level, clean
 from generative.methods.stsl.problem import Cost, Problem
 
-Init = str
-INITS = ("q_sample", "ddim_inversion", "noise")
+Init = Literal["q_sample", "ddim_inversion", "noise"]
+INITS: tuple[Init, ...] = get_args(Init)
 
 Step = Callable[[Problem, Tensor, int, Level, Level], tuple[Tensor, Tensor]]
 """(problem, z, number, level, target) -> (z at the target, residual ratio float64[B])."""
@@ -32,7 +33,7 @@ class Restored:
         image: [B, *image]; NaN where an image failed.
         z: [B, *shape].
         residual: |y - A x| / (sigma sqrt(m)) at each step, float64[steps, B]; NaN after a failure.
-        failed: bool[B]: states that were no longer finite.
+        failed: bool[B]: states (or images of the last) that were not finite.
         cost: counts over all images.
     """
 
@@ -59,6 +60,7 @@ def walk(problem: Problem, z: Tensor, levels: Sequence[Level], step: Step) -> Re
     if bool(alive.any()):
         with torch.no_grad():
             image[alive] = problem.decode(z[alive])
+    alive = alive & image.flatten(1).isfinite().all(1)
     return Restored(image, z, torch.stack(told), ~alive, problem.cost)
 
 

@@ -113,6 +113,23 @@ def test_variances_are_told_apart(ddpm, tmp_path) -> None:
     assert open_pipeline_prior(ddpm, CPU).both is None
 
 
+def test_gray_latents_have_gray_images(tmp_path) -> None:
+    """The autoencoder tells how many channels images have."""
+    from diffusers import AutoencoderKL, DDIMScheduler
+
+    small = {"block_out_channels": (8, 8), "norm_num_groups": 4, "latent_channels": 2}
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    parts = {"vae": AutoencoderKL(in_channels=1, out_channels=1, **small, **blocks), "unet": small_unet(2)}
+    for name, part in (parts | {"scheduler": DDIMScheduler()}).items():
+        part.save_pretrained(tmp_path / name)
+    told = {name: ["diffusers", type(part).__name__] for name, part in parts.items()}
+    index = {"_class_name": "LatentPipeline", **told, "scheduler": ["diffusers", "DDIMScheduler"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    prior = open_pipeline_prior(tmp_path, CPU)
+    assert (prior.shape, prior.image) == ((2, 8, 8), (1, 16, 16))
+    assert prior.decode(torch.zeros(1, 2, 8, 8)).shape == (1, 1, 16, 16)
+
+
 def test_what_cannot_be_opened(ddpm, tmp_path) -> None:
     with pytest.raises(CheckpointError, match="no model_index"):
         open_pipeline_prior(tmp_path, CPU)

@@ -93,7 +93,7 @@ def dps_step(problem: Problem, z: Tensor, level: Level, target: Level, settings:
 
 
 def ancestral(z: Tensor, z0: Tensor, level: Level, target: Level, learned: Tensor | None, drawn: Tensor) -> Tensor:
-    """c1 z0 + c2 z + std n: DDPM's step; no noise in the last, whose target is free of it.
+    """c1 z0 + c2 z + std n: DDPM's step; no noise in the last, whose target is free of it (or is the level itself).
 
     The variance is the posterior's, or between it and beta (in logarithms) where the network predicts v.
     """
@@ -101,7 +101,7 @@ def ancestral(z: Tensor, z0: Tensor, level: Level, target: Level, learned: Tenso
     alpha = bar / before
     beta = 1 - alpha
     mean = beta * math.sqrt(before) / (1 - bar) * z0 + (1 - before) * math.sqrt(alpha) / (1 - bar) * z
-    if target.noise == 0:
+    if target.noise == 0 or beta <= 0:
         return mean
     least = math.log(beta * (1 - before) / (1 - bar))
     if learned is None:

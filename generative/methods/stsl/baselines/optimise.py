@@ -8,7 +8,15 @@ from torch import Tensor
 from generative.methods.stsl.problem import Problem
 
 
-def optimised(problem: Problem, z0: Tensor, rate: float, most: int, enough: float, pixels: bool = False) -> Tensor:
+def optimised(
+    problem: Problem,
+    z0: Tensor,
+    rate: float,
+    most: int,
+    enough: float,
+    pixels: bool = False,
+    patience: int | None = None,
+) -> Tensor:
     """Minimise |y - A D(z0)|^2 / m (`pixels`: |y - A z0|^2 / m) from z0.
 
     Args:
@@ -18,14 +26,20 @@ def optimised(problem: Problem, z0: Tensor, rate: float, most: int, enough: floa
         most: iterations.
         enough: mean square of the residual at which a row stays as it is.
         pixels: whether z0 are images.
+        patience: a row also stays as it is once its loss was lower so many iterations ago; None: no such end.
     """
     found = z0.detach().clone().requires_grad_()
     optimizer = torch.optim.AdamW([found], lr=rate)
-    for _ in range(most):
+    told: list[Tensor] = []
+    open_rows = torch.ones(len(found), dtype=torch.bool, device=found.device)
+    for i in range(most):
         with torch.enable_grad():
             residual = problem.misfit(found if pixels else problem.decode(found)).flatten(1)
             loss = residual.square().mean(1)
-        open_rows = loss.detach() > enough
+        told.append(loss.detach())
+        open_rows = open_rows & (told[i] > enough)
+        if patience is not None and i >= patience:
+            open_rows = open_rows & (told[i] <= told[i - patience])
         if not bool(open_rows.any()):
             break
         if problem.prior.latent and not pixels:

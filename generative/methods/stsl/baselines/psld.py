@@ -93,7 +93,7 @@ def psld_step(
         if settings.gamma:
             glue = size_of(problem.encode(_glued(problem, x, settings)) - z0, "norm")
             total = total + settings.gamma * glue
-        gradient = problem.gradient(total, z)
+        gradient = problem.gradient(total, z, bool(settings.gamma))
     with torch.no_grad():
         ahead = ddim_step(z0, e, level, target, settings.ddim_eta, drawn) - gradient
     ratio = problem.ratio(residual)

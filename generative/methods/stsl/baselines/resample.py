@@ -1,9 +1,9 @@
 """ReSample (Song et al. 2024, arXiv 2307.08123) after its released code: DDIM with now and then hard data consistency.
 
 Every step a gradient step of scale abar / 2. At each tenth index of the last two thirds: a few more DDIM steps towards
-data, optimisation of the image (index >= steps / 3) or of the latent (below), and a draw around the result at the level
-where the sampler stands. A last optimisation of the latent ends the run. How far the further steps go is read from a
-description of the code, not from a recording of it.
+data, optimisation of the image (index >= steps / 3) or of the latent (below), and a draw between the result and the
+state after the gradient step. A last optimisation of the latent ends the run. The further steps tell the network the
+times that they stand at; the released code takes their alphas one index off.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Resample:
         scale: of the gradient at all steps, times abar.
         pixel_rate, pixel_steps, latent_rate, latent_steps: of the optimisation.
         enough: mean square of the residual at which it ends.
+        patience: iterations; the latent's also ends where its loss was lower so many before.
     """
 
     steps: int = 500
@@ -46,6 +47,7 @@ class Resample:
     latent_rate: float = 5e-3
     latent_steps: int = 500
     enough: float = 1e-6
+    patience: int = 200
 
 
 def resample(problem: Problem, settings: Resample) -> Restored:
@@ -54,11 +56,11 @@ def resample(problem: Problem, settings: Resample) -> Restored:
     count = len(levels) - 1
 
     def step(part: Problem, z: Tensor, number: int, level: Level, target: Level) -> tuple[Tensor, Tensor]:
-        plain, moved, ratio = _step(part, z, level, target, settings)
+        moved, ratio = _step(part, z, level, target, settings)
         index = count - 1 - number
         if index == 0:
             return _latent(part, moved, settings), ratio
-        if index % settings.every or index > 2 * count // 3:
+        if index % settings.every or index > count - count // 3:
             return moved, ratio
         found = _ahead(part, moved, levels[number + 1 : number + 2 + settings.ahead])
         if index >= count // 3:
@@ -70,13 +72,13 @@ def resample(problem: Problem, settings: Resample) -> Restored:
         else:
             found = _latent(part, found, settings)
         drawn = part.draws("resample", number, z.shape[1:]).to(z)
-        return drawn_around(found, plain, level, target, settings.gamma, drawn), ratio
+        return drawn_around(found, moved, level, target, settings.gamma, drawn), ratio
 
     return walk(problem, start(problem, levels, "noise"), levels, step)
 
 
 def drawn_around(z0: Tensor, z: Tensor, level: Level, target: Level, gamma: float, drawn: Tensor) -> Tensor:
-    """A draw at `target` between a consistent z0 and the chain's z (stochastic resampling)."""
+    """A draw at `target` between a consistent z0 and the chain's z there (stochastic resampling)."""
     now, before = level.alpha_bar, target.alpha_bar
     variance = gamma * (1 - before) / (1 - now) * (1 - now / before)
     if variance <= 0:
@@ -85,10 +87,8 @@ def drawn_around(z0: Tensor, z: Tensor, level: Level, target: Level, gamma: floa
     return mean + drawn / math.sqrt(1 / variance + 1 / (1 - before))
 
 
-def _step(
-    problem: Problem, z: Tensor, level: Level, target: Level, settings: Resample
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(after DDIM, after the gradient too, residual ratio)."""
+def _step(problem: Problem, z: Tensor, level: Level, target: Level, settings: Resample) -> tuple[Tensor, Tensor]:
+    """(after DDIM and the gradient step, residual ratio)."""
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         e = problem.noise(z, level)
@@ -97,7 +97,7 @@ def _step(
         gradient = problem.gradient(size_of(residual, "norm"), z)
     with torch.no_grad():
         plain = ddim_step(z0, e, level, target, 0.0, None).detach()
-    return plain, plain - settings.scale * level.alpha_bar * gradient, problem.ratio(residual)
+    return plain - settings.scale * level.alpha_bar * gradient, problem.ratio(residual)
 
 
 @torch.no_grad()
@@ -111,4 +111,5 @@ def _ahead(problem: Problem, z: Tensor, levels: Sequence[Level]) -> Tensor:
 
 
 def _latent(problem: Problem, z0: Tensor, settings: Resample) -> Tensor:
-    return optimised(problem, z0, settings.latent_rate, settings.latent_steps, settings.enough)
+    rate, most = settings.latent_rate, settings.latent_steps
+    return optimised(problem, z0, rate, most, settings.enough, patience=settings.patience)

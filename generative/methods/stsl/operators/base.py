@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ class Operator:
         adjoint: A^T exactly, on [B, *measured]; None: A is not linear.
         pseudo_inverse: A^+ (least squares, least norm); None: there is none, or A is not linear.
         rough: a rough image of y where there is no pseudo-inverse; None: there is nothing to start from.
+        greatest: no |A x| is above it for |x| <= 1; None: not told.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Operator:
     adjoint: Map | None = None
     pseudo_inverse: Map | None = None
     rough: Map | None = None
+    greatest: float | None = None
 
     @property
     def linear(self) -> bool:
@@ -44,9 +47,15 @@ class Operator:
         return self.adjoint is not None
 
     @property
+    def masks(self) -> bool:
+        """Whether A = A^T = A^2: what A takes away was not measured, and y tells nothing there."""
+        return self.adjoint is self.apply
+
+    @cached_property
     def size(self) -> int:
-        """m: numbers of one measurement."""
-        return torch.Size(self.measured).numel()
+        """m: numbers of one measurement; of masks those that are kept."""
+        every = torch.ones(1, *self.image) if self.masks else torch.ones(self.measured)
+        return int((self.apply(every) if self.masks else every).sum())
 
     def __call__(self, x: Tensor) -> Tensor:
         """A(x); raises DataError for images of another shape."""
@@ -126,7 +135,7 @@ def conjugate_gradients(product: Map, target: Tensor, most: int, tolerance: floa
     return found
 
 
-def with_iterative_inverse(operator: Operator, most: int = 50, damping: float = 1e-4) -> Operator:
+def with_iterative_inverse(operator: Operator, most: int = 100, damping: float = 1e-4) -> Operator:
     """The operator with A^+ y = A^T (A A^T + damping I)^-1 y by conjugate gradients, for one without a closed form."""
     adjoint = operator.adjoint
     assert adjoint is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -78,7 +79,10 @@ def _value(text: str, kind: Any, shown: str) -> Any:
             raise ConfigError(f"{shown}{suggestion(text, choices)}", f"one of {', '.join(choices)}", "correct it")
         return text
     try:
-        return kind(text)
+        value = kind(text)
     except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
         wanted = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"operator parameter {shown}", wanted, "correct the value") from None
+        raise ConfigError(f"operator parameter {shown}", wanted, "correct the value")
+    return value

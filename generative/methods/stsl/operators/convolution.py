@@ -39,7 +39,7 @@ def kernel_blur(image: Sequence[int], kernel: Tensor, name: str) -> Operator:
         return torch.zeros_like(y).index_add(-1, columns.to(y.device), folded)
 
     shape = (channels, height, width)
-    return with_iterative_inverse(Operator(name, shape, shape, apply, adjoint))
+    return with_iterative_inverse(Operator(name, shape, shape, apply, adjoint, greatest=float(kernel.abs().sum())))
 
 
 def motion_blur(image: Sequence[int], size: int = 61, intensity: float = 0.5, seed: int = 0) -> Operator:

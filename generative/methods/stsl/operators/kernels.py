@@ -35,7 +35,7 @@ def gaussian_line(size: int, std: float, truncate: float = 4.0) -> Tensor:
 
 
 def motion_path(intensity: float, canvas: int, random: np.random.Generator) -> NDArray[np.complex128]:
-    """Points of a random camera path, centred on the canvas, in pixels."""
+    """Points of a random camera path, centred on the canvas, in pixels. Each move has its own angle to one axis."""
     diagonal = math.sqrt(2) * canvas
     longest = 0.75 * diagonal * (random.uniform() + random.uniform(0, intensity**2))
     steps: list[float] = []
@@ -49,8 +49,7 @@ def motion_path(intensity: float, canvas: int, random: np.random.Generator) -> N
         turned = random.uniform() < jitter
         sign = -math.copysign(1, angles[-1]) if turned else math.copysign(1, angles[-1])
         angles.append(sign * size)
-    moves = np.asarray(steps) * np.exp(1j * np.cumsum(angles))
-    path = np.cumsum(np.concatenate(([0j], moves)))
+    path = np.cumsum(np.asarray(steps) * np.exp(1j * np.asarray(angles)))
     turned_by = np.exp(1j * random.uniform(0, math.pi))
     found: NDArray[np.complex128] = (path - path.mean()) * turned_by + (canvas / 2) * (1 + 1j)
     return found

@@ -26,7 +26,7 @@ def masked(image: Sequence[int], mask: Tensor, name: str) -> Operator:
     def keep(x: Tensor) -> Tensor:
         return x * as_like(mask, x)
 
-    return Operator(name, shape, shape, keep, keep, keep)
+    return Operator(name, shape, shape, keep, keep, keep, greatest=1.0)
 
 
 def inpaint(image: Sequence[int], missing: float = 0.7, seed: int = 0) -> Operator:

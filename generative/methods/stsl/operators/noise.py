@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from generative.errors import ConfigError
+from generative.errors import ConfigError, suggestion
 from generative.randomness import Streams
 
 Kind = Literal["gaussian", "poisson", "salt_pepper"]
-KINDS: tuple[Kind, ...] = ("gaussian", "poisson", "salt_pepper")
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+def deviation(kind: Kind, amount: float) -> float:
+    """Standard deviation of a number's noise, at mid-grey where it depends on the number; arguments: `with_noise`."""
+    if kind == "gaussian":
+        return amount
+    check_amount(kind, amount)
+    return 2 * math.sqrt(0.5 / (255 * amount)) if kind == "poisson" else math.sqrt(amount)
+
+
+def check_amount(kind: str, amount: float) -> None:
+    """Raises ConfigError: an unknown kind, or an amount that cannot be."""
+    if kind not in KINDS:
+        raise ConfigError(f"noise {kind!r}{suggestion(kind, KINDS)}", f"one of {', '.join(KINDS)}", "correct it")
+    if not 0 < amount < (1 if kind == "salt_pepper" else float("inf")):
+        raise ConfigError(
+            f"{kind} noise of {amount:g}",
+            "a standard deviation or a rate above 0, a share between 0 and 1",
+            "give a small one for measurements that are nearly free of noise, such as 0.01",
+        )
 
 
 def with_noise(y: Tensor, kind: Kind, amount: float, ids: Tensor, streams: Streams) -> Tensor:
@@ -29,12 +50,7 @@ def with_noise(y: Tensor, kind: Kind, amount: float, ids: Tensor, streams: Strea
         ConfigError: an amount that cannot be.
     """
     shape = y.shape[1:]
-    if not 0 < amount < (1 if kind == "salt_pepper" else float("inf")):
-        raise ConfigError(
-            f"{kind} noise of {amount:g}",
-            "a standard deviation or a rate above 0, a share between 0 and 1",
-            "give a small one for measurements that are nearly free of noise, such as 0.01",
-        )
+    check_amount(kind, amount)
     if kind == "gaussian":
         return y + amount * streams.normal("measurement", ids, shape, y.dtype).to(y.device)
     if kind == "poisson":

@@ -45,4 +45,11 @@ def hdr(image: Sequence[int], scale: float = 2.0) -> Operator:
     if scale < 1:
         raise ConfigError(f"hdr: scale={scale:g}", "1 or more", "give another scale")
     shape = side_of(image, "hdr")
-    return Operator(f"hdr:scale={scale:g}", shape, shape, lambda x: (scale * x).clamp(-1, 1), rough=lambda y: y / scale)
+    return Operator(
+        f"hdr:scale={scale:g}",
+        shape,
+        shape,
+        lambda x: (scale * x).clamp(-1, 1),
+        rough=lambda y: y / scale,
+        greatest=1.0,
+    )

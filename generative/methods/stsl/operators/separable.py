@@ -6,7 +6,6 @@ but lost them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -36,6 +35,7 @@ def separable(name: str, channels: int, rows: Tensor, columns: Tensor, cut: floa
         apply=lambda x: both(rows, columns, x),
         adjoint=lambda y: both(rows.T, columns.T, y),
         pseudo_inverse=lambda y: both(inverse_rows, inverse_columns, y),
+        greatest=float(rows.abs().sum(1).max() * columns.abs().sum(1).max()),
     )
 
 
@@ -89,6 +89,7 @@ def superres(
             apply=lambda x: F.avg_pool2d(x, factor),
             adjoint=lambda y: _repeated(y, factor) / factor**2,
             pseudo_inverse=lambda y: _repeated(y, factor),
+            greatest=1.0,
         )
     boundary: Literal["mirror", "truncate"] = "mirror" if kernel == "bicubic" else "truncate"
     return separable(name, channels, bicubic_matrix(height, factor, boundary), bicubic_matrix(width, factor, boundary))
@@ -124,8 +125,8 @@ def line_matrix(line: Tensor, size: int) -> Tensor:
 
 def gaussian_blur(image: Sequence[int], size: int = 61, std: float = 3.0) -> Operator:
     """Correlation with a Gaussian that is cut at 4 standard deviations, each channel by itself, reflection padding."""
-    if size < 1 or size % 2 == 0 or not (std > 0 and math.isfinite(std)):
-        raise ConfigError(f"gaussian_blur: size={size}, std={std:g}", "an odd size, std above 0", "correct them")
+    if size < 1 or size % 2 == 0 or not 0 < std <= size:
+        raise ConfigError(f"gaussian_blur: size={size}, std={std:g}", "an odd size, std in (0, size]", "correct them")
     channels, height, width = side_of(image, "gaussian_blur")
     line = gaussian_line(size, std)
     name = f"gaussian_blur:size={size},std={std:g}"

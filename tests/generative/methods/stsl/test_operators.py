@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,9 +14,9 @@ from generative.methods.stsl.operators.base import conjugate_gradients, matrix_o
 from generative.methods.stsl.operators.catalogue import OPERATORS, make_operator
 from generative.methods.stsl.operators.convolution import kernel_blur
 from generative.methods.stsl.operators.cosine import quantisation
-from generative.methods.stsl.operators.kernels import gaussian_line, motion_kernel
+from generative.methods.stsl.operators.kernels import gaussian_line, motion_kernel, motion_path
 from generative.methods.stsl.operators.masks import masked
-from generative.methods.stsl.operators.noise import with_noise
+from generative.methods.stsl.operators.noise import deviation, with_noise
 from generative.methods.stsl.operators.separable import bicubic_matrix
 from generative.randomness import Streams
 from tests.generative.methods.stsl.golden import arrays
@@ -151,6 +152,16 @@ def test_motion_kernels_are_paths() -> None:
     assert not torch.equal(motion_kernel(31, 0.5, 0), motion_kernel(31, 0.5, 1))
 
 
+def test_a_motion_of_low_intensity_is_nearly_straight() -> None:
+    """All moves lie within max + 0.1 <= intensity pi + 0.1 of one axis: angles are not added up along the path."""
+    for seed in range(20):
+        path = motion_path(0.1, 200, np.random.default_rng(seed))
+        moves = np.diff(path)
+        axis = moves.sum() / abs(moves.sum())
+        assert np.abs(np.angle(moves / axis)).max() <= 2 * (0.1 * np.pi + 0.1)
+        assert abs(moves.sum()) >= 0.9 * np.abs(moves).sum()
+
+
 def test_jpeg_rounds_and_lets_gradients_through() -> None:
     assert quantisation(50)[0, 0] == 16
     assert quantisation(10)[0].tolist() == [80, 55, 50, 80, 120, 200, 255, 255]
@@ -180,9 +191,16 @@ def test_noise() -> None:
     # u = 1/2: variance of the count over 255 is u / 255, twice that range
     assert abs(float(poisson.std()) - 2 * (0.5 / 255) ** 0.5) < 0.003
     torch.testing.assert_close(with_noise(y[1:2], "poisson", 1.0, ids[1:2], streams), poisson[1:2])
+    assert deviation("gaussian", 0.3) == 0.3
+    assert abs(float(poisson.std()) - deviation("poisson", 1.0)) < 0.003
     pepper = with_noise(y, "salt_pepper", 0.02, ids, streams)
     assert 0.015 < float((pepper != 0).float().mean()) < 0.025
     assert set(pepper.unique().tolist()) == {-1.0, 0.0, 1.0}
+    assert abs(float(pepper.std()) - deviation("salt_pepper", 0.02)) < 0.015
+    with pytest.raises(ConfigError, match="Did you mean poisson"):
+        deviation("poison", 1.0)
+    with pytest.raises(ConfigError, match="poisson noise of 0"):
+        deviation("poisson", 0.0)
 
 
 def test_starting_points() -> None:
@@ -214,6 +232,12 @@ def test_starting_points() -> None:
         ("jpeg:quality=0", "1 to 100"),
         ("hdr:scale=0.5", "1 or more"),
         ("phase_retrieval:oversample=0.1", "one pixel or more"),
+        ("phase_retrieval:oversample=nan", "a number"),
+        ("phase_retrieval:oversample=inf", "a number"),
+        ("compressed_sensing:keep=nan", "a number"),
+        ("compressed_sensing:keep=-inf", "a number"),
+        ("hdr:scale=nan", "a number"),
+        ("gaussian_blur:size=3,std=1e12", "std in (0, size]"),
     ],
 )
 def test_mistakes_are_told(text, said) -> None:

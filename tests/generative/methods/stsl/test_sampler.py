@@ -14,15 +14,18 @@ from torch import Tensor
 from generative.errors import ConfigError, DataError
 from generative.methods.stsl.baselines.daps import Daps
 from generative.methods.stsl.baselines.dps import Dps
+from generative.methods.stsl.baselines.optimise import optimised
 from generative.methods.stsl.baselines.p2l_style import P2LStyle, corrected
 from generative.methods.stsl.baselines.psld import Psld
 from generative.methods.stsl.baselines.resample import Resample, drawn_around
 from generative.methods.stsl.covariance import mmps
-from generative.methods.stsl.levels import clean, ddim_step, level_of
+from generative.methods.stsl.levels import clean, ddim_step, level_of, linear_alphas
 from generative.methods.stsl.methods import METHODS, method_named, notes, with_changes
 from generative.methods.stsl.operators.base import Operator, matrix_operator
+from generative.methods.stsl.operators.catalogue import make_operator
+from generative.methods.stsl.operators.noise import with_noise
 from generative.methods.stsl.predictions import to_noise
-from generative.methods.stsl.prior import Prior, denoiser_prior, flow_prior
+from generative.methods.stsl.prior import Prior, denoiser_prior, discrete_prior, flow_prior
 from generative.methods.stsl.problem import Problem, StreamDraws, size_of
 from generative.methods.stsl.sampler import PAPER, GuidedSampling, Stsl, guided, stsl
 from generative.methods.stsl.surrogate import Terms
@@ -117,13 +120,29 @@ def test_costs_are_those_of_the_paper_and_more() -> None:
         cost = stsl(problem(), settings).cost
         assert cost.rows == 5 * (5 * 7 + more)
         assert cost.vjps == 5 * 15
-        assert settings.paper_nfe == 15
+        assert METHODS["stsl"].nfe(settings) == 15
         assert cost.by_image(5)["rows"] == 5 * 7 + more
     cost = METHODS["psld"].run(problem(), SHORT["psld"]).cost
     assert (cost.rows, cost.vjps, cost.calls) == (20, 20, 4)
     cost = METHODS["mmps"].run(problem(), GuidedSampling(steps=4, solver_steps=2)).cost
     assert cost.rows == 20
     assert cost.vjps == 20 * 3
+    counted = {"psld": 4, "dps": 4, "mmps": 4, "daps": 8, "first_order": 8, "p2l_style": 4}
+    assert {name: METHODS[name].nfe(SHORT[name]) for name in counted} == counted
+
+
+def test_costs_of_autoencoders_are_counted() -> None:
+    """Gluing goes back through the encoder as well; a linearised decoder has a further product, and two a product."""
+    pixel = TOY.mixture.prior()
+    latent = replace(pixel, encode=lambda x: 1 * x, decode=lambda z: 1 * z)
+    costs = {name: METHODS[name].run(problem(prior=latent), SHORT[name]).cost for name in ("psld", "gml_dps", "ldps")}
+    assert {name: cost.encoder_vjps for name, cost in costs.items()} == {"psld": 20, "gml_dps": 20, "ldps": 0}
+    assert {cost.decoder_vjps for cost in costs.values()} == {20}
+    glued = stsl(problem(prior=latent), replace(SHORT["stsl"], terms=Terms(eta=0.0, glue_weight=0.1))).cost
+    assert glued.encoder_vjps == glued.vjps == 5 * 8
+    cost = guided(problem(prior=latent), partial(mmps, solver_steps=2), GuidedSampling(steps=4)).cost
+    assert cost.decoder_vjps == 20 * (1 + 2 * 2 + 1)
+    assert METHODS["psld"].run(problem(prior=pixel), SHORT["psld"]).cost.encoder_vjps == 0
 
 
 def test_one_images_failure_is_its_own() -> None:
@@ -251,6 +270,7 @@ def test_denoisers_and_flows_are_priors() -> None:
         assert levels[0].sigma == pytest.approx(80)
         assert all(a.sigma > b.sigma for a, b in pairwise(levels))
         assert math.isclose(prior.nearest(0.7).sigma, 0.7)
+        assert math.isclose(prior.nearest(100).sigma, 80)  # what it was trained for
         assert len(prior.levels(2000)) == 2001
         with pytest.raises(ConfigError, match="0 steps"):
             prior.levels(0)
@@ -290,12 +310,91 @@ def test_parts_of_baselines() -> None:
         METHODS["p2l_style"].run(blind, SHORT["p2l_style"])
 
 
+def test_resample_draws_around_the_state_after_its_gradient_step() -> None:
+    """One consistent step by hand: where the optimisation makes none, z0 is Tweedie's mean after the further steps."""
+    told = problem()
+    how = Resample(steps=3, every=1, ahead=1, pixel_steps=1, latent_steps=1, enough=1e9)
+    levels = told.prior.levels(3)
+    z = start(told, levels, "noise")
+    for number, (level, target) in enumerate(pairwise(levels)):
+        z = z.detach().requires_grad_()
+        e = told.prior.noise(z, level)
+        z0 = clean(z, e, level)
+        loss = size_of(told.y - z0 @ TOY.matrix.T, "norm").sum()
+        moved = ddim_step(z0, e, level, target, 0.0, None) - 0.5 * level.alpha_bar * torch.autograd.grad(loss, z)[0]
+        z = moved.detach()
+        if number < 2:  # indices 2 and 1; of four steps index 3 would be in the first third
+            further = clean(z, told.prior.noise(z, target), target)
+            z = drawn_around(further, z, level, target, 40.0, told.draws("resample", number, (8,)))
+    torch.testing.assert_close(METHODS["resample"].run(told, how).image, z)
+
+
+def test_optimisation_ends_where_it_was_better_before() -> None:
+    """AdamW with a large rate overshoots: a row stays once its loss was lower `patience` iterations ago."""
+    told = problem()
+    z0 = TOY.mixture.sample(5, torch.Generator().manual_seed(0))
+    found = optimised(told, z0, 1.0, 60, 0.0, patience=5)
+    losses = torch.stack([told.misfit(optimised(told, z0, 1.0, most, 0.0)).square().mean(1) for most in range(61)])
+    for row in range(5):
+        worse = [i for i in range(5, 60) if losses[i, row] > losses[i - 5, row]]
+        last = worse[0] if worse else 60
+        torch.testing.assert_close(found[row], optimised(told, z0, 1.0, last, 0.0)[row])
+    assert any(losses[i, 0] > losses[i - 5, 0] for i in range(5, 60))
+
+
+def test_dps_takes_all_steps_of_a_path_that_ends_at_its_first_level() -> None:
+    """Stable Diffusion's schedules: with every time of the training the last step stays at its level."""
+    alphas = linear_alphas(count=20, last=0.3)
+    prior = discrete_prior(lambda z, times: 0.5 * z, alphas, (8,), final="first")
+    for steps in (20, 7):
+        assert METHODS["dps"].run(problem(prior=prior), Dps(steps=steps, clip=False)).image.isfinite().all()
+
+
+def test_the_residual_of_the_truth_is_near_one() -> None:
+    """Of masks only what is kept counts, whether or not y holds noise at missing pixels."""
+    streams, ids = Streams(3), torch.arange(4)
+    x = torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    image = Prior((1, 32, 32), (1, 32, 32), lambda z, level: z, TOY.mixture.prior().levels, TOY.mixture.prior().nearest)
+    for text in ("inpaint:missing=0.75", "superres:factor=2", "hdr"):
+        operator = make_operator(text, (1, 32, 32))
+        y = with_noise(operator(x), "gaussian", 0.05, ids, streams)
+        for given in (y, operator(y)) if operator.masks else (y,):
+            told = Problem(image, operator, given, 0.05, StreamDraws(streams, ids))
+            assert (told.ratio(told.misfit(x)) - 1).abs().max() < 0.15
+    assert make_operator("inpaint:missing=0.75", (3, 32, 32)).size == 3 * 256
+
+
+def test_an_image_that_is_not_finite_has_failed() -> None:
+    calls: list[int] = []
+
+    def decode(z: Tensor) -> Tensor:
+        """The third time, after two updates, one image is lost."""
+        calls.append(len(z))
+        return z.index_fill(0, torch.tensor([1]), math.nan) if len(calls) == 3 else z
+
+    latent = replace(TOY.mixture.prior(), encode=lambda x: x, decode=decode)
+    found = stsl(problem(prior=latent), Stsl(Terms(eta=0.0), steps=2, inner=1, init="noise"))
+    assert calls == [5, 5, 5]
+    assert found.z.isfinite().all()
+    assert found.failed.tolist() == [False, True, False, False, False]
+
+
 def test_mistakes_are_told() -> None:
     told = problem()
     with pytest.raises(ConfigError, match="weigh data by 1 / sigma"):
         replace(told, sigma=0.0)
     with pytest.raises(DataError, match="measurements of shape"):
         replace(told, y=torch.zeros(5, 4))
+    image = Prior((1, 4, 4), (1, 4, 4), lambda z, level: z, told.prior.levels, told.prior.nearest)
+    seen = [make_operator(text, (1, 4, 4)) for text in ("superres:factor=2,kernel=bicubic", "inpaint", "hdr")]
+    for operator in seen:
+        y = operator(torch.rand(5, 1, 4, 4, dtype=torch.float64) * 2 - 1)
+        Problem(image, operator, y, 0.05, told.draws)
+        for wrong in (127.5 * (y + 1), y * torch.nan):
+            with pytest.raises(DataError, match=r"of images in \[-1, 1\]"):
+                Problem(image, operator, wrong, 0.05, told.draws)
+    with pytest.raises(DataError, match="no NaN"):
+        replace(told, y=told.y * torch.nan)
     with pytest.raises(DataError, match="as the prior makes them"):
         replace(told, operator=matrix_operator(torch.ones(3, 5, dtype=torch.float64)))
     with pytest.raises(ConfigError, match="Did you mean stsl"):
@@ -308,6 +407,19 @@ def test_mistakes_are_told() -> None:
         ("probe", "round", "central"),
         ("early_exit", "maybe", "true or false"),
         ("terms", "1", "setting 'terms'"),
+        ("init", "q", "q_sample, ddim_inversion, noise"),
+        ("extra", "x", "setting 'extra'"),
+        ("__doc__", "x", "setting '__doc__'"),
+        ("inner", "0", "a whole number, 1 or more"),
+        ("probes", "0", "1 or more"),
+        ("weight", "nan", "a number, 0 or more"),
+        ("weight", "inf", "a number, 0 or more"),
+        ("eta", "-1", "0 or more"),
+        ("ddim_eta", "2", "0 to 1"),
+        ("probe_size", "0", "above 0"),
     ):
         with pytest.raises(ConfigError, match=said):
             with_changes(Stsl(), {key: value})
+    for name, key in (("daps", "tau"), ("daps", "flow_steps"), ("resample", "every"), ("p2l_style", "every")):
+        with pytest.raises(ConfigError, match=f"setting {key}=0"):
+            with_changes(METHODS[name].settings, {key: "0"})

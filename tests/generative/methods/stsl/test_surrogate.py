@@ -44,6 +44,9 @@ def test_moments_and_densities(name, time) -> None:
     size = x.shape[1]
     traces = covariance.diagonal(dim1=1, dim2=2).sum(1)
     near((traces * level.signal**2 / level.noise**2 - size) / level.noise**2, toy.told("trace_hess"), 1e-6)
+    jacobian = torch.func.jacrev(lambda z: toy.mixture.prior().noise(z[None], level)[0])
+    traces = torch.stack([torch.trace(jacobian(point)) for point in x])
+    near(-traces / level.noise, toy.told("trace_hess"))
     near(exact_guidance(mixture, toy.matrix)(toy.problem(), x, level).score, toy.told("guid_exact"), 1e-7)
 
 
@@ -96,6 +99,17 @@ def test_the_bound(name, time) -> None:
     bound = constant - (residual.square().sum(1) + spread) / (2 * sigma**2)
     near(bound, toy.told("elbo_exactA"), 1e-6)
     assert bool((bound <= exact + 1e-9).all())
+    if name == "gauss4":  # where the divergence has a closed form
+        divergences = [_divergence(part, part.posterior(toy.matrix, toy.y, sigma)) for part in parts]
+        near(exact - bound, torch.stack(divergences), 1e-7)
+
+
+def _divergence(a: Mixture, b: Mixture) -> torch.Tensor:
+    """KL(a || b) of two Gaussians."""
+    inverse = torch.linalg.inv(b.covariances[0])
+    apart = b.means[0] - a.means[0]
+    spread = torch.trace(inverse @ a.covariances[0]) + apart @ inverse @ apart - len(apart)
+    return 0.5 * (spread + torch.logdet(b.covariances[0]) - torch.logdet(a.covariances[0]))
 
 
 def small_problem(name: str, draws) -> tuple[Toy, Problem]:
@@ -170,6 +184,15 @@ def test_probes_in_measurement_space_give_the_bound(data_loss) -> None:
     if data_loss == "norm":
         step = step * 2 * found.data.detach()[:, None]
     near(-step, toy.told("guid_elboA"), 1e-3)
+
+
+def test_probes_where_the_operator_is_flat_change_nothing() -> None:
+    """All of an image beyond HDR's range: no direction of measurement space moves z."""
+    toy, problem = small_problem("gmm2", StreamDraws(Streams(3), torch.arange(6), torch.float64))
+    flat = replace(problem.operator, apply=lambda x: (x @ toy.matrix.T).clamp(-1e-9, 1e-9), adjoint=None)
+    terms = Terms(weight=1.0, eta=1.0, probe="measurement")
+    x = toy.told("x")
+    torch.testing.assert_close(update(replace(problem, operator=flat), x, toy.level, terms, 0)[0], x)
 
 
 def test_signs_lead_to_smaller_covariance() -> None:
