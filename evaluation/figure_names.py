@@ -55,6 +55,7 @@ _SPEECH: Mapping[str, FigureName] = {
     "stoi": FigureName("STOI", "higher", "at most 1"),
     "si_sir": FigureName("SI-SIR", "higher"),
     "si_sar": FigureName("SI-SAR", "higher"),
+    "level_error": FigureName("Level error", "lower", "0 where speech is as loud as in the clean file"),
 }
 
 KNOWN_FIGURES: Mapping[str, FigureName] = {

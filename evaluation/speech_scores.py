@@ -55,6 +55,16 @@ def si_sdr(estimate: ArrayLike, clean: ArrayLike) -> float:
     return _decibels(target, e - target)
 
 
+def level_error(estimate: ArrayLike, clean: ArrayLike) -> float:
+    """|20 log10 a| in dB of the clean signal's part in the estimate, a = <e,s>/|s|^2: too loud or too quiet by so much.
+
+    All other figures here leave the scale aside. Infinite or NaN where nothing of the clean signal is there.
+    """
+    e, s = (np.asarray(x, dtype=np.float64).ravel() for x in (estimate, clean))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(abs(20 * np.log10(np.float64(e @ s) / np.float64(s @ s))))
+
+
 def _projection(signal: Signal, onto: Signal) -> Signal:
     energy = float(onto @ onto)
     return onto * (float(signal @ onto) / energy) if energy > 0 else np.zeros_like(onto)
@@ -139,6 +149,7 @@ METRICS: Mapping[str, SpeechMetric] = {
     "si_sdr": SpeechMetric(_ratios("si_sdr"), "dB", note="no mean removal"),
     "si_sir": SpeechMetric(_ratios("si_sir"), "dB"),
     "si_sar": SpeechMetric(_ratios("si_sar"), "dB"),
+    "level_error": SpeechMetric(lambda heard: level_error(heard.estimate, heard.clean), "dB", note="absolute"),
     "estoi": SpeechMetric(_intelligibility(True), package="pystoi", note="extended"),
     "stoi": SpeechMetric(_intelligibility(False), package="pystoi"),
     "pesq_nb": SpeechMetric(_pesq("nb"), package="pesq", note="P.862.1, narrow band"),

@@ -19,7 +19,7 @@ class SpeechEvaluation(Config):
     files: PositiveInt | None = None
     """Most utterances, taken evenly over all; null: all."""
     metrics: tuple[str, ...] | None = None
-    """si_sdr, si_sir, si_sar, stoi, estoi, pesq_nb, pesq_wb; null: those that fit the rate and are installed."""
+    """si_sdr, si_sir, si_sar, level_error, stoi, estoi, pesq_nb, pesq_wb; null: all that fit and are installed."""
     batch_size: PositiveInt = 8
     """Utterances (or windows of long ones) in one network call; does not change results."""
     scorers: PositiveInt = 1

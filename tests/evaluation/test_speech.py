@@ -85,6 +85,16 @@ def test_closed_forms_for_orthogonal_signals():
     assert found.si_sdr == pytest.approx(-10 * math.log10(1e-2 + 1e-4))
 
 
+@pytest.mark.parametrize("gain", [1.0, 2.0, 0.5])
+def test_the_level_of_what_is_clean_in_the_estimate(gain: float) -> None:
+    t = np.arange(1000)
+    s, n = (np.sin(2 * np.pi * k * t / 1000) for k in (3, 7))
+    found = score_file(SpeechItem("x", s, gain * s + 0.5 * n), 16000, ["level_error", "si_sdr"]).values
+    assert found["level_error"] == pytest.approx(abs(20 * math.log10(gain)), abs=1e-9)
+    against = score_file(SpeechItem("x", s, -s), 16000, ["level_error"])
+    assert "level_error" in against.failed
+
+
 def test_workers_shards_and_records_change_nothing():
     items = [item(n) for n in range(5)]
     alone = score_files(items, 16000, RATIOS)
@@ -151,7 +161,7 @@ def test_what_one_metric_cannot_say_the_others_still_do():
     pytest.importorskip("pystoi")
     pytest.importorskip("pesq")
     found = score_file(SpeechItem("a", *[item(2).clean, item(2).estimate]), 16000, default_metrics(16000))
-    assert set(found.values) == {"si_sdr"}
+    assert set(found.values) == {"si_sdr", "level_error"}
     assert set(found.failed) == {"si_sir", "si_sar", "estoi", "stoi", "pesq_wb"}
     assert "0.4 s of speech" in found.failed["estoi"]
     assert "give the noisy file too" in found.failed["si_sir"]
