@@ -284,7 +284,13 @@ def test_a_protocol_that_holds_for_the_row_above_too_is_said_once(whole):
 
 
 def test_lower_is_better_for_distances_and_higher_for_shares():
-    assert {key for key, name in KNOWN_FIGURES.items() if name.better == "lower"} == {"fid", "kid", "mode_kl"}
+    assert {key for key, name in KNOWN_FIGURES.items() if name.better == "lower"} == {
+        "fid",
+        "kid",
+        "mode_kl",
+        "level_error",
+        "noisy_level_error",
+    }
     assert KNOWN_FIGURES["fid"].inline == "FID"
     assert KNOWN_FIGURES["inception_score"].inline == "inception score"
     assert KNOWN_FIGURES["f8"].inline == "PRD F8 (recall)"
