@@ -62,12 +62,17 @@ def level_error(estimate: ArrayLike, clean: ArrayLike) -> float:
     """
     e, s = (np.asarray(x, dtype=np.float64).ravel() for x in (estimate, clean))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return float(abs(20 * np.log10(np.float64(e @ s) / np.float64(s @ s))))
+        return float(abs(20 * np.log10(np.float64(_gain(e, s)))))
 
 
 def _projection(signal: Signal, onto: Signal) -> Signal:
+    return onto * _gain(signal, onto)
+
+
+def _gain(signal: Signal, onto: Signal) -> float:
+    """<signal,onto> / |onto|^2; 0 onto nothing."""
     energy = float(onto @ onto)
-    return onto * (float(signal @ onto) / energy) if energy > 0 else np.zeros_like(onto)
+    return float(signal @ onto) / energy if energy > 0 else 0.0
 
 
 def _decibels(over: Signal, under: Signal) -> float:
