@@ -40,6 +40,9 @@ def enhance(
         str | None, typer.Option(help="predictor_corrector, exponential, bridge_ode, ...; see method.sampling.")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="N of the sampler.")] = None,
+    limit: Annotated[
+        float | None, typer.Option("--attenuation-limit", min=0, metavar="DB", help="Take away at most so many dB.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise; each file has its own by its name.")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Files at once; changes nothing else.")] = 8,
     weights: Annotated[Weights, typer.Option(help="Averaged weights, or as trained.")] = Weights.EMA,
@@ -60,7 +63,11 @@ def enhance(
     from launch.sections import LaunchConfig
 
     launch_overrides, others = split_overrides(overrides or [], ("method.sampling",))
-    options = {"method.sampling.sampler": sampler, "method.sampling.steps": steps}
+    options = {
+        "method.sampling.sampler": sampler,
+        "method.sampling.steps": steps,
+        "method.sampling.attenuation_limit": limit,
+    }
     changes = {key: value for key, value in options.items() if value is not None} | as_changes(others)
     launch = asked_launch(LaunchConfig(), launch_overrides, workers)
     asked = Asked(model, source, target, changes, weights.value, seed, batch_size, resample, channel.value)

@@ -15,6 +15,8 @@ from evaluation.benchmarks.figure import Figure, figure, say
 from evaluation.benchmarks.kept import workplace
 from evaluation.benchmarks.speech_systems import (
     BRIDGE,
+    LIMIT,
+    LIMITED,
     ONE_CALL,
     SCORE,
     Job,
@@ -48,18 +50,25 @@ class Settings:
 
 QUICK = Settings((0,), 10, 4, 1)
 
-OF_BRIDGE: Samplers = {"sb": ONE_CALL, "sb_n4": {**ONE_CALL, "sampler": "bridge_sde", "steps": 4}}
+OF_BRIDGE: Samplers = {
+    "sb": {**ONE_CALL, **LIMIT},
+    "sb_unlimited": ONE_CALL,
+    "sb_n4": {**ONE_CALL, **LIMIT, "sampler": "bridge_sde", "steps": 4},
+}
 OF_SCORE: Samplers = {
     "score": {"sampler": "exponential", "steps": 10},
+    "score_limited": {"sampler": "exponential", "steps": 10, **LIMIT},
     "score_pc": {"sampler": "predictor_corrector", "steps": 15},
 }
 NAMES = {
     "noisy": "unprocessed",
     "spectral_subtraction": "spectral subtraction",
     "wiener": "decision-directed Wiener filter",
-    "sb": "Schroedinger bridge, data prediction, 1 call",
-    "sb_n4": "Schroedinger bridge, data prediction, stochastic, 4 calls",
+    "sb": f"Schroedinger bridge, data prediction, 1 call, {LIMITED}",
+    "sb_unlimited": "Schroedinger bridge, data prediction, 1 call",
+    "sb_n4": f"Schroedinger bridge, data prediction, stochastic, 4 calls, {LIMITED}",
     "score": "score model (OUVE), exponential integrator, 10 calls",
+    "score_limited": f"score model (OUVE), exponential integrator, 10 calls, {LIMITED}",
     "score_pc": "score model (OUVE), predictor-corrector N=15, 30 calls",
 }
 

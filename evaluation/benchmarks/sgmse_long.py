@@ -16,6 +16,8 @@ from evaluation.benchmarks.figure import Figure, figure, say
 from evaluation.benchmarks.kept import workplace
 from evaluation.benchmarks.speech_systems import (
     BRIDGE,
+    LIMIT,
+    LIMITED,
     ONE_CALL,
     SCORE,
     Job,
@@ -81,8 +83,9 @@ def run(quick: bool) -> dict[str, Figure]:
     systems, chosen = classical(data, settings.validation)
     say(f"baselines chosen on the validation part: {chosen}")
     bridge: Samplers = {
-        "bridge 1": ONE_CALL,
-        **{f"bridge stochastic {n}": {**ONE_CALL, "sampler": "bridge_sde", "steps": n} for n in (2, 4)},
+        "bridge 1": {**ONE_CALL, **LIMIT},
+        "bridge unlimited 1": ONE_CALL,
+        **{f"bridge stochastic {n}": {**ONE_CALL, **LIMIT, "sampler": "bridge_sde", "steps": n} for n in (2, 4)},
         **{f"bridge as released {n}": {"steps": n} for n in (1, 4)},
     }
     with workplace("sgmse_long") as folder:
@@ -99,7 +102,7 @@ def run(quick: bool) -> dict[str, Figure]:
             if metric in (found := summary(scores).figures):
                 figures[f"{metric}_{name.replace(' ', '_').replace('-', '_')}"] = figure(found[metric], None, note)
         gain = paired_gain(outcomes["bridge", 0].scores["bridge 1"], systems["wiener"], metric)
-        figures[f"bridge_gain_over_wiener_{metric}"] = figure(gain, ">= 0", f"one call; {note}")
+        figures[f"bridge_gain_over_wiener_{metric}"] = figure(gain, ">= 0", f"one call, {LIMITED}; {note}")
     told = f"{settings.compared} files; {note}"
     return figures | _calls(score.scores, score.calls, systems["noisy"], settings, told)
 

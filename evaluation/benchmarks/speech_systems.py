@@ -45,6 +45,9 @@ BRIDGE = {"process": {"name": "sbve", "t_eps": 1e-4}, "wrapping": {"loss_type": 
 SCORE = {"process": {"name": "ouve"}, "wrapping": {"loss_type": "score_matching", "network_scaling": "1/sigma"}}
 # A bridge is told the time of the state that it is given, as in training; in the released order that of the next one.
 ONE_CALL = {"steps": 1, "network_time": "previous"}
+LIMIT = {"attenuation_limit": 12.0}
+"""What is left of the noise covers faults of a briefly trained model; chosen on the validation part."""
+LIMITED = f"at most {LIMIT['attenuation_limit']:g} dB taken away"
 METRICS = ("si_sdr", "estoi", "pesq_nb")
 
 Samplers = Mapping[str, Mapping[str, Any]]

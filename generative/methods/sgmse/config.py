@@ -126,6 +126,9 @@ class SpeechSamplingConfig(Config):
     """Frames that the network sees at once; longer files are done in windows, joined in every network call."""
     overlap: float = Field(default=0.25, gt=0, le=0.5)
     """Part of a window that it shares with the next, in which one fades into the other."""
+    attenuation_limit: float | None = Field(default=None, ge=0)
+    """dB. At most so much is taken away: the result is (1 - r) estimate + r noisy with r = 10^(-limit / 20). What is
+    left of the noise covers the estimate's faults; it helps the more, the more of them there are. null: no limit."""
 
 
 class SgmseConfig(Config):

@@ -88,9 +88,10 @@ class Enhancer:
         drawn = sampled(self.config, self._windowed, y, noise, frames)
         # Padding is cut off again: its frames reach into the last samples, where they would be heard.
         estimates = [x[None, ..., :count].cpu() for x, count in zip(drawn.estimate, frames.tolist(), strict=True)]
+        limit = self.config.sampling.attenuation_limit
         return [
-            EnhancedWave(self._spectrogram.inverse(estimate, len(wave))[0] * level[0], int(calls))
-            for estimate, wave, level, calls in zip(estimates, waves, loud, drawn.calls, strict=True)
+            EnhancedWave(limited(self._spectrogram.inverse(x, len(wave))[0] * level[0], wave, limit), int(calls))
+            for x, wave, level, calls in zip(estimates, waves, loud, drawn.calls, strict=True)
         ]
 
     @property
@@ -105,6 +106,20 @@ class Enhancer:
     def _windowed(self) -> Windowed:
         chosen = self.config.sampling
         return Windowed(self.net, chosen.window, chosen.overlap, self.batch_size)
+
+
+def limited(estimate: Tensor, noisy: Tensor, limit: float | None) -> Tensor:
+    """(1 - r) estimate + r noisy with r = 10^(-limit / 20): at most `limit` dB are taken away.
+
+    Args:
+        estimate: float32[n] on the CPU.
+        noisy: real [n].
+        limit: dB, at least 0; None: the estimate alone.
+    """
+    if limit is None:
+        return estimate
+    share = 10 ** (-limit / 20)
+    return (1 - share) * estimate + share * noisy.to(estimate)
 
 
 @dataclass(frozen=True)

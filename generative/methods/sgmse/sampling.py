@@ -39,6 +39,8 @@ def sampler_text(config: SgmseConfig) -> str:
         told.append(f"from t={chosen.start:g}")
     if name.startswith("bridge") and chosen.network_time == "previous":
         told.append("told the time of its state")
+    if chosen.attenuation_limit is not None:
+        told.append(f"takes away at most {chosen.attenuation_limit:g} dB")
     return ", ".join(told)
 
 

@@ -64,6 +64,18 @@ def test_a_louder_file_gives_a_louder_result():
     torch.testing.assert_close(loud.wave, 8 * quiet.wave, rtol=1e-5, atol=1e-6)
 
 
+def test_a_limit_leaves_its_share_of_the_noisy_wave():
+    """20 dB: a tenth stays; 0 dB: nothing is taken away; and the limit is told."""
+    wave, other = waves(900, 2000)
+    of = {limit: enhancer(sampling={"steps": 2, "attenuation_limit": limit}) for limit in (None, 0.0, 20.0)}
+    free, whole, tenth = ([one.wave for one in of[limit].enhance([wave, other], [5, 6], STREAMS)] for limit in of)
+    for noisy, estimate, same, mixed in zip((wave, other), free, whole, tenth, strict=True):
+        torch.testing.assert_close(same, noisy, rtol=0, atol=0)
+        torch.testing.assert_close(mixed, 0.9 * estimate + 0.1 * noisy, rtol=1e-5, atol=1e-7)
+    assert sampler_text(of[20.0].config).endswith("takes away at most 20 dB")
+    assert "dB" not in sampler_text(of[None].config)
+
+
 def test_noise_depends_on_id_and_seed():
     wave = waves(900)[0]
     first, same, other = enhancer(sampling={"steps": 2}).enhance([wave, wave, wave], [5, 5, 6], STREAMS)
