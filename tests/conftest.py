@@ -45,10 +45,11 @@ gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """What has been imported stays: the collector of garbage need not look through it again and again."""
-    gc.enable()
+    """What has been imported stays: the collector of garbage need not look through it again and again, nor so often."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 20, 10)
+    gc.enable()
 
 
 def seed(name: str) -> None:
