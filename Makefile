@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 MARK := $(VENV)/.installed
 PIP := $(BIN)/pip --disable-pip-version-check -q -q
 
+# Compiled modules are kept, whatever the environment says: the tests start hundreds of processes that import them.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: setup demo test test-quick test-distributed check format clean
 
 setup: $(MARK)
@@ -26,8 +29,9 @@ demo: setup
 
 test: test-quick test-distributed
 
+# Each of both takes whole stretches of files: what the tests of a file share is made once.
 test-quick: setup
-	$(BIN)/pytest -m "not distributed" -n 2 --durations=20
+	$(BIN)/pytest -m "not distributed" -n 2 --dist worksteal --durations=20
 
 # One after the other: clusters and groups of ranks that share two cores keep each other waiting beyond their limits.
 test-distributed: setup

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,10 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     Raises:
         ConfigError: it cannot be read, is not YAML, or holds no mapping.
     """
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        text = path.read_text(encoding="utf-8")
-        lines = _key_lines(text)
-        values = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
+        values, lines = _parsed(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", "a readable file", "check its permissions") from error
     except UnicodeDecodeError as error:
@@ -49,7 +48,16 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
             expected="a mapping of sections to settings",
             remedy="write `key: value` lines",
         )
-    return values, lines  # type: ignore[return-value]
+    return copy.deepcopy(values), lines
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> tuple[Any, dict[KeyPath, int]]:
+    """Values, and the line of each key. Kept, since a campaign reads the same few files for each of its cells."""
+    from omegaconf import OmegaConf
+
+    lines = _key_lines(text)
+    return OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}, lines
 
 
 def _key_lines(text: str) -> dict[KeyPath, int]:

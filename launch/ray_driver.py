@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -25,7 +24,6 @@ from launch.ray_following import followed
 from launch.restarts import Groups
 
 if TYPE_CHECKING:
-    from launch.run import Work
     from launch.schema import RunConfig
 
 
@@ -53,7 +51,7 @@ def drive(config: RunConfig, folder: Path, work: bytes, temporary: Path, line: L
     not even kill -9 leaves any behind.
 
     Args:
-        work: what each worker does, pickled.
+        work: what each worker does, pickled; only they open it, since it takes seconds of imports.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, frame: None)  # the command decides what a signal means
@@ -83,25 +81,23 @@ def drive(config: RunConfig, folder: Path, work: bytes, temporary: Path, line: L
 def _train(config: RunConfig, folder: Path, work: bytes, temporary: Path, line: Line, watch: ClusterWatch) -> None:
     log = ray_cluster.LOG.info
     # Seconds of imports, done beside the start of the cluster.
-    threading.Thread(target=_import, args=(work,), name="import", daemon=True).start()
+    threading.Thread(target=_import, name="import", daemon=True).start()
     log("starting or joining the cluster")
     ray_cluster.connect(config.launch, temporary)
     watch.head = ray_cluster.address()
     line.joined.set()
     log("cluster is up")
-    wanted = _import(work)
+    _import()
     log("Ray Train is imported")
     line.go.wait()
     log("preparation is done: starting the workers")
     with followed(config, folder):
-        Groups(config, folder, wanted, watch).train()
+        Groups(config, folder, work, watch).train()
 
 
-def _import(work: bytes) -> Work:
-    """What the workers do, with all that it takes to start them."""
+def _import() -> None:
+    """All that it takes to start workers."""
     importlib.import_module("ray.train.torch")
-    wanted: Work = pickle.loads(work)  # from the command, which started this process
-    return wanted
 
 
 def _sendable(error: BaseException | None) -> BaseException | None:

@@ -19,7 +19,6 @@ from launch.ray_worker import prepare_process, train_worker
 
 if TYPE_CHECKING:
     from launch import schema
-    from launch.run import Work
 
 NODE_LABEL = "ray.io/node-id"
 """Ray gives each node a label of this name."""
@@ -58,13 +57,13 @@ class _LocalTrainer(_Trainer):
         return [c for c in super()._create_default_callbacks() if type(c).__name__ not in NEEDLESS]
 
 
-def fit(config: schema.RunConfig, folder: Path, work: Work, nodes: Sequence[str], attempt: int) -> None:
+def fit(config: schema.RunConfig, folder: Path, work: bytes, nodes: Sequence[str], attempt: int) -> None:
     """Let one group train until it ends or fails; it is never started again by Ray itself.
 
     Args:
         config: of the run.
         folder: the run folder.
-        work: what each worker does.
+        work: what each worker does, pickled.
         nodes: id of the node of each worker.
         attempt: number of this group, from 1.
 

@@ -38,7 +38,7 @@ class RayBackend:
         context = multiprocessing.get_context("spawn")
         self._result, sends = context.Pipe(duplex=False)
         self._line = Line(context.Event(), context.Event(), context.Event(), sends)
-        # Unpickled there only when it is needed: its modules take seconds to import, beside the start of the cluster.
+        # Unpickled by the workers alone: its modules take seconds to import, beside the start of the cluster.
         arguments = (config, folder, pickle.dumps(work), self._temporary, self._line)
         self._process = context.Process(target=drive, args=arguments, name="ray", daemon=True)
 

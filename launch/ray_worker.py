@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
+import pickle
 import signal
 import socket
 import sys
@@ -48,7 +49,8 @@ def train_worker(settings: Mapping[str, Any]) -> None:
     if os.path.isdir(settings["directory"]):
         os.chdir(settings["directory"])
     config = schema_for(settings["config"]).model_validate(settings["config"])
-    settings["work"](config, folder, rank=rank, world=world, attempt=attempt)
+    work = pickle.loads(settings["work"])  # of the command, which has started all these processes
+    work(config, folder, rank=rank, world=world, attempt=attempt)
 
 
 def output_to(path: Path) -> None:

@@ -14,7 +14,6 @@ from launch.folder import clear_requests, read_json, record_event
 from launch.nodes import check_nodes, compared
 
 if TYPE_CHECKING:
-    from launch.run import Work
     from launch.schema import RunConfig
 
 
@@ -34,11 +33,11 @@ class Groups:
     Args:
         config: of the run.
         folder: the run folder.
-        work: what each worker does.
+        work: what each worker does, pickled.
         watch: knows whether a node is being taken away, and whether the user wants to stop.
     """
 
-    def __init__(self, config: RunConfig, folder: Path, work: Work, watch: ClusterWatch) -> None:
+    def __init__(self, config: RunConfig, folder: Path, work: bytes, watch: ClusterWatch) -> None:
         self._config, self._folder, self._work, self._watch = config, folder, work, watch
         self._counted = 0
         self._checked: set[str] = set()

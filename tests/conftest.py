@@ -1,12 +1,16 @@
+import gc
 import os
 import random
+import shutil
 import signal
 import zlib
+from pathlib import Path
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -15,12 +19,37 @@ from hypothesis import HealthCheck, settings
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Run folders, caches and checkpoints are flushed to the disk thousands of times; a file system in memory is quick.
+# Together they stay below 1 GB, and those of tests that pass are removed (see pyproject.toml).
+IN_MEMORY, ROOM = Path("/dev/shm"), 4 << 30
+
+
+def in_memory() -> bool:
+    """Whether there is such a file system, and room to spare."""
+    writable = IN_MEMORY.is_dir() and os.access(IN_MEMORY, os.W_OK)
+    return writable and min(shutil.disk_usage(IN_MEMORY).free, psutil.virtual_memory().available // 2) >= ROOM
+
+
+if "PYTEST_DEBUG_TEMPROOT" not in os.environ and in_memory():
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = str(IN_MEMORY)
+
 # No timing: how long an example takes is the machine's affair. Where a failure would stop others (CI), the examples are
 # the same each time; at a desk they are new ones, so that new cases are found.
 settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
 )
 settings.load_profile("untimed")
+
+
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays: the collector of garbage need not look through it again and again, nor so often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 10)
+    gc.enable()
 
 
 def seed(name: str) -> None:

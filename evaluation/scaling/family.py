@@ -108,7 +108,7 @@ def fit_family(
         rows: as `points.gather` reads them.
         curves: training curves, for the envelope.
         options: of the surface.
-        draws: of the bootstraps.
+        draws: of the bootstraps (of those that leave a budget out, at most 400).
     """
     problems: list[tuple[str, str]] = []
 
@@ -128,9 +128,9 @@ def fit_family(
     surface = tried("surface L(N, D)", lambda: fit_surface(known, options))
     drawn = tried("bootstrap", lambda: bootstrap_surface(surface, draws)) if surface else None
     power = tried("loss over C", lambda: _power(isoflop, draws)) if isoflop else None
-    forecast = surface_forecast(options, HELD_OUT_DRAWS)
+    forecast = surface_forecast(options, min(HELD_OUT_DRAWS, draws))
     held_out = tried("leave one budget out", lambda: leave_one_budget_out(known, forecast))
-    ahead = tried("largest budget ahead", lambda: _ahead(known, options))
+    ahead = tried("largest budget ahead", lambda: _ahead(known, options, draws))
     return FamilyLaws(
         name,
         points,
@@ -152,11 +152,11 @@ def _power(isoflop: IsoflopFit, draws: int) -> PowerFit:
     return fit_power(np.array([one.achieved for one in good]), np.array([one.loss for one in good]), draws=draws)
 
 
-def _ahead(points: Points, options: FitOptions | None) -> list[HeldOut]:
+def _ahead(points: Points, options: FitOptions | None, draws: int) -> list[HeldOut]:
     largest = points.budget == points.budget.max()
     if len(points.budgets()) < 3:
         raise DataError("fewer than three budgets: there is none to predict", "three budgets", "run larger ones")
-    return predicted_from(points.take(~largest), points.take(largest), surface_forecast(options, DRAWS))
+    return predicted_from(points.take(~largest), points.take(largest), surface_forecast(options, draws))
 
 
 def gap_of_families(slow: FamilyLaws, fast: FamilyLaws) -> tuple[Frontier, Frontier, Gap]:

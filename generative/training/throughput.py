@@ -77,8 +77,14 @@ def peak_rate(device: torch.device, precision: str) -> Peak | None:
     return None
 
 
-def measured_matmul_flops(size: int = 768, repeats: int = 5) -> float:
-    """Best rate of an fp32 matrix product on the CPU, FLOP per second."""
+def measured_matmul_flops() -> float:
+    """Best rate of an fp32 matrix product on the CPU, FLOP per second; measured once for each number of threads."""
+    return _best_rate(torch.get_num_threads())
+
+
+@functools.cache
+def _best_rate(threads: int, size: int = 768, repeats: int = 5) -> float:
+    """With the threads that torch is set to, whose number only tells rates apart."""
     a = torch.ones(size, size)
     best = float("inf")
     for _ in range(repeats):

@@ -54,8 +54,14 @@ def _span(value: float, low: float, high: float) -> str:
     return f"{compact(value, ' ')} [{compact(low, ' ')}, {compact(high, ' ')}]"
 
 
-def predict(campaign: Campaign, flops: float, family: str | None = None) -> list[Predicted]:
+def predict(campaign: Campaign, flops: float, family: str | None = None, draws: int = 1000) -> list[Predicted]:
     """A prediction for each family that has a law; with one asked for by name, for that alone.
+
+    Args:
+        campaign: whose results are fitted.
+        flops: to be spent on one run.
+        family: None: all.
+        draws: of the bootstraps.
 
     Raises:
         ConfigError: no such family; FLOPs that cannot be spent.
@@ -69,14 +75,13 @@ def predict(campaign: Campaign, flops: float, family: str | None = None) -> list
             "correct --family, or leave it out for all",
         )
     found: list[Predicted] = []
-    for one in laws(campaign, campaign.entries()):
-        if family in (None, one.name):
-            told, by = one.predict(flops)
-            cell = _cell(campaign, one.name, flops, told.N.estimate.value)
-            path = campaign.folder / "predicted" / f"{one.name}-{shown(flops)}.yaml"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, to_yaml(cell.run))
-            found.append(Predicted(one.name, told, by, cell, path))
+    for one in laws(campaign, campaign.entries(), draws, family):
+        told, by = one.predict(flops)
+        cell = _cell(campaign, one.name, flops, told.N.estimate.value)
+        path = campaign.folder / "predicted" / f"{one.name}-{shown(flops)}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, to_yaml(cell.run))
+        found.append(Predicted(one.name, told, by, cell, path))
     return found
 
 

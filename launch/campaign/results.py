@@ -66,11 +66,12 @@ def _curve(cell: Cell, source: Job, steps: list[int], loss: list[float]) -> Curv
     return Curve(cell.N, tokens * cell.flops_per_token, tokens, np.array(loss), schedule, source.name)
 
 
-def laws(campaign: Campaign, entries: Entries, draws: int = 1000) -> list[FamilyLaws]:
-    """The laws of each family, in the order of the configuration."""
+def laws(campaign: Campaign, entries: Entries, draws: int = 1000, family: str | None = None) -> list[FamilyLaws]:
+    """The laws of each family, in the order of the configuration; of one alone where it is named."""
     return [
         fit_family(name, rows(campaign, entries, name), curves(campaign, entries, name), draws=draws)
         for name in campaign.config.families
+        if family in (None, name)
     ]
 
 

@@ -79,7 +79,7 @@ def test_a_silent_rank_is_given_up_after_the_time_out():
 
 def test_a_slow_disk_is_waited_for_beyond_the_time_out(tmp_path):
     """Of the last rank, at every save; a collective may take 3 s."""
-    slow = job("regression", "ddp", parallel={"timeout_seconds": 3}, store=str(tmp_path), every=4, slow_disk=5)
+    slow = job("regression", "ddp", parallel={"timeout_seconds": 3}, store=str(tmp_path), every=4, slow_disk=4)
     calm, found = run(2, [job("regression", "ddp"), slow])[0]
     assert found["losses"] == calm["losses"]
     assert {path.name for path in tmp_path.glob("step_*")} == {"step_000004", "step_000008"}

@@ -6,25 +6,31 @@ import pathlib
 
 import pytest
 
-from tests.support.groups import run_group
+from tests.support.groups import run_groups
 
 SCRIPT = pathlib.Path(__file__).with_name("be_patient.py")
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(180)]
 
 
-def ended(**arguments):
-    return [result["ended"] for result in run_group(SCRIPT, 2, {"stop": False, "limit": 60, "timeout": 4} | arguments)]
+CASES = {"busy": {"busy": 8}, "too busy": {"busy": 12, "limit": 2}, "frozen": {"busy": 1, "stop": True}}
 
 
-def test_a_busy_rank_is_waited_for():
-    assert ended(busy=8) == ["together", "together"]
+@pytest.fixture(scope="module")
+def ended():
+    """How both ranks of each group ended; the groups wait at the same time."""
+    asked = {name: {"stop": False, "limit": 60, "timeout": 4} | case for name, case in CASES.items()}
+    return {name: [rank["ended"] for rank in ranks] for name, ranks in run_groups(SCRIPT, 2, asked).items()}
 
 
-def test_a_rank_that_is_busy_for_too_long_is_given_up():
-    busy, waiting = ended(busy=12, limit=2)
+def test_a_busy_rank_is_waited_for(ended):
+    assert ended["busy"] == ["together", "together"]
+
+
+def test_a_rank_that_is_busy_for_too_long_is_given_up(ended):
+    busy, waiting = ended["too busy"]
     assert "parallel.patience_seconds" in busy
     assert "lost" in waiting
 
 
-def test_a_frozen_rank_is_given_up_after_the_time_out():
-    assert "lost" in ended(busy=1, stop=True)[1]
+def test_a_frozen_rank_is_given_up_after_the_time_out(ended):
+    assert "lost" in ended["frozen"][1]

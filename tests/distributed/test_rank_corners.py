@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from tests.support.groups import run_group
+from tests.support.groups import run_group, run_groups
 
 SCRIPT = pathlib.Path(__file__).with_name("corner_rank.py")
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(120)]
@@ -38,7 +38,10 @@ def test_ranks_without_a_group_to_validate_change_nothing():
 
 def test_what_takes_longer_than_a_collective_outside_of_steps_is_waited_for(tmp_path):
     """Hooks of rank 0 at the start and the end, and a long trace; a collective may take 3 s."""
-    for hooks, trace in run(2, {"slow": 5}, {"slow_trace": 5, "folder": str(tmp_path)}, timeout=3):
-        assert hooks["state"] == trace["state"] == "complete"
+    jobs = {"hooks": {"slow": 5}, "trace": {"slow_trace": 5, "folder": str(tmp_path)}}
+    found = run_groups(SCRIPT, 2, {name: {"jobs": [job], "timeout": 3} for name, job in jobs.items()})
+    assert {name: [result["state"] for (result,) in ranks] for name, ranks in found.items()} == {
+        name: ["complete", "complete"] for name in jobs
+    }
     kept = {path.name for path in (tmp_path / "profile").iterdir()}
     assert kept == {"step_000002_rank0.json.gz", "step_000002_rank0.txt"}

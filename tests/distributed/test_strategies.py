@@ -5,8 +5,10 @@ Groups of real processes with gloo between them; one group runs a list of traini
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import shutil
+from typing import Any
 
 import pytest
 
@@ -49,12 +51,31 @@ def alone():
     return dict(zip(methods, run(1, [job(m, "none") for m in methods]), strict=True))
 
 
+@functools.cache
+def results(world: int, precision: str) -> dict[tuple[str, str], Any]:
+    """What the GPT and the duel come to under each strategy, by (strategy, method); several tests look at it."""
+    asked = [(strategy, method) for strategy in STRATEGIES for method in ("gpt", "duel")]
+    return dict(zip(asked, run(world, [job(method, s, precision) for s, method in asked]), strict=True))
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """Gives, for a precision, the curves of two workers under each strategy until step 4, and their stores."""
+
+    @functools.cache
+    def begin(precision):
+        folder = tmp_path_factory.mktemp(precision)
+        saves = [job("duel", s, precision, store=str(folder / s), stop_at=4) for s in STRATEGIES]
+        return {s: curve(found) for s, found in zip(STRATEGIES, run(2, saves), strict=True)}, folder
+
+    return begin
+
+
 @pytest.mark.parametrize(("world", "precision"), [(1, "fp32"), (2, "fp32"), (4, "fp32"), (2, "bf16")])
 def test_losses_are_those_of_one_process(alone, world, precision):
     """A small GPT for 20 steps, and two networks that train each other beside a frozen third."""
-    jobs = [job(method, strategy, precision) for strategy in STRATEGIES for method in ("gpt", "duel")]
-    for asked, found in zip(jobs, run(world, jobs), strict=True):
-        reference, strategy = alone[asked["method"]], asked["parallel"]["strategy"]
+    for asked, found in results(world, precision).items():
+        strategy, reference = asked[0], alone[asked[1]]
         assert curve(found) == pytest.approx(curve(reference), rel=TOLERANCE[precision]), asked
         assert validation(found) == pytest.approx(validation(reference), rel=TOLERANCE[precision]), asked
         expected = "none" if strategy == "ddp" and world == 1 else strategy
@@ -105,36 +126,35 @@ def test_second_order_where_the_engine_can():
 
 
 @pytest.mark.parametrize(("precision", "world", "pairs"), [("fp32", 3, 5), ("fp32", 1, 1), ("bf16", 1, 1)])
-def test_any_checkpoint_goes_on_under_any_strategy(tmp_path, precision, world, pairs):
+def test_any_checkpoint_goes_on_under_any_strategy(begun, tmp_path, precision, world, pairs):
     """Saved by two workers, resumed by three (all pairs of strategies) and by one (each strategy once)."""
     whole = curve(run(1, [job("duel", "none", precision)])[0])
-    saves = [job("duel", s, precision, store=str(tmp_path / s), stop_at=4) for s in STRATEGIES]
-    begun = {s: curve(found) for s, found in zip(STRATEGIES, run(2, saves), strict=True)}
+    first, stores = begun(precision)
     asked = [(STRATEGIES[i], STRATEGIES[(i + 1 + k) % len(STRATEGIES)]) for i in range(5) for k in range(pairs)]
     jobs = []
     for saved, loaded in asked:
         store = tmp_path / f"{saved}-{loaded}"
-        shutil.copytree(tmp_path / saved, store)
+        shutil.copytree(stores / saved, store)
         jobs.append(job("duel", loaded, precision, store=str(store)))
     for (saved, loaded), found in zip(asked, run(world, jobs), strict=True):
-        joined = begun[saved] + curve(found)
+        joined = first[saved] + curve(found)
         assert joined == pytest.approx(whole, rel=TOLERANCE[precision]), (saved, loaded)
 
 
-def test_resumed_under_the_same_strategy_bit_for_bit(tmp_path):
-    straight = run(2, [job("duel", s) for s in STRATEGIES])
-    first = run(2, [job("duel", s, store=str(tmp_path / s), stop_at=4) for s in STRATEGIES])
-    second = run(2, [job("duel", s, store=str(tmp_path / s)) for s in STRATEGIES])
-    for whole, begun, ended in zip(straight, first, second, strict=True):
-        assert curve(begun) + curve(ended) == curve(whole), whole["engines"]
+def test_resumed_under_the_same_strategy_bit_for_bit(begun, tmp_path):
+    first, stores = begun("fp32")
+    shutil.copytree(stores, tmp_path / "stores")
+    second = run(2, [job("duel", s, store=str(tmp_path / "stores" / s)) for s in STRATEGIES])
+    for strategy, ended in zip(STRATEGIES, second, strict=True):
+        whole = results(2, "fp32")[strategy, "duel"]
+        assert first[strategy] + curve(ended) == curve(whole), whole["engines"]
         assert ended["weights"] == whole["weights"], whole["engines"]
 
 
 def test_memory_of_a_rank_falls_as_the_strategy_promises():
     """Bytes of weights and optimizer on rank 0 of 1 and 4 workers (padding to whole rows and alignments aside)."""
-    one, four = (dict(zip(STRATEGIES, run(w, [job("gpt", s) for s in STRATEGIES]), strict=True)) for w in (1, 4))
     for strategy in STRATEGIES:
-        before, after = one[strategy]["memory"]["net"], four[strategy]["memory"]["net"]
+        before, after = (results(world, "fp32")[strategy, "gpt"]["memory"]["net"] for world in (1, 4))
         share = {part: after[part] / before[part] for part in ("parameters", "optimizer", "ema")}
         sharded_weights = strategy in ("fsdp", "zero3")
         assert share["parameters"] == pytest.approx(0.25 if sharded_weights else 1.0, rel=0.1), strategy

@@ -20,7 +20,7 @@ from generative.training.validation import ValidationHook
 from tests.support.rank_jobs import store_of
 from tests.support.toys import Awkward, Duel, Gpt, Penalty, Points, Regression, loaders
 
-SILENCE = 12.0
+SILENCE = 8.0
 METHODS = {"regression": Regression, "duel": Duel, "gpt": Gpt, "penalty": Penalty, "awkward": Awkward}
 
 

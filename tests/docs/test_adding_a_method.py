@@ -28,9 +28,10 @@ for name, test in runpy.run_path("tests/generative/methods/flow/test_method.py")
         print("passed", name)
 few = ["evaluate.samples=200", "sample.count=9", "sample.monitor=40", "launch.backend=local", "launch.workers=1"]
 words = ["train.batch_size=64", "train.validation.every_steps=20", "train.checkpoint.every_steps=20", *few]
+bare = ["evaluate.at_end=false", "sample.at_end=false", "train.micro_batch_size=16"]
 for verb in (
     ["train", "flow/quickstart", "train.steps=40", "run.dir=run", *words],
-    ["train", "flow/quickstart", "train.steps=40", "run.dir=split", "train.micro_batch_size=16", *words],
+    ["train", "flow/quickstart", "train.steps=40", "run.dir=split", *words, *bare],
     ["sample", "run", "--count", "5"],
     ["export", "run", "--to", "exported", "--weights", "ema"],
     ["config", "show", "flow/quickstart"],

@@ -9,6 +9,7 @@ import time
 import psutil
 import pytest
 
+from generative.training.checkpoint.rotation import complete_steps
 from tests.end_to_end.runs import Run, write_text
 from tests.support.schema import check_lines, check_status
 
@@ -86,20 +87,11 @@ def test_a_run_survives_a_killed_worker_and_a_frozen_one(texts, run):
     check_lines(stormy.folder)
 
 
-def test_after_the_commands_death_one_worker_goes_on(straight, run):
-    process = run.start()
-    run.wait_for(lambda: run.step() >= 25, process)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    run_out(workers_of(run), seconds=60)
-    run.finish(*LOCAL)
-    assert run.losses() == pytest.approx(straight.losses(), rel=1e-5)
-
-
-def workers_of(run):
-    """Process ids of the workers, of which there were two."""
-    found = {line["pid"] for line in run.lines("logs/workers.jsonl")}
-    assert len(found) == 2
+def workers_of(run, count):
+    """Process ids of the newest workers, of which there are so many."""
+    lines = run.lines("logs/workers.jsonl")
+    found = {line["pid"] for line in lines if line["driver"] == lines[-1]["driver"]}
+    assert len(found) == count
     return found
 
 
@@ -133,11 +125,12 @@ def test_killed_while_a_checkpoint_is_written(texts, tmp_path):
     assert [event["step"] for event in resumed] == [4]
 
 
-def test_interrupt_saves_and_more_workers_go_on(straight, run):
+def test_interrupt_saves_more_workers_go_on_and_after_the_commands_death_one_does(straight, run):
+    """The same curve by two workers, three, and one."""
     process = run.start()
     run.wait_for(lambda: run.step() >= 1, process)
     # A run of a second or two: one worker, and so the other, waits, lest it be over before it hears.
-    worker = min(workers_of(run))
+    worker = min(workers_of(run, 2))
     os.kill(worker, signal.SIGSTOP)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal sends Ctrl-C, to all in the foreground
     run.wait_for((run.folder / "stop").exists, process)
@@ -146,12 +139,20 @@ def test_interrupt_saves_and_more_workers_go_on(straight, run):
     assert "again" in output
     assert output.splitlines()[-1].startswith("stop    interrupted at step ")
     assert run.read("status.json")["state"] == "interrupted"
-    run_out(workers_of(run), seconds=30)
+    run_out(workers_of(run, 2), seconds=30)
     stopped_at = run.step()
     assert stopped_at < 120
     assert (run.folder / f"checkpoints/step_{stopped_at:06d}").is_dir()
     # Half a core each: three workers on a machine of two cores.
-    run.finish("launch.workers=3", "launch.cpus_per_worker=0.5")
+    process = run.start("launch.workers=3", "launch.cpus_per_worker=0.5")
+    run.wait_for(lambda: any(step > stopped_at for step in complete_steps(run.folder / "checkpoints")), process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert run.step() < 120
+    run_out(workers_of(run, 3), seconds=60)
+    run.finish(*LOCAL)
+    resumed = [event["step"] for event in run.lines("events.jsonl") if event["kind"] == "resume"]
+    assert resumed[0] == stopped_at < resumed[1]
     assert run.losses() == pytest.approx(straight.losses(), rel=1e-5)
     assert [line["samples"] for line in run.lines("metrics.jsonl") if line["kind"] == "train"] == [
         12 * (i + 1) for i in range(120)

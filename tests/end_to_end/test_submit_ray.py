@@ -25,6 +25,15 @@ def _free_port() -> int:
         return listener.getsockname()[1]
 
 
+def _silent(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) != 0
+
+
+ALONE = "launch.workers=1"
+"""What jobs do to a run does not depend on how many workers it has, and each takes seconds to start."""
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """The words that name a cluster with a dashboard on loopback, and the environment with its token."""
@@ -51,6 +60,10 @@ def cluster():
     words = [f"cluster.address={address}", f"cluster.command={sys.executable} -m launch.cli"]
     try:
         deadline = time.monotonic() + 60
+        while _silent(int(address.rpartition(":")[2])):
+            assert process.poll() is None, said.read_text()
+            assert time.monotonic() < deadline, said.read_text()
+            time.sleep(0.1)
         while generative(environment, "jobs", "list", *words).returncode:
             assert process.poll() is None, said.read_text()
             assert time.monotonic() < deadline, said.read_text()
@@ -75,7 +88,7 @@ def test_job_is_followed_stopped_and_goes_on(cluster, tmp_path):
     write_text(tmp_path)
     run = Run(tmp_path, tmp_path / "run")
     submit = ["submit", str(CONFIG), f"data.path={tmp_path}", f"data.cache={tmp_path}/cache", f"run.dir={run.folder}"]
-    long = [*submit, *words, "train.steps=100000"]
+    long = [*submit, *words, ALONE, "train.steps=100000"]
     first = generative(environment, *long, "--no-wait")
     assert first.returncode == 0, first.stdout + first.stderr
     job = first.stdout.split()[2]
@@ -114,7 +127,7 @@ def test_followed_job_ends_as_the_run_does(cluster, tmp_path):
     write_text(tmp_path)
     run = Run(tmp_path, tmp_path / "run")
     data = (f"data.path={tmp_path}", f"data.cache={tmp_path}/cache", f"run.dir={run.folder}", "train.steps=4")
-    whole = generative(environment, "submit", str(CONFIG), *data, *words)
+    whole = generative(environment, "submit", str(CONFIG), *data, *words, ALONE)
     assert whole.returncode == 0, whole.stdout + whole.stderr
     assert "report.html" in whole.stdout
     assert run.step() == 4

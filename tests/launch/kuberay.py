@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,19 @@ def available() -> bool:
 
 def problems(manifest: dict[str, Any]) -> list[str]:
     """What is wrong with a manifest by the definition of its kind; [] where nothing is."""
+    errors = _validator(manifest["kind"], manifest["apiVersion"].partition("/")[2]).iter_errors(manifest)
+    return [f"{'.'.join(map(str, error.absolute_path))}: {error.message[:200]}" for error in errors]
+
+
+@functools.cache
+def _validator(kind: str, version: str) -> Any:
+    """Kept, since a definition is a megabyte of YAML."""
     import jsonschema
 
-    definition = yaml.load(
-        (FOLDER / FILES[manifest["kind"]]).read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    )
-    version = manifest["apiVersion"].partition("/")[2]
+    definition = yaml.load((FOLDER / FILES[kind]).read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     (schema,) = [v["schema"]["openAPIV3Schema"] for v in definition["spec"]["versions"] if v["name"] == version]
     _strict(schema["properties"]["spec"])
-    errors = jsonschema.Draft7Validator(schema).iter_errors(manifest)
-    return [f"{'.'.join(map(str, error.absolute_path))}: {error.message[:200]}" for error in errors]
+    return jsonschema.Draft7Validator(schema)
 
 
 def _strict(schema: Any) -> None:

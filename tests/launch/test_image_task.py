@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from evaluation.images import small
+from evaluation.images.small_network import SmallSettings
 from evaluation.run_state import run_state
 from generative.errors import ConfigError, DataError, GenerativeError
 from generative.method import Alone
@@ -42,6 +46,14 @@ TINY = (
     "launch.workers=1",
 )
 PIXELS = "evaluate.extractor=pixels"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def brief_judge() -> Iterator[None]:
+    """The extractor `small` learns for a few steps: how well it tells digits apart is not asked here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(small, "SmallSettings", partial(SmallSettings, steps=30))
+        yield
 
 
 @pytest.fixture(scope="module")

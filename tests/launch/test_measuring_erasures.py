@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,22 @@ from tests.generative.methods.text_to_image.small import FACTS, method_of
 pytest.importorskip("diffusers")
 
 
+@pytest.fixture(scope="module")
+def erased(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `generative erase` leaves."""
+    place = tmp_path_factory.mktemp("erased")
+    torch.manual_seed(0)
+    net = method_of().networks()["net"].build().eval()
+    write_pipeline(place / "model", method_of().config, FACTS, net.state_dict())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+        asked = ["--concept", "two", "--preset", "small", "--out", str(place / "out")]
+        assert main(["erase", str(place / "model"), *asked]) == 0
+    return place / "out"
+
+
 @pytest.fixture
-def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def words(erased: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """An erasure, three prompts, and a detector of bright images."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     shows = Classes(
@@ -26,11 +41,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     )
     monkeypatch.setattr(opening, "DETECTORS", {"bright": lambda what, cache: shows})
     monkeypatch.setattr(attacks, "LEVELS", 2)
-    torch.manual_seed(0)
-    net = method_of().networks()["net"].build().eval()
-    write_pipeline(tmp_path / "model", method_of().config, FACTS, net.state_dict())
-    out = tmp_path / "out"
-    assert main(["erase", str(tmp_path / "model"), "--concept", "two", "--preset", "small", "--out", str(out)]) == 0
+    out = shutil.copytree(erased, tmp_path / "out")
     (tmp_path / "set.csv").write_text("prompt,seed,guidance\ntwo,0,2\na photo of two,1,2\ntwo,2,1\n")
     return ["measure-erasure", str(out), "--prompts", str(tmp_path / "set.csv"), "--detector", "bright"]
 

@@ -210,13 +210,13 @@ def test_gpus_that_are_not_here_need_a_machine():
 
 def test_the_command_writes_json_and_tells_by_its_exit_code_whether_it_fits(machine, capsys, tmp_path):
     file = tmp_path / "plan.json"
-    assert main(["plan", "masked_diffusion/quickstart", "--json", str(file)]) == 0
+    assert main(["plan", "masked_diffusion/quickstart", THIN, "--json", str(file)]) == 0
     assert capsys.readouterr().out.startswith("plan  ")
     written = json.loads(file.read_text())
     assert written["fits"] is True
     assert written["bytes"]["parameters"] == 4 * written["networks"]["net"]["parameters"]
     assert written["samples"] * 128 == written["tokens"]
-    assert main(["plan", "masked_diffusion/quickstart", machine(memory_gb=0.02), "--json", str(file)]) == 3
+    assert main(["plan", "masked_diffusion/quickstart", THIN, machine(memory_gb=0.01), "--json", str(file)]) == 3
     assert json.loads(file.read_text())["remedies"]
     assert "to fix" in capsys.readouterr().out
 

@@ -124,14 +124,14 @@ def test_interrupted_and_given_again(driver: Driver) -> None:
 
     helper = threading.Thread(target=stop_soon, daemon=True)
     helper.start()
-    assert driver(steps=60) == 75
+    assert driver(steps=30) == 75
     helper.join(timeout=10)
     assert "give the same command again" in driver.shown
     stopped = driver.json("status.json")["step"]
-    assert 0 < stopped < 60
-    assert driver(steps=60) == 0
-    assert f"resume  goes on from step {stopped} of 60" in driver.shown
-    assert [line["step"] for line in read_lines(driver.folder / "metrics.jsonl")] == list(range(1, 61))
+    assert 0 < stopped < 30
+    assert driver(steps=30) == 0
+    assert f"resume  goes on from step {stopped} of 30" in driver.shown
+    assert [line["step"] for line in read_lines(driver.folder / "metrics.jsonl")] == list(range(1, 31))
 
 
 def test_two_trainers_on_one_folder(driver: Driver) -> None:

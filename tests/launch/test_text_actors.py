@@ -12,6 +12,7 @@ import torch
 from generative.errors import ConfigError
 from generative.randomness import Streams
 from launch import runs, text_actors
+from launch.cli import main
 from launch.ray_map import parts
 from launch.results import figures_table
 from tests.support.actors import actors_here
@@ -29,6 +30,12 @@ def trained(texts, tmp_path_factory, request):
     )
 
 
+@pytest.fixture(scope="module")
+def alone(trained):
+    """What one process measures."""
+    return runs.evaluate_run(trained, windows=19)
+
+
 @pytest.fixture
 def actors(monkeypatch):
     return actors_here(monkeypatch, text_actors)
@@ -42,9 +49,8 @@ def close(one, two):
 
 
 @pytest.mark.parametrize("workers", [2, 3, 64])
-def test_figures_are_those_of_one_process(trained, actors, workers):
+def test_figures_are_those_of_one_process(trained, alone, actors, workers):
     told = []
-    alone = runs.evaluate_run(trained, windows=19)
     spread = runs.evaluate_run(trained, windows=19, workers=workers, progress=lambda *counts: told.append(counts))
     assert sum(stop - start for start, stop in actors.items) == 19
     assert len(actors.items) == min(workers, 19)
@@ -113,21 +119,21 @@ def test_parts_cover_everything_once_and_leave_no_worker_idle(count, workers, mo
 
 @pytest.mark.distributed
 @pytest.mark.timeout(240)
-def test_the_commands_with_real_workers(trained):
+def test_the_command_with_real_workers(trained, capsys):
     pytest.importorskip("ray")
     if "autoregressive" in (trained / "config.yaml").read_text():
         pytest.skip("one method is enough for the way there")
 
-    def run(*words):
-        command = [sys.executable, "-m", "launch.cli", *words]
-        done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=110)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    def figures(shown):
+        return [line for line in shown.splitlines() if not line.startswith("evaluate")]
 
-    asked = ("evaluate", str(trained), "--windows", "9")
-    assert [line for line in run(*asked, "launch.workers=2").splitlines() if not line.startswith("evaluate")] == run(
-        *asked
-    ).splitlines()
+    asked = ["evaluate", str(trained), "--windows", "9"]
+    command = [sys.executable, "-m", "launch.cli", *asked, "launch.workers=2"]
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    capsys.readouterr()
+    assert main(asked) == 0
+    assert figures(done.stdout) == figures(capsys.readouterr().out) != []
 
 
 def test_prompts_that_cannot_be_used(trained):

@@ -11,11 +11,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.02
+ONE_AT_A_TIME = threading.Lock()
+"""Where threads start processes: an answer is that to its question, and there is one zygote and one folder."""
 
 
 @functools.cache
@@ -35,18 +38,19 @@ def _outputs() -> tempfile.TemporaryDirectory[str]:
 
 
 def _ask(**told: object) -> dict:
-    zygote = _zygote()
-    assert zygote.stdin is not None
-    assert zygote.stdout is not None
-    try:
-        zygote.stdin.write(json.dumps(told) + "\n")
-        zygote.stdin.flush()
-        return json.loads(zygote.stdout.readline())
-    except BaseException:  # of a test that takes too long: an answer that nobody waits for must not be the next one's
-        zygote.kill()
-        zygote.wait()
-        _zygote.cache_clear()
-        raise
+    with ONE_AT_A_TIME:
+        zygote = _zygote()
+        assert zygote.stdin is not None
+        assert zygote.stdout is not None
+        try:
+            zygote.stdin.write(json.dumps(told) + "\n")
+            zygote.stdin.flush()
+            return json.loads(zygote.stdout.readline())
+        except BaseException:  # of a test that takes too long: an answer that nobody waits for is not the next one's
+            zygote.kill()
+            zygote.wait()
+            _zygote.cache_clear()
+            raise
 
 
 class Forked:
@@ -58,7 +62,8 @@ class Forked:
     """
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
-        handle, name = tempfile.mkstemp(dir=_outputs().name)
+        with ONE_AT_A_TIME:
+            handle, name = tempfile.mkstemp(dir=_outputs().name)
         os.close(handle)
         self.words, self._output = list(words), pathlib.Path(name)
         self.returncode: int | None = None

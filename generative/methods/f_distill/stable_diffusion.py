@@ -5,8 +5,9 @@ Shapes: latents [B, C, R, R], text embeddings [B, L, D].
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -158,25 +159,35 @@ def _parts(
     empty: Callable[[], Tensor],
     pretrained: Callable[[], nn.Module] | None,
 ) -> DenoiserParts:
-    make = partial(build, settings, schedule)
     shape = (int(settings.get("in_channels", 4)), side, side)
+    return DenoiserParts(
+        partial(build, settings, schedule),
+        shape,
+        0,
+        *_counted(json.dumps(settings, sort_keys=True), shape, text),
+        text_shape=text,
+        empty=empty,
+        noise_levels=tuple(schedule.levels.tolist()),
+        pretrained=pretrained,
+    )
+
+
+@lru_cache(maxsize=8)
+def _counted(
+    settings: str, shape: tuple[int, int, int], text: tuple[int, int]
+) -> tuple[tuple[FeatureMap, ...], int, int]:
+    """Feature maps, and multiply-adds of the network and of its encoder, of the U-Net that JSON describes.
+
+    Kept, since a run asks several times (check, plan, each worker's method), and a large U-Net takes a second.
+    """
+    no_noise = Schedule(torch.ones(1, dtype=torch.float64), velocity=False)
     with torch.device("meta"):
-        net, x = make(), torch.empty(1, *shape)
+        net, x = build(json.loads(settings), no_noise), torch.empty(1, *shape)
         maps = range(len(net.unet.down_blocks) + 1)
         inputs = (x, torch.ones(1), torch.empty(1, *text))
         with FlopCounterMode(display=False) as encoder, torch.no_grad():
             found = net(*inputs, features=maps, encoder_only=True)
         with FlopCounterMode(display=False) as whole, torch.no_grad():
             net(*inputs)
-    return DenoiserParts(
-        make,
-        shape,
-        0,
-        [FeatureMap(each.shape[1], each.shape[2]) for each in found],
-        whole.get_total_flops() // 2,
-        encoder.get_total_flops() // 2,
-        text_shape=text,
-        empty=empty,
-        noise_levels=tuple(schedule.levels.tolist()),
-        pretrained=pretrained,
-    )
+    sizes = tuple(FeatureMap(each.shape[1], each.shape[2]) for each in found)
+    return sizes, whole.get_total_flops() // 2, encoder.get_total_flops() // 2

@@ -41,6 +41,8 @@ def test_figures_of_points_and_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = mee_gan.points(TINY)
     assert {f"{kind}_modes_{name}" for kind in ("ring", "grid") for name in ("gan", "mee")} <= figures.keys()
     assert mee_gan.cifar(TINY) == {}
+    for name in ("BATCH", "WIDTH"):
+        monkeypatch.setattr(mee_gan_cost, name, 8)
     cost = mee_gan_cost.figures(2)
     assert cost["fused_speedup"]["goal"] == ">= 1.5"
     assert cost["entropy_overhead"]["value"] > 0

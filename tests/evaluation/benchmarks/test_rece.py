@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ def cell(method, dial, others, attacked, erased=5, seed=0, label=7, validation=N
     }
 
 
+TINY = replace(QUICK, steps=2, images=4, attack_images=2)
 CELLS = [
     cell("original", 0, 100, 50),
     cell("rece", 0.1, 80, 10),
@@ -91,11 +93,11 @@ def test_a_cell_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(rece_cells, "judge", lambda cache: Judge())
     small = {"channels": [8, 8], "text_width": 16, "text_layers": 1}
     monkeypatch.setattr(rece_cells, "METHOD", rece_cells.METHOD | {"network": small, "sampling": {"steps": 2}})
-    job = Job(0, 7, QUICK, str(tmp_path))
+    job = Job(0, 7, TINY, str(tmp_path))
     found = rece_cells.run(job)
     assert [c["method"] for c in found] == ["original", "uce", "rece", "rece3", "preserve", "cumulative"]
     assert found[0]["attacks"]["inverse_ratio"] == pytest.approx(1, rel=1e-6)
-    assert all(c["test"]["images"] == QUICK.images for c in found)
+    assert all(c["test"]["images"] == TINY.images for c in found)
     monkeypatch.setattr(rece_cells, "_bench", None)  # what is on the disk needs no model
     assert rece_cells.run(job) == found
     assert len(list((tmp_path / "cells").iterdir())) == 6

@@ -142,7 +142,7 @@ def test_figures():
 def test_time_at_equal_quality_is_of_one_model_with_two_samplers():
     reference, chosen = (
         SCORE.model_copy(update={"sampling": type(SCORE.sampling).model_validate(sampling)})
-        for sampling in ({"sampler": "predictor_corrector", "steps": 12}, {"sampler": "exponential", "steps": 1})
+        for sampling in ({"sampler": "predictor_corrector", "steps": 4}, {"sampler": "exponential", "steps": 1})
     )
     found = sgmse_speed.equal_quality(reference, chosen, 3, Case(files=2, seconds=(0.3, 0.5)))
     assert 0 < found.low <= found.estimate.value <= found.high

@@ -150,7 +150,7 @@ def test_one_and_three_ranks_get_the_same_samples(config):
     assert all(same(a, b) for a, b in zip(alone, shared, strict=True))
 
 
-def test_loader_workers_get_the_same_samples():
+def test_loader_workers_get_the_same_samples(quick_workers):
     source = open_images(CONFIGS["ring"]).train
     assert all(same(a, b) for a, b in zip(batches(source, 1), batches(source, 1, workers=1), strict=True))
 

@@ -103,7 +103,7 @@ def test_streamed_epoch_has_every_training_document_once_and_no_held_out_one(fol
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_streams_resume_in_another_world(folder, workers):
+def test_streams_resume_in_another_world(quick_workers, folder, workers):
     data = open_text(HubTextConfig(id=str(folder), streaming=True, sequence_length=8, shuffle_windows=4))
     assert len(data.train.shards) == 3
     expected = rows_of(Loader(data.train, batch_size=5, seed=0), 12)

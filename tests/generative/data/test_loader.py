@@ -165,7 +165,7 @@ def test_state_is_the_given_one_until_a_batch_was_handed_out():
     assert loader.state()["samples"] == 32
 
 
-def test_workers_change_nothing_and_read_ahead_uncounted():
+def test_workers_change_nothing_and_read_ahead_uncounted(quick_workers):
     expected, end = run(30, 7, 2, 1, 9)
     before, state = run(30, 7, 2, 1, 4, workers=2, prefetch=3)
     after, resumed_end = run(30, 7, 2, 1, 5, state)
@@ -196,7 +196,7 @@ def test_worker_survives_signals_to_the_group_and_ends_when_closed():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_errors_of_the_data_reach_the_caller_as_they_are(workers):
+def test_errors_of_the_data_reach_the_caller_as_they_are(quick_workers, workers):
     loader = Loader(Failing(30), batch_size=4, seed=3, workers=workers)
     with pytest.raises(DataError) as caught:
         next(loader)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -18,6 +17,7 @@ from generative.data.manifest import Manifest
 from generative.data.prepare import prepare_text
 from generative.data.tokenizers import load_tokenizer
 from generative.errors import ConfigError, DataError
+from tests.support.fork_server import context
 
 
 @pytest.fixture
@@ -133,18 +133,13 @@ def progress(done, total):
 
 if __name__ == "__main__":
     config = FilesTextConfig.model_validate_json(sys.argv[1])
-    print(prepare_text(config, sys.argv[2] and __import__("pathlib").Path(sys.argv[2]),
-                       workers=int(sys.argv[3]), shard_bytes=100, progress=progress))
+    prepare_text(config, __import__("pathlib").Path(sys.argv[2]),
+                 workers=int(sys.argv[3]), shard_bytes=100, progress=progress)
 """
 
 
-def start(config, cache, workers, **env):
-    command = [sys.executable, "-c", SCRIPT, config.model_dump_json(), str(cache), str(workers)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **env})
-
-
 def start_script(tmp_path, config, cache, workers, **env):
-    """As `start`, but from a file, which spawned processes need."""
+    """From a file, which spawned processes need."""
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)
     command = [sys.executable, str(path), config.model_dump_json(), str(cache), str(workers)]
@@ -166,11 +161,21 @@ def test_a_killed_preparation_leaves_no_process_and_can_go_on(config, tmp_path):
     assert read_back(folder) == sorted(p.read_text() for p in config.path.iterdir())
 
 
+def prepare_with_others(barrier, said, config, cache):
+    barrier.wait(60)
+    said.put(prepare_text(config, cache, workers=1, shard_bytes=100))
+
+
 def test_two_preparations_at_once_end_in_one_folder(config, tmp_path):
-    both = [start(config, tmp_path / "cache", 1) for _ in range(2)]
-    folders = {process.communicate(timeout=60)[0].strip() for process in both}
-    assert [process.returncode for process in both] == [0, 0]
-    (folder,) = map(Path, folders)
+    processes = context()
+    shared = processes.Barrier(2), processes.SimpleQueue(), config, tmp_path / "cache"
+    both = [processes.Process(target=prepare_with_others, args=shared) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+    assert [process.exitcode for process in both] == [0, 0]
+    (folder,) = {shared[1].get() for _ in both}
     assert read_back(folder) == sorted(p.read_text() for p in config.path.iterdir())
     assert {p.name for p in (tmp_path / "cache").iterdir()} == {folder.name, f"{folder.name}.lock"}
 

@@ -183,7 +183,7 @@ def test_documents_end_with_eos():
     assert rows == [[[97, 98, 256, 99, 256]]]
 
 
-def test_a_worker_process_changes_nothing_and_reads_ahead_uncounted():
+def test_a_worker_process_changes_nothing_and_reads_ahead_uncounted(quick_workers):
     source = TextStream(Shards([[5, 9], [20], [3, 3, 3]]), Numbered(), 3, 3, 2, None)
     expected, end = run(source, 5, 1, 6)
     before, state = run(source, 5, 1, 3, workers=2)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import pathlib
 
 import pytest
@@ -39,7 +40,7 @@ def campaign_file(tmp_path):
     base.write_text(yaml.safe_dump(run))
 
     def write(name: str = "toy.yaml", **changes) -> str:
-        values = {**TINY, "dir": str(tmp_path / "campaign"), **changes}
+        values = copy.deepcopy({**TINY, "dir": str(tmp_path / "campaign"), **changes})
         for family in values["families"].values():
             family["config"] = family["config"].replace("RUN", str(base))
         path = pathlib.Path(tmp_path) / name

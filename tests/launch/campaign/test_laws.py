@@ -20,9 +20,15 @@ def campaign(tmp_path):
     return open_campaign("campaign/mdm_vs_ar_tiny", [f"dir={tmp_path}/c"])
 
 
+@pytest.fixture
+def unarranged(monkeypatch):
+    """Figures are drawn without finding room for their parts, which takes as long; test_running.py has it done."""
+    monkeypatch.setattr("matplotlib.figure.Figure.set_layout_engine", lambda *given, **options: None)
+
+
 def test_predictions_are_those_of_the_surface(campaign):
     measured(campaign, noise=1e-4)
-    for one in predict(campaign, 3e13):
+    for one in predict(campaign, 3e13, draws=100):
         truth = LAWS[one.family]
         N, D, loss = truth.optimum(3e13)
         told = one.prediction
@@ -36,10 +42,10 @@ def test_predictions_are_those_of_the_surface(campaign):
         assert one.cell.flops == pytest.approx(3e13, rel=0.01)
         assert any("loss" in text and "lr" in text for _, text in one.lines())
     with pytest.raises(ConfigError, match="cannot be spent"):
-        predict(campaign, -1.0)
+        predict(campaign, -1.0, draws=20)
 
 
-def test_half_a_campaign_says_what_is_missing(campaign):
+def test_half_a_campaign_says_what_is_missing(campaign, unarranged):
     measured(campaign, but=["mdm-1.3e13", "mdm-5.4e12", "ar-2.6e12-d48", "ar-8e10-d16", "ar-8e10-d24"])
     lost = next(job for job in campaign.jobs if job.name.startswith("mdm-5.4e12"))
     campaign.ledger.write(DIVERGED, lost, cause="the loss is nan")
