@@ -8,7 +8,7 @@ PIP := $(BIN)/pip --disable-pip-version-check -q -q
 # Compiled modules are kept, whatever the environment says: the tests start hundreds of processes that import them.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test test-quick test-distributed check format clean
+.PHONY: setup demo demo-all test test-quick test-distributed check format clean
 
 setup: $(MARK)
 
@@ -26,6 +26,10 @@ $(MARK): pyproject.toml constraints.txt
 # A masked diffusion language model on two local Ray workers; stop it with Ctrl-C, give it again to go on.
 demo: setup
 	@$(BIN)/generative train masked_diffusion/quickstart
+
+# The quickstart of each method, one after the other, and runs/gallery.html; give it again, and it goes on.
+demo-all: setup
+	@$(BIN)/generative demo-all
 
 test: test-quick test-distributed
 

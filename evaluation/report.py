@@ -5,7 +5,6 @@ The page holds its style, script and data, and loads nothing (`evaluation.report
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,11 +17,10 @@ from evaluation.reporting.charts import learning_charts, machine_charts, noise_c
 from evaluation.reporting.figures import dot_plot, figure_table, figures, infilling
 from evaluation.reporting.folder import Run, read_run
 from evaluation.reporting.markup import Html, element, join, moment
-from evaluation.reporting.page import Section, page, section
+from evaluation.reporting.page import Section, page, section, write_page
 from evaluation.reporting.replay import players, samples
 from evaluation.reporting.terms import term_charts
 from evaluation.reporting.watch import watch_charts
-from generative.errors import RunFolderError
 
 SOUND_STYLES = ("sounds.css",)
 LISTEN_NOTE = "Spectrograms of one utterance share a scale of 80 dB: the brighter, the louder."
@@ -50,19 +48,7 @@ def write_report(run_dir: Path) -> Path:
         RunFolderError: there is no such folder, or the page cannot be written into it.
     """
     path = Path(run_dir) / "report.html"
-    page = build_report(read_run(Path(run_dir)))
-    aside = path.with_name(f".report.{os.getpid()}.html")
-    try:
-        # A lone surrogate in somebody's text must not cost the whole report.
-        aside.write_bytes(page.encode("utf-8", errors="replace"))
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise RunFolderError(
-            f"{path}: the report cannot be written: {error.strerror or error}",
-            expected="a run folder that can be written to, with room for a few megabytes",
-            remedy="free some space or correct the permissions, then build the report again",
-        ) from error
+    write_page(path, build_report(read_run(Path(run_dir))))
     return path
 
 

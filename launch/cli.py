@@ -19,6 +19,7 @@ from launch import (
     chaos_cli,
     configs_cli,
     data_cli,
+    demo_cli,
     doctor_cli,
     edit_cli,
     enhance_cli,
@@ -60,6 +61,8 @@ app.command("submit")(submit_cli.submit)
 app.command("chaos")(chaos_cli.chaos)
 app.command("doctor")(doctor_cli.doctor)
 app.command("bench")(bench_cli.bench)
+app.command("gallery")(demo_cli.gallery)
+app.command("demo-all")(demo_cli.demo_all)
 app.add_typer(campaign_cli.app, name="campaign")
 app.add_typer(submit_cli.app, name="jobs")
 app.add_typer(configs_cli.app, name="config")

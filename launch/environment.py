@@ -83,6 +83,19 @@ def describe() -> dict[str, Any]:
     }
 
 
+def gpus() -> list[str]:
+    """Names of the GPUs that torch sees. Imports torch."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [torch.cuda.get_device_name(number) for number in range(count)]
+
+
+def measured_on() -> dict[str, Any]:
+    """`describe` with the GPUs: what a measurement of this process ran on."""
+    return {**describe(), "gpus": gpus()}
+
+
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Versions and revisions that differ between two environments: why numbers may not be bit-identical."""
     was, now = old.get("versions", {}), new.get("versions", {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,8 +117,13 @@ def command(folder: Path) -> str:
 
 def run_folders(root: Path) -> Iterator[Path]:
     """Run folders at or below `root`, by name; what is inside one is not searched."""
+    return folders_with(root, ("status.json",))
+
+
+def folders_with(root: Path, names: Collection[str]) -> Iterator[Path]:
+    """Folders at or below `root`, by name, with a file of one of these names; what is inside one is not searched."""
     for place, folders, files in os.walk(root):
-        if "status.json" in files:
+        if any(name in files for name in names):
             folders.clear()
             yield Path(place)
         folders[:] = sorted(name for name in folders if name not in INNER and not name.startswith("."))

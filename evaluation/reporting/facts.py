@@ -24,22 +24,32 @@ _COMPARED = re.compile(r"^(held-out part of |[\d,]+ samples against [\w -]{1,40}
 
 def facts(run: Run) -> Html:
     """Steps, time, speed, restarts as a row of terms and values, and the data in a line of its own."""
-    shown = [element("div", element("dt", k), element("dd", v)) for k, v in _facts(run) if v]
+    shown = [element("div", element("dt", k), element("dd", v)) for k, v in fact_texts(run).items()]
     if data := _data(run):
         shown.append(element("div", element("dt", "Data"), element("dd", data), class_="wide"))
     return element("dl", shown, class_="facts") if shown else Html("")
 
 
-def _facts(run: Run) -> list[tuple[str, str]]:
-    return [
-        ("Steps", _steps(run)),
-        ("Training time", _training_time(run)),
-        ("Speed", _speed(run)),
-        ("Seen", _seen(run)),
-        ("Workers", _whole(run.status, "world")),
-        ("Time left", _eta(run)),
-        ("Restarts", _restarts(run)),
-    ]
+def fact_texts(run: Run) -> dict[str, str]:
+    """Steps, time, speed, restarts by name, as far as they are known."""
+    known = {
+        "Steps": _steps(run),
+        "Training time": _training_time(run),
+        "Speed": _speed(run),
+        "Seen": _seen(run),
+        "Workers": _whole(run.status, "world"),
+        "Time left": _eta(run),
+        "Restarts": _restarts(run),
+    }
+    return {name: text for name, text in known.items() if text}
+
+
+def section_of(run: Run, name: str) -> Mapping[str, Any]:
+    """A section of config.yaml as it is; empty where there is none, or where the file is damaged."""
+    try:
+        return mapping(mapping(yaml.safe_load(run.config)).get(name))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}
 
 
 def _data(run: Run) -> str:
@@ -47,10 +57,7 @@ def _data(run: Run) -> str:
     known = run.evaluation.get("data")
     if isinstance(known, str) and known:
         return _COMPARED.sub("", known[:MAX_DATA])
-    try:
-        settings = mapping(mapping(yaml.safe_load(run.config)).get("data"))
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return ""
+    settings = section_of(run, "data")
     parts = [settings.get("name"), settings.get("path") or settings.get("id"), settings.get("split")]
     return " ".join(part[:MAX_DATA] for part in parts if isinstance(part, str))
 
@@ -63,9 +70,14 @@ def _steps(run: Run) -> str:
     return f"{done:,.0f} of {planned:,.0f}" if math.isfinite(planned) else f"{done:,.0f}"
 
 
+def training_seconds(run: Run) -> float:
+    """Seconds that its steps took, those of all starts together; 0 before the first."""
+    return float(run.train.series("seconds")[1].sum())
+
+
 def _training_time(run: Run) -> str:
-    seconds = run.train.series("seconds")[1]
-    return duration(float(seconds.sum())) if len(seconds) else ""
+    seconds = training_seconds(run)
+    return duration(seconds) if seconds else ""
 
 
 def _speed(run: Run) -> str:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 from string import Template
 from typing import Any
 
 from evaluation.reporting.markup import Html, element, embedded_json, join
+from generative.errors import RunFolderError
 
 STYLES = ("base.css", "chart.css", "content.css")
 SCRIPTS = ("scale.js", "chart.js", "player.js", "page.js")
@@ -63,6 +66,26 @@ def page(
         footer=footer,
         data=embedded_json(data),
     )
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page; the old one is replaced in one move.
+
+    Raises:
+        RunFolderError: it cannot be written there.
+    """
+    aside = path.with_name(f".{path.stem}.{os.getpid()}.html")
+    try:
+        # A lone surrogate in somebody's text must not cost the whole page.
+        aside.write_bytes(text.encode("utf-8", errors="replace"))
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise RunFolderError(
+            f"{path}: the page cannot be written: {error.strerror or error}",
+            expected="a folder that can be written to, with room for a few megabytes",
+            remedy="free some space or correct the permissions, then build the page again",
+        ) from error
 
 
 def _read(*names: str) -> str:

@@ -37,14 +37,11 @@ STATES = {
 
 def header(run: Run) -> Html:
     """Name, state, headline figure with what it is compared with, and the facts of the run."""
-    symbol, word = STATES.get(run.state, ("?", run.state.capitalize()))
-    kind = run.state if run.state in STATES else "unknown"
-    state = element("span", element("span", symbol, aria_hidden="true"), f" {word}", class_=f"state {kind}")
     return join(
         [
             element("p", "Run report", class_="eyebrow"),
-            element("h1", _breakable(run.name)),
-            element("p", state, " ", _when(run), class_="when"),
+            element("h1", breakable(run.name)),
+            element("p", state_sign(run.state), " ", _when(run), class_="when"),
             _problem(run),
             alarm_note(run),
             element("div", _headline(run), _against(run) or _beside(run), class_="hero"),
@@ -53,7 +50,14 @@ def header(run: Run) -> Html:
     )
 
 
-def _breakable(name: str) -> list[Html]:
+def state_sign(state: str) -> Html:
+    """What became of a run, as a sign and a word."""
+    symbol, word = STATES.get(state, ("?", state.capitalize()))
+    kind = state if state in STATES else "unknown"
+    return element("span", element("span", symbol, aria_hidden="true"), f" {word}", class_=f"state {kind}")
+
+
+def breakable(name: str) -> list[Html]:
     """A name that may be broken after each slash."""
     return [Html(f"{join(part)}<wbr>") for part in name.replace("/", "/\0").split("\0")]
 

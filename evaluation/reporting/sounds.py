@@ -32,13 +32,19 @@ MAX_NAME = 40
 
 @dataclass
 class Room:
-    """Bytes that the page may still take."""
+    """Bytes that the page, or a part of it, may still take.
+
+    Args:
+        left: so many.
+        whole: what this is a part of, which must have room too.
+    """
 
     left: int
+    whole: Room | None = None
 
     def takes(self, content: bytes) -> bool:
         """Whether a file still fits; if so, its bytes are taken."""
-        fits = len(content) <= self.left
+        fits = len(content) <= self.left and (self.whole is None or self.whole.takes(content))
         self.left -= len(content) if fits else 0
         return fits
 
@@ -120,9 +126,16 @@ def listen(run: Run) -> tuple[Mapping[str, Any], Html]:
         content = run.samples[index]
         found = list(_utterances(run, content, room))
         if found:
-            newest = element("div", [one.shown() for one in found], class_="utterances")
-            return content, join([newest, _earlier(run, run.samples[:index], room)])
+            latest = element("div", [one.shown() for one in found], class_="utterances")
+            return content, join([latest, _earlier(run, run.samples[:index], room)])
     return {}, Html("")
+
+
+def newest(run: Run, room: Room) -> Html:
+    """The first utterance of the newest sounds; nothing without any."""
+    found = (one for content in reversed(run.samples) for one in _utterances(run, content, room))
+    first = next(found, None)
+    return first.shown() if first else Html("")
 
 
 def _speech(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:

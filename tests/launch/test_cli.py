@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from generative.config import known_keys
-from launch import bench_cli, cli
+from launch import cli
+from launch.bench_table import verdict
 from launch.cluster_schema import ClusterFile
 from launch.schema import KINDS
 
@@ -134,7 +135,7 @@ def test_list_shows_the_purpose(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_goal_is_met_by_the_value_and_a_miss_that_its_error_explains_is_told(
     entry: dict[str, Any], expected: str
 ) -> None:
-    assert bench_cli.verdict(entry) == expected
+    assert verdict(entry) == expected
 
 
 def test_bench_prints_goals_and_writes_json(
@@ -148,9 +149,11 @@ def test_bench_prints_goals_and_writes_json(
     asked = []
     module = SimpleNamespace(run=lambda quick: asked.append(quick) or figures)
     monkeypatch.setattr("launch.benchmarks.load", lambda name: module)
-    file = tmp_path / "bench.json"
-    assert cli.main(["bench", "trainer", "--quick", "--json", str(file)]) == 0
+    file, table = tmp_path / "bench.json", tmp_path / "bench.md"
+    assert cli.main(["bench", "trainer", "--quick", "--json", str(file), "--table", str(table)]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("QUICK")
+    lines = lines[lines.index("") + 1 :]
     assert lines[1].endswith(" missed, within its error")
     assert "[1.011, 1.089]" in lines[1]
     assert "[1.1, 1.3]" in lines[2]
@@ -162,6 +165,9 @@ def test_bench_prints_goals_and_writes_json(
     assert written["name"] == "trainer"
     assert written["figures"] == figures
     assert written["environment"]["versions"]["python"].startswith("3.")
+    assert written["quick"] is True
+    assert written["seconds"] >= 0
+    assert "| `trainer` | `overhead_ratio` | 1.05 |" in table.read_text()
 
 
 @pytest.mark.parametrize("words", [["sample", "RUN"], ["evaluate", "RUN"], ["bench", "trainer"]])

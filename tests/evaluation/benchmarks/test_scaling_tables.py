@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evaluation.benchmarks import scaling_tables
-from launch.bench_cli import verdict
+from launch.bench_table import verdict
 from tests.support.scaling import TABLES, table
 
 
