@@ -57,7 +57,6 @@ OF_BRIDGE: Samplers = {
 }
 OF_SCORE: Samplers = {
     "score": {"sampler": "exponential", "steps": 10},
-    "score_limited": {"sampler": "exponential", "steps": 10, **LIMIT},
     "score_pc": {"sampler": "predictor_corrector", "steps": 15},
 }
 NAMES = {
@@ -68,7 +67,6 @@ NAMES = {
     "sb_unlimited": "Schroedinger bridge, data prediction, 1 call",
     "sb_n4": f"Schroedinger bridge, data prediction, stochastic, 4 calls, {LIMITED}",
     "score": "score model (OUVE), exponential integrator, 10 calls",
-    "score_limited": f"score model (OUVE), exponential integrator, 10 calls, {LIMITED}",
     "score_pc": "score model (OUVE), predictor-corrector N=15, 30 calls",
 }
 
