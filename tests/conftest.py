@@ -4,6 +4,7 @@ import random
 import shutil
 import signal
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -20,7 +21,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Run folders, caches and checkpoints are flushed to the disk thousands of times; a file system in memory is quick.
-# Together they stay below 1 GB, and those of tests that pass are removed (see pyproject.toml).
+# Together they stay below 1 GB, and are removed at the end where all tests have passed.
 IN_MEMORY, ROOM = Path("/dev/shm"), 4 << 30
 
 
@@ -50,6 +51,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(10_000, 20, 10)
     gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _memory_is_given_back(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    yield
+    if not request.session.testsfailed:
+        shutil.rmtree(tmp_path_factory.getbasetemp(), ignore_errors=True)
 
 
 def seed(name: str) -> None:
