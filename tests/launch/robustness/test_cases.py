@@ -15,7 +15,7 @@ from launch.robustness.damage import BYTES, MARKER, TEXT, hostile_pickle
 DATA = b"train:\n  steps: 10\n  optimizer: {lr: 1.0e-3}\n# a comment\nlaunch: {workers: 2}\n" * 5
 
 
-@pytest.mark.parametrize("damage", [*BYTES, *set(TEXT)], ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("damage", [*BYTES, *dict.fromkeys(TEXT)], ids=lambda damage: damage.__name__)
 def test_damage_is_repeatable_and_changes_the_file(damage):
     found = [damage(DATA, Random(seed)) for seed in range(20)]
     assert found == [damage(DATA, Random(seed)) for seed in range(20)]
