@@ -20,13 +20,14 @@ from evaluation.reporting.markup import Html, element, join, moment
 from evaluation.reporting.page import Section, page, section, write_page
 from evaluation.reporting.replay import players, samples
 from evaluation.reporting.terms import term_charts
-from evaluation.reporting.watch import watch_charts
+from evaluation.reporting.watch import DISTANCE_CHARTS, watch_charts
 
 SOUND_STYLES = ("sounds.css",)
 LISTEN_NOTE = "Spectrograms of one utterance share a scale of 80 dB: the brighter, the louder."
 WATCH_NOTE = (
     "Samples drawn on the way beside as many training samples, by the distances between them. Upright lines: alarms."
 )
+MEASURED_NOTE = "Measured of the samples that were drawn on the way, against completed steps."
 ALONG_NOTE = (
     "Checkpoints with each of their averages, all measured on samples of the same noise. RUN/best holds the lowest "
     "Fréchet distance; the lowest of many is in part a lucky one."
@@ -92,7 +93,7 @@ def _parts(run: Run, charts: dict[str, list[Chart]], replay: Section | None) -> 
         section("samples", "Samples", _samples_note(newest), seen),
         section("neighbours", "Nearest training images", NEIGHBOURS_NOTE, pictures.neighbours(run), "Neighbours"),
         section("along", "Figures along the training", ALONG_NOTE, _charts(charts["along"]), "Along"),
-        section("watch", "Modes and copies", WATCH_NOTE, _charts(charts["watch"])),
+        _watched(charts["watch"]),
     ]
     # One update reports a number or two, which stand among the others; several have a section for theirs.
     terms, machine = charts["terms"], charts["machine"]
@@ -109,6 +110,13 @@ def _parts(run: Run, charts: dict[str, list[Chart]], replay: Section | None) -> 
         section("events", "Events", "", sections.events(run)),
         section("settings", "Settings", "", join([sections.configuration(run), sections.environment(run)])),
     ]
+
+
+def _watched(charts: list[Chart]) -> Section | None:
+    """What was measured of samples: modes and copies of images and points, other figures of anything else."""
+    distances = any(chart["id"] in DISTANCE_CHARTS for chart in charts)
+    title, note = ("Modes and copies", WATCH_NOTE) if distances else ("Samples along the training", MEASURED_NOTE)
+    return section("watch", title, note, _charts(charts))
 
 
 def _charts(charts: list[Chart]) -> Html:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.figure_names import KNOWN_FIGURES
 from evaluation.reporting.chart import Chart, chart_of, series_of
 from evaluation.reporting.curves import keep_extremes
 from evaluation.reporting.folder import Run
@@ -69,14 +70,26 @@ PANELS = (
 )
 
 
+DISTANCE_CHARTS = {f"watch-{panel.name}" for panel in PANELS}
+"""Those that come of distances between generated and training samples."""
+
+
 def watch_charts(run: Run) -> list[Chart]:
     """Charts of the measurements, with the steps of alarms marked; what no panel knows has a chart of its own."""
     known = {name for panel in PANELS for name in panel.lines}
     others = [name for name in run.monitor.names("metrics") if name not in known][:MAX_OTHER]
-    plain = [_Panel(name, name.replace("_", " ").capitalize(), {name: name.replace("_", " ")}, "") for name in others]
+    plain = [_Panel(name, (label := _label(name))[:1].upper() + label[1:], {name: label}, "") for name in others]
     marks: list[Mapping[str, Any]] = [{"x": step, "label": "alarm"} for step in sorted({s for s, _ in alarms(run)})]
     charts = [_chart(run, panel, marks if panel in PANELS else []) for panel in (*PANELS, *plain)]
     return [chart for chart in charts if chart]
+
+
+def _label(name: str) -> str:
+    """Of a measurement within a line; a figure's gain is called after the figure."""
+    figure = KNOWN_FIGURES.get(name.removesuffix("_gain"))
+    if figure is None:
+        return name.replace("_", " ")
+    return f"{figure.inline}, gain" if name.endswith("_gain") else figure.inline
 
 
 def _chart(run: Run, panel: _Panel, marks: Sequence[Mapping[str, Any]]) -> Chart | None:

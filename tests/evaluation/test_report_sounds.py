@@ -113,6 +113,24 @@ def test_listening_comes_first_and_its_samples_are_no_texts(whole):
     assert "Enhanced after step 150, weights: ema 0.999." in whole.text
 
 
+def test_figures_measured_on_the_way_have_their_names_and_are_not_called_copies(tmp_path, fake):
+    fake.write_speech(tmp_path)
+    seen = {"si_sdr": 3.0, "si_sdr_gain": 1.0, "estoi": 0.5, "my_own": 2.0}
+    rows = [{"kind": "monitor", "step": s, "time": 1.0, "metrics": seen} for s in (50, 100)]
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    page = page_of(tmp_path)
+    titles = {name: chart["title"] for name, chart in page.charts.items() if name.startswith("watch-")}
+    assert titles == {
+        "watch-si_sdr": "SI-SDR",
+        "watch-si_sdr_gain": "SI-SDR, gain",
+        "watch-estoi": "ESTOI",
+        "watch-my_own": "My own",
+    }
+    assert "Samples along the training" in page.text
+    assert "copies" not in page.text
+
+
 def test_the_policy_adds_sounds_that_are_data_and_only_where_there_are_some(whole, tmp_path, fake):
     def policy(page):
         return next(a["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
