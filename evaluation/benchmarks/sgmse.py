@@ -15,10 +15,10 @@ from evaluation.benchmarks.figure import Figure, figure, say
 from evaluation.benchmarks.kept import workplace
 from evaluation.benchmarks.speech_systems import (
     BRIDGE,
-    LIMIT,
     LIMITED,
-    ONE_CALL,
+    RECIPE,
     SCORE,
+    UNLIMITED,
     Job,
     Samplers,
     classical,
@@ -51,9 +51,9 @@ class Settings:
 QUICK = Settings((0,), 10, 4, 1)
 
 OF_BRIDGE: Samplers = {
-    "sb": {**ONE_CALL, **LIMIT},
-    "sb_unlimited": ONE_CALL,
-    "sb_n4": {**ONE_CALL, **LIMIT, "sampler": "bridge_sde", "steps": 4},
+    "sb": RECIPE,
+    "sb_unlimited": UNLIMITED,
+    "sb_n4": {**RECIPE, "sampler": "bridge_sde", "steps": 4},
 }
 OF_SCORE: Samplers = {
     "score": {"sampler": "exponential", "steps": 10},

@@ -16,10 +16,10 @@ from evaluation.benchmarks.figure import Figure, figure, say
 from evaluation.benchmarks.kept import workplace
 from evaluation.benchmarks.speech_systems import (
     BRIDGE,
-    LIMIT,
     LIMITED,
-    ONE_CALL,
+    RECIPE,
     SCORE,
+    UNLIMITED,
     Job,
     Samplers,
     classical,
@@ -83,9 +83,9 @@ def run(quick: bool) -> dict[str, Figure]:
     systems, chosen = classical(data, settings.validation)
     say(f"baselines chosen on the validation part: {chosen}")
     bridge: Samplers = {
-        "bridge 1": {**ONE_CALL, **LIMIT},
-        "bridge unlimited 1": ONE_CALL,
-        **{f"bridge stochastic {n}": {**ONE_CALL, **LIMIT, "sampler": "bridge_sde", "steps": n} for n in (2, 4)},
+        "bridge 1": RECIPE,
+        "bridge unlimited 1": UNLIMITED,
+        **{f"bridge stochastic {n}": {**RECIPE, "sampler": "bridge_sde", "steps": n} for n in (2, 4)},
         **{f"bridge as released {n}": {"steps": n} for n in (1, 4)},
     }
     with workplace("sgmse_long") as folder:

@@ -43,11 +43,10 @@ CONFIG = "sgmse/fsdd8k"
 
 BRIDGE = {"process": {"name": "sbve", "t_eps": 1e-4}, "wrapping": {"loss_type": "data_prediction"}}
 SCORE = {"process": {"name": "ouve"}, "wrapping": {"loss_type": "score_matching", "network_scaling": "1/sigma"}}
-# A bridge is told the time of the state that it is given, as in training; in the released order that of the next one.
-ONE_CALL = {"steps": 1, "network_time": "previous"}
-LIMIT = {"attenuation_limit": 12.0}
-"""What is left of the noise covers faults of a briefly trained model; chosen on the validation part."""
-LIMITED = f"at most {LIMIT['attenuation_limit']:g} dB taken away"
+RECIPE: Mapping[str, Any] = load_layers(CONFIG).values["method"]["sampling"]
+"""How the configuration draws from a bridge: one call, and a limit of what is taken away."""
+LIMITED = f"at most {RECIPE['attenuation_limit']:g} dB taken away"
+UNLIMITED = {**RECIPE, "attenuation_limit": None}
 METRICS = ("si_sdr", "estoi", "pesq_nb")
 
 Samplers = Mapping[str, Mapping[str, Any]]
