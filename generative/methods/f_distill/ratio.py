@@ -41,13 +41,11 @@ class Weights:
         h: float32[B], weight of each sample, of mean 1 over the global batch; without gradient.
         state: the memory after the batch.
         metrics: see `RatioWeights`.
-        fallen_back: whether all weights are 1 because the ratio told nothing.
     """
 
     h: Tensor
     state: dict[str, Tensor]
     metrics: dict[str, Mean]
-    fallen_back: bool
 
 
 @dataclass(frozen=True)
@@ -133,25 +131,22 @@ class RatioWeights:
         )
         number = counts.sum()
         ess = effective(spread[0].sum(), spread[1].sum(), number)
-        problem = self._problem(float(ess), float(broken))
-        fallen_back = problem is not None
-        if fallen_back:
-            if collectives.rank == 0 and not bool(state["ratio_fallback"]):
-                _LOG.warning("all weights h are 1 until the density ratio tells something: %s", problem)
-            # What a broken discriminator says of other samples is not remembered either.
-            after = dict(state) if float(broken) else after
-            h = torch.ones_like(h)
-        else:
-            h = h / (spread[0].sum() / number + SMALLEST)
-        after["ratio_fallback"] = torch.full_like(ess, fallen_back)
+        # Whether to go on without weights is decided without reading a number, which would make the host wait.
+        fallen_back = (broken > 0) | ~(ess >= self.config.minimum_ess)
+        if collectives.rank == 0:
+            self._tell(fallen_back & (state["ratio_fallback"] == 0), ess, broken)
+        h = torch.where(fallen_back, 1.0, h / (spread[0].sum() / number + SMALLEST))
+        # What a broken discriminator says of other samples is not remembered either.
+        after = {name: torch.where(broken > 0, state[name], value) for name, value in after.items()}
+        after["ratio_fallback"] = fallen_back.double()
         metrics = {
             "ratio": Mean((ratios * counted).sum(), counted.sum()),
             "ratio_by_time": Mean(by_bin(ratios * counted, bins, n), by_bin(counted, bins, n)),
             **_of_global("ess", ess, collectives),
             **_of_global("ess_by_time", effective(spread[0], spread[1], counts), collectives, counts > 0),
-            **_of_global("weight_fallback", torch.full_like(ess, fallen_back), collectives),
+            **_of_global("weight_fallback", fallen_back.double(), collectives),
         }
-        return Weights(h.to(wide(logits).dtype), after, metrics, fallen_back)
+        return Weights(h.to(wide(logits).dtype), after, metrics)
 
     def _renewed(self, state: Mapping[str, Tensor], counts: Tensor, totals: Tensor) -> dict[str, Tensor]:
         """Bins that enough samples have come to: beta old + (1 - beta) mean ratio of those samples."""
@@ -165,13 +160,16 @@ class RatioWeights:
             "ratio_counts": counts.masked_fill(full, 0.0),
         }
 
-    def _problem(self, ess: float, broken: float) -> str | None:
-        """Why to go on without weights; the same on all ranks."""
+    def _tell(self, begins: Tensor, ess: Tensor, broken: Tensor) -> None:
+        """A warning where the weights begin to be 1."""
+        if not begins:
+            return
         if broken:
-            return f"{broken:.0f} samples have logits that are not finite"
-        if ess >= self.config.minimum_ess:
-            return None
-        return f"the effective sample size is {ess:.3g} of the batch, less than minimum_ess={self.config.minimum_ess}"
+            problem = f"{float(broken):.0f} samples have logits that are not finite"
+        else:
+            limit = self.config.minimum_ess
+            problem = f"the effective sample size is {float(ess):.3g} of the batch, less than minimum_ess={limit}"
+        _LOG.warning("all weights h are 1 until the density ratio tells something: %s", problem)
 
 
 def effective(total: Tensor, squares: Tensor, count: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from generative.method import Collectives, Loss
 from generative.methods.f_distill.divergences import divergence_of
 from generative.methods.f_distill.method import FDistill
 from generative.randomness import Streams
+from generative.training.activations import FakeRun
 from generative.training.backend import Backend
 from generative.training.config import TrainConfig
 from generative.training.trainer import Trainer
@@ -162,12 +163,22 @@ def test_samples_do_not_depend_on_the_batch() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"guidance": 2.0}, {"gan_weight": 0.0}, {"divergence": "rkl", "gan_weight": 0.0}, {"r1": {"weight": 1.0}}],
+    [
+        {},
+        {"guidance": 2.0},
+        {"gan_weight": 0.0},
+        {"divergence": "rkl", "gan_weight": 0.0},
+        {"r1": {"weight": 1.0}},
+        {"ratio": {"recalibration": {}}},
+    ],
 )
 def test_flops_are_those_that_torch_counts(settings: dict[str, Any]) -> None:
     method, batch = method_of(**settings), batch_of(4)
+    counted = counted_flops(method, batch)
     # The first layers need no gradient of their input.
-    assert method.flops(batch) == pytest.approx(counted_flops(method, batch), rel=0.1)
+    assert method.flops(batch) == pytest.approx(counted, rel=0.1)
+    # A plan, whose fake weights put out no numbers, sees the same.
+    assert FakeRun(method).flops(batch) == counted
 
 
 def test_the_trainer_trains_it() -> None:

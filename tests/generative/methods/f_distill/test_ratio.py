@@ -178,16 +178,16 @@ def test_falls_back_where_one_sample_has_all_the_weight(caplog: pytest.LogCaptur
     settings = {"lower": 1e-4, "upper": 1e4, "normalise": False}
     with caplog.at_level(logging.WARNING):
         found = call(simple("kl", **settings), logits, t)
-    assert found.fallen_back
+    assert float(found.state["ratio_fallback"]) == 1
     assert found.h.tolist() == [1.0] * 400
     assert "effective sample size is 0.0025 of the batch" in caplog.text
     caplog.clear()
     again = call(simple("kl", **settings), logits, t, found.state)
-    assert (again.fallen_back, caplog.text) == (True, "")  # told once
+    assert (float(again.state["ratio_fallback"]), caplog.text) == (1, "")  # told once
     assert float(call(simple("kl", **settings), torch.zeros(4, 1), t[:4], again.state).state["ratio_fallback"]) == 0
     assert float(found.metrics["weight_fallback"].total) == 1
-    assert not call(simple("kl", minimum_ess=0.0, **settings), logits, t).fallen_back
-    assert not call(simple("js"), torch.zeros(4, 1), t[:4]).fallen_back
+    assert not call(simple("kl", minimum_ess=0.0, **settings), logits, t).state["ratio_fallback"]
+    assert not call(simple("js"), torch.zeros(4, 1), t[:4]).state["ratio_fallback"]
 
 
 def test_logits_that_are_not_numbers(caplog: pytest.LogCaptureFixture) -> None:
