@@ -1,9 +1,9 @@
 """One-step students of a diffusion model of handwritten digits: quality and coverage by divergence.
 
 Three teachers (the configuration `edm/digits`, seeds 1 to 3) and, of each, a student by each of six divergences
-(`f_distill/digits`, fewer steps). All are judged by 5,000 samples, of the classes that the 1,400 training images have,
+(`f_distill/digits`). All are judged by 5,000 samples, of the classes that the 1,400 training images have,
 against those images in the features of a small classifier of them; `bench f_distill_cifar10` does so with photographs.
-Settings were chosen on seeds 0 (teacher) and 100 (students). About 90 minutes on two cores; GENERATIVE_BENCH names
+Settings were chosen on seeds 0 (teacher) and 100 (students). About 100 minutes on two cores; GENERATIVE_BENCH names
 a folder that an interrupted benchmark goes on from.
 """
 
@@ -24,7 +24,7 @@ from generative.methods.edm.config import EdmConfig
 from generative.methods.f_distill.config import FDistillConfig
 from generative.training.config import TrainConfig
 
-DIVERGENCES = ("rkl", "js", "kl", "sh", "jf", "sf")
+DIVERGENCES = ("js", "rkl", "kl", "sh", "jf", "sf")
 DEFAULT = "js"
 GOALS = {
     "fd_teacher": "<= 0.8",
@@ -51,7 +51,7 @@ class Settings:
     Args:
         seeds: teachers, each with a student by each divergence.
         teacher_steps: of a teacher's training; None: as configured.
-        student_steps: of a student's training.
+        student_steps: of a student's training; None: as configured.
         samples: drawn of each.
         judge_steps: of the classifier's training.
         workers: trainings at a time; None: as many as cores.
@@ -59,7 +59,7 @@ class Settings:
 
     seeds: tuple[int, ...] = (1, 2, 3)
     teacher_steps: int | None = None
-    student_steps: int = 3000
+    student_steps: int | None = None
     samples: int = 5000
     judge_steps: int = 600
     workers: int | None = None
@@ -89,7 +89,7 @@ def distillation(settings: Settings) -> Distillation:
     teacher = load_sections("edm/digits", ["method.ema_power=[]"], _Teacher)
     student = load_sections("f_distill/digits", [], _Student)
     of_teacher, of_student = (trained_as(one.method, one.train) for one in (teacher, student))
-    assert teacher.train.steps is not None
+    assert teacher.train.steps is not None and student.train.steps is not None
     return Distillation(
         "digits",
         {"name": "digits"},
@@ -97,7 +97,7 @@ def distillation(settings: Settings) -> Distillation:
         settings.teacher_steps or teacher.train.steps,
         of_teacher.method["sampling"],
         of_student,
-        settings.student_steps,
+        settings.student_steps or student.train.steps,
         samples=settings.samples,
         judge_steps=settings.judge_steps,
     )
