@@ -89,7 +89,8 @@ def distillation(settings: Settings) -> Distillation:
     teacher = load_sections("edm/digits", ["method.ema_power=[]"], _Teacher)
     student = load_sections("f_distill/digits", [], _Student)
     of_teacher, of_student = (trained_as(one.method, one.train) for one in (teacher, student))
-    assert teacher.train.steps is not None and student.train.steps is not None
+    assert teacher.train.steps is not None
+    assert student.train.steps is not None
     return Distillation(
         "digits",
         {"name": "digits"},

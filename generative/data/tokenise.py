@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait as wait_for
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +23,7 @@ from generative.data.manifest import Shard, check_shard
 from generative.data.split import batches
 from generative.data.tokenizers import Tokenizer, load_tokenizer
 from generative.errors import DataError, ResourceError
+from generative.pools import start_in_pool
 
 ResultT = TypeVar("ResultT")
 
@@ -178,14 +176,5 @@ def _call(function: Callable[[Task, Work], ResultT], task: Task) -> ResultT:
 def _start_process(work: Work) -> None:
     global _work
     _work = work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    start_in_pool()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Pool processes outlive a killed parent, since they hold both ends of its pipes: watch it and leave."""
-    parent = parent_process()
-    if parent is not None:
-        wait_for([parent.sentinel])
-        os._exit(1)

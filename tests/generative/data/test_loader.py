@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import signal
-import time
 
 import numpy as np
 import psutil
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 
 from generative.data.loader import Loader
 from generative.errors import ConfigError, DataError
+from tests.support.leftovers import wait_until_gone
 
 
 class Numbers:
@@ -188,10 +188,7 @@ def test_worker_survives_signals_to_the_group_and_ends_when_closed():
         os.kill(workers[0].pid, signal.SIGINT)
         rows = [read(next(loader)) for _ in range(6)]
     assert [row[0] for batch in rows for row in batch] == list(range(4, 28))
-    deadline = time.monotonic() + 20
-    while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in workers):
-        assert time.monotonic() < deadline, "the worker outlives its loader"
-        time.sleep(0.05)
+    wait_until_gone([p.pid for p in workers], "the worker outlives its loader")
     assert torch.rand(1) == expected_draw, "the loader drew from torch's global generator"
 
 

@@ -6,10 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
-import psutil
 import pytest
 
 from generative.data.config import FilesTextConfig, HuggingFaceTokenizerConfig, ShardsTextConfig
@@ -18,6 +16,7 @@ from generative.data.prepare import prepare_text
 from generative.data.tokenizers import load_tokenizer
 from generative.errors import ConfigError, DataError
 from tests.support.fork_server import context
+from tests.support.leftovers import wait_until_gone
 
 
 @pytest.fixture
@@ -152,11 +151,7 @@ def test_a_killed_preparation_leaves_no_process_and_can_go_on(config, tmp_path):
     out, _ = killed.communicate(timeout=60)
     assert killed.returncode == -signal.SIGKILL
     assert not list(cache.glob("*/manifest.json"))
-    deadline = time.monotonic() + 20
-    for pid in json.loads(out):
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < deadline, "a process outlived the killed preparation"
-            time.sleep(0.05)
+    wait_until_gone(json.loads(out), "a process outlived the killed preparation")
     folder = prepare_text(config, cache, shard_bytes=100)
     assert read_back(folder) == sorted(p.read_text() for p in config.path.iterdir())
 
