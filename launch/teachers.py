@@ -73,7 +73,8 @@ def _told(method: Mapping[str, Any]) -> Values | None:
     """What teacher or configuration tells; None where neither is there but all is given."""
     if is_published(method):
         return of_pipeline(method)
-    path, weights = path_of(method["teacher"]), str(method.get("teacher_weights", "ema"))
+    path, average = path_of(method["teacher"]), method["teacher"].partition("#")[2].partition("@")[2]
+    weights = f"ema={average}" if average else str(method.get("teacher_weights", "ema"))
     _check_layout(path)
     if _exported(path):
         return _of_export(path, weights)
@@ -96,7 +97,7 @@ def _check_layout(path: Path) -> None:
 
 
 def path_of(teacher: str) -> Path:
-    """Of "PATH#NETWORK"."""
+    """Of "PATH#NETWORK@AVERAGE"."""
     return Path(teacher.partition("#")[0])
 
 

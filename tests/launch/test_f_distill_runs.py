@@ -187,6 +187,28 @@ def test_what_is_wrong_is_told_before_work_starts(
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.parametrize(
+    ("named", "source"), [("net", "net@0.9"), ("net@0.9", "net@0.9"), ("net@0.5", None)], ids=["network", "average", ""]
+)
+def test_a_teacher_that_is_named_in_full(
+    finished: Path, place: Path, words: list[str], tmp_path: Path, named: str, source: str | None
+) -> None:
+    """The average that the configuration tells is the one that is distilled, also where the network is named."""
+    here = [
+        *words,
+        "~method.teacher_config",
+        f"run.dir={tmp_path / 'run'}",
+        f"method.teacher={place / 'teacher'}#{named}",
+    ]
+    if source is None:
+        with pytest.raises(GenerativeError, match=r"ema=0\.5: the teacher has no such weights"):
+            load_run_config("f_distill/quickstart", here)
+        return
+    method = load_run_config("f_distill/quickstart", here).method
+    assert method.source == f"{place / 'teacher'}#{source}"
+    assert method.teacher_weights == "ema=0.9"
+
+
 def test_labels_that_the_teacher_needs(words: list[str], tmp_path: Path) -> None:
     """A folder of images without classes, for a teacher of ten."""
     (tmp_path / "images").mkdir()
