@@ -18,10 +18,9 @@ COARSEST = 4
 
 
 def norm_groups(channels: int) -> int:
-    """Groups of the normalisation: a quarter of up to 32 channels, else the largest divisor up to 32."""
-    if channels <= 32:
-        return max(1, channels // 4)
-    return max(groups for groups in range(1, 33) if channels % groups == 0)
+    """Groups of the normalisation: the largest divisor up to 32, or up to a quarter of 32 channels or less."""
+    most = 32 if channels > 32 else max(1, channels // 4)
+    return max(groups for groups in range(1, most + 1) if channels % groups == 0)
 
 
 def _stage(
@@ -36,7 +35,7 @@ class UnetHeads(nn.Module):
     """One head for each feature map of an encoder: halved down to 4 x 4, then one number.
 
     Args:
-        channels: C of each map, a multiple of 4 where it is at most 32.
+        channels: C of each map.
         resolutions: R of each map, a power of two of at least 4; or 1 for features without places.
 
     Raises:
