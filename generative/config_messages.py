@@ -47,11 +47,11 @@ def plain_path(values: Mapping[str, Any], loc: Sequence[str | int]) -> KeyPath:
     path: list[str] = []
     section: Any = values
     for part in loc:
+        # A tag comes last where a validator of the section as a whole has found fault.
         if (
             isinstance(section, dict)
             and part not in section
-            and part in (section.get("name"), "name")
-            and part != loc[-1]
+            and (part == section.get("name") or (part == "name" and part != loc[-1]))
         ):
             continue
         path.append(str(part))

@@ -236,8 +236,13 @@ class Checked(Config):
         return self
 
 
+class Chosen(Checked):
+    name: Literal["chosen"] = "chosen"
+
+
 class Outer(Config):
     part: Checked = Checked()
+    choice: Annotated[Chosen | Red, Field(discriminator="name")] = Chosen()
 
 
 @pytest.mark.parametrize(
@@ -253,6 +258,12 @@ def test_what_validators_say_keeps_its_parts(write, override, told):
     with pytest.raises(ConfigError) as caught:
         load("mine.yaml", [override], lambda values: Outer)
     assert str(caught.value).splitlines() == [f"part: {told[0]}", *told[1:]]
+    # Of a section that is chosen by name, the key is the section's, without the name.
+    with pytest.raises(ConfigError) as caught:
+        load("mine.yaml", ["choice.name=chosen", override.replace("part", "choice")], lambda values: Outer)
+    assert str(caught.value).splitlines() == [
+        line.replace("part", "choice") for line in [f"part: {told[0]}", *told[1:]]
+    ]
 
 
 def test_of_many_mistakes_the_first_are_told_and_the_rest_counted(write):
