@@ -18,7 +18,8 @@ COMBINATION = "combination"
 
 _WORDS = {
     "a whole number": ("int_type", "int_parsing", "int_parsing_size", "int_from_float"),
-    "a number": ("float_type", "float_parsing", "finite_number"),
+    "a number": ("float_type", "float_parsing"),
+    "a finite number": ("finite_number",),
     "true or false": ("bool_type", "bool_parsing"),
     "a text": ("string_type", "string_sub_type", "string_unicode"),
     "a path": ("path_type",),

@@ -170,6 +170,8 @@ def test_bad_values(write, override, expected):
         ("optimizer.lr=much", "a number"),
         ("optimizer.lr=-1", "a number greater than 0"),
         ("optimizer.share=2", "a number of at most 1"),
+        ("optimizer.share=-.inf", "a finite number"),
+        ("optimizer.lr=.nan", "a finite number"),
         ("optimizer.betas=0.5", "a list of values"),
         ("optimizer.betas=[1, 2, 3]", "a list of at most 2 values"),
         ("optimizer.betas=[1]", "a list of at least 2 values"),
