@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from generative.errors import ConfigError
+from generative.nets.recomputation import recomputed
 
 COARSEST = 4
 """Resolution at which a head takes the whole map at once."""
@@ -51,6 +52,7 @@ class UnetHeads(nn.Module):
                 "choose levels of the network that there are",
             )
         self.channels, self.resolutions = tuple(channels), tuple(resolutions)
+        self.activation_checkpointing = False
         self.discriminator_heads = nn.ModuleList(map(self._head, channels, resolutions))
 
     @staticmethod
@@ -70,8 +72,8 @@ class UnetHeads(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Maps [B, C, R, R] in the order of `channels` -> logits [B, K]."""
-        heads = zip(self.discriminator_heads, features, strict=True)
-        return torch.cat([head(feature).flatten(1) for head, feature in heads], 1)
+        heads, again = zip(self.discriminator_heads, features, strict=True), self.activation_checkpointing
+        return torch.cat([recomputed(again, head, feature).flatten(1) for head, feature in heads], 1)
 
     def multiply_adds(self) -> int:
         """Multiplications and additions for one sample, in pairs: products only."""
