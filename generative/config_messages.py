@@ -18,7 +18,8 @@ COMBINATION = "combination"
 
 _WORDS = {
     "a whole number": ("int_type", "int_parsing", "int_parsing_size", "int_from_float"),
-    "a number": ("float_type", "float_parsing", "finite_number"),
+    "a number": ("float_type", "float_parsing"),
+    "a finite number": ("finite_number",),
     "true or false": ("bool_type", "bool_parsing"),
     "a text": ("string_type", "string_sub_type", "string_unicode"),
     "a path": ("path_type",),
@@ -47,11 +48,11 @@ def plain_path(values: Mapping[str, Any], loc: Sequence[str | int]) -> KeyPath:
     path: list[str] = []
     section: Any = values
     for part in loc:
+        # A tag comes last where a validator of the section as a whole has found fault.
         if (
             isinstance(section, dict)
             and part not in section
-            and part in (section.get("name"), "name")
-            and part != loc[-1]
+            and (part == section.get("name") or (part == "name" and part != loc[-1]))
         ):
             continue
         path.append(str(part))

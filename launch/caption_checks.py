@@ -34,7 +34,10 @@ def check_captions(config: RunConfig, data: ImageData, method: Any) -> None:
     """Refuse captions alone where something looks at real images. Raises ConfigError."""
     if not isinstance(config.data, CaptionedConfig) or data.has_pictures:
         return
+    steps = config.method.steps
     needs = {
+        "a student that learns from noised real images (method.steps.input)": steps.levels
+        and steps.input == "noised_data",
         "a discriminator, which compares with real images (method.divergence, method.gan_weight)": method.judged,
         "figures (evaluate.at_end, evaluate.every_steps)": config.evaluate.at_end or config.evaluate.every_steps,
         "nearest images or the watch over modes (sample.neighbours, sample.monitor)": config.sample.neighbours
@@ -45,6 +48,6 @@ def check_captions(config: RunConfig, data: ImageData, method: Any) -> None:
         raise ConfigError(
             f"data.images is not given, and the run has {found[0]}",
             "images for the captions, or a run that looks at none",
-            "set data.images; without: method.divergence=rkl method.gan_weight=0 evaluate.at_end=false "
-            "evaluate.every_steps=null sample.neighbours=0 sample.monitor=0",
+            "set data.images; without: method.divergence=rkl method.gan_weight=0 method.steps.input=simulated "
+            "evaluate.at_end=false evaluate.every_steps=null sample.neighbours=0 sample.monitor=0",
         )

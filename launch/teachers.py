@@ -73,7 +73,8 @@ def _told(method: Mapping[str, Any]) -> Values | None:
     """What teacher or configuration tells; None where neither is there but all is given."""
     if is_published(method):
         return of_pipeline(method)
-    path, weights = path_of(method["teacher"]), str(method.get("teacher_weights", "ema"))
+    path, average = path_of(method["teacher"]), method["teacher"].partition("#")[2].partition("@")[2]
+    weights = f"ema={average}" if average else str(method.get("teacher_weights", "ema"))
     _check_layout(path)
     if _exported(path):
         return _of_export(path, weights)
@@ -96,7 +97,7 @@ def _check_layout(path: Path) -> None:
 
 
 def path_of(teacher: str) -> Path:
-    """Of "PATH#NETWORK"."""
+    """Of "PATH#NETWORK@AVERAGE"."""
     return Path(teacher.partition("#")[0])
 
 
@@ -186,17 +187,17 @@ def _of_config(name: str, weights: str) -> Values:
     from launch.schema import load_run_config
 
     config = load_run_config(name)
-    _check_method(Path(name), config.method.name)
+    _check_method(name, config.method.name, "method.teacher_config")
     facts = dataclasses.asdict(modality(config).known_facts(config))
     return _values(config.method, facts) | {"teacher_weights": _average(config.method, weights)}
 
 
-def _check_method(path: Path, name: str) -> None:
+def _check_method(source: Path | str, name: str, key: str = "method.teacher") -> None:
     if name != "edm":
         raise ConfigError(
-            f"method.teacher={path} is of the method {name}",
-            expected="a diffusion model: a run or export of the method edm",
-            remedy="correct method.teacher",
+            f"{key}={source} is of the method {name}",
+            expected="a diffusion model, of the method edm",
+            remedy=f"correct {key}",
         )
 
 
@@ -263,14 +264,24 @@ def _check_same(told: Mapping[str, Any], given: Mapping[str, Any]) -> None:
 
 def _check_guidance(given: Mapping[str, Any], label_dropout: float | None) -> None:
     """Refuse to guide away from what a teacher of ours never learned; None: it is not known. Raises ConfigError."""
-    guidance = given.get("guidance")
+    guidance, remedy = given.get("guidance"), "leave out method.guidance"
+    if guidance is None:
+        guidance, remedy = _of_preset(given, "guidance"), "set method.guidance=1, which the preset does not"
     if label_dropout == 0 and isinstance(guidance, int | float) and guidance != 1:
         raise ConfigError(
             f"method.guidance={guidance}, but the teacher was trained with label_dropout=0: it knows no image without "
             "a class",
             expected="a teacher that was trained with and without classes, or guidance=1",
-            remedy="leave out method.guidance, or train the teacher with method.label_dropout=0.1 (for example)",
+            remedy=f"{remedy}, or train the teacher with method.label_dropout=0.1 (for example)",
         )
+
+
+def _of_preset(given: Mapping[str, Any], key: str) -> Any:
+    """What the preset of a section `method` sets; None: nothing, or there is no such preset."""
+    from generative.methods.f_distill.presets import PRESETS
+
+    preset = PRESETS.get(str(given.get("preset")))
+    return None if preset is None else preset.method.get(key)
 
 
 def _plain(value: Any, like: Any) -> Any:

@@ -7,6 +7,7 @@ anything else is refused. The functions are made anew for each file, since a pic
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -137,6 +138,10 @@ def _known_names() -> dict[str, Callable[..., Any]]:
     def tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
         if not isinstance(storage, torch.storage.TypedStorage):
             raise pickle.UnpicklingError(f"error: a {type(storage).__name__} where the numbers of a tensor should be")
+        # torch would make room for what is not there, of whatever lay in memory.
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        if math.prod(size) and last >= storage._size():  # type: ignore[no-untyped-call]
+            raise pickle.UnpicklingError(f"error: a tensor of shape {list(size)} that reaches beyond its numbers")
         made: Tensor = torch._utils._rebuild_tensor_v2(storage, offset, size, stride, False, OrderedDict())  # type: ignore[no-untyped-call]
         return made
 

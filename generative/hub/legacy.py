@@ -109,6 +109,7 @@ def told(path: Path) -> Iterator[None]:
         AttributeError,
         TypeError,
         ArithmeticError,
+        MemoryError,  # a length in a file that is damaged
     ) as error:
         raise _damaged(path, error) from error
 

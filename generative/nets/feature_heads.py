@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from generative.errors import ConfigError
+from generative.nets.recomputation import recomputed
 
 COARSEST = 4
 """Resolution at which a head takes the whole map at once."""
 
 
 def norm_groups(channels: int) -> int:
-    """Groups of the normalisation: a quarter of up to 32 channels, else the largest divisor up to 32."""
-    if channels <= 32:
-        return max(1, channels // 4)
-    return max(groups for groups in range(1, 33) if channels % groups == 0)
+    """Groups of the normalisation: the largest divisor up to 32, or up to a quarter of 32 channels or less."""
+    most = 32 if channels > 32 else max(1, channels // 4)
+    return max(groups for groups in range(1, most + 1) if channels % groups == 0)
 
 
 def _stage(
@@ -36,7 +36,7 @@ class UnetHeads(nn.Module):
     """One head for each feature map of an encoder: halved down to 4 x 4, then one number.
 
     Args:
-        channels: C of each map, a multiple of 4 where it is at most 32.
+        channels: C of each map.
         resolutions: R of each map, a power of two of at least 4; or 1 for features without places.
 
     Raises:
@@ -52,6 +52,7 @@ class UnetHeads(nn.Module):
                 "choose levels of the network that there are",
             )
         self.channels, self.resolutions = tuple(channels), tuple(resolutions)
+        self.activation_checkpointing = False
         self.discriminator_heads = nn.ModuleList(map(self._head, channels, resolutions))
 
     @staticmethod
@@ -71,8 +72,8 @@ class UnetHeads(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Maps [B, C, R, R] in the order of `channels` -> logits [B, K]."""
-        heads = zip(self.discriminator_heads, features, strict=True)
-        return torch.cat([head(feature).flatten(1) for head, feature in heads], 1)
+        heads, again = zip(self.discriminator_heads, features, strict=True), self.activation_checkpointing
+        return torch.cat([recomputed(again, head, feature).flatten(1) for head, feature in heads], 1)
 
     def multiply_adds(self) -> int:
         """Multiplications and additions for one sample, in pairs: products only."""

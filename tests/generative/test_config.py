@@ -170,6 +170,8 @@ def test_bad_values(write, override, expected):
         ("optimizer.lr=much", "a number"),
         ("optimizer.lr=-1", "a number greater than 0"),
         ("optimizer.share=2", "a number of at most 1"),
+        ("optimizer.share=-.inf", "a finite number"),
+        ("optimizer.lr=.nan", "a finite number"),
         ("optimizer.betas=0.5", "a list of values"),
         ("optimizer.betas=[1, 2, 3]", "a list of at most 2 values"),
         ("optimizer.betas=[1]", "a list of at least 2 values"),
@@ -236,8 +238,13 @@ class Checked(Config):
         return self
 
 
+class Chosen(Checked):
+    name: Literal["chosen"] = "chosen"
+
+
 class Outer(Config):
     part: Checked = Checked()
+    choice: Annotated[Chosen | Red, Field(discriminator="name")] = Chosen()
 
 
 @pytest.mark.parametrize(
@@ -253,6 +260,12 @@ def test_what_validators_say_keeps_its_parts(write, override, told):
     with pytest.raises(ConfigError) as caught:
         load("mine.yaml", [override], lambda values: Outer)
     assert str(caught.value).splitlines() == [f"part: {told[0]}", *told[1:]]
+    # Of a section that is chosen by name, the key is the section's, without the name.
+    with pytest.raises(ConfigError) as caught:
+        load("mine.yaml", ["choice.name=chosen", override.replace("part", "choice")], lambda values: Outer)
+    assert str(caught.value).splitlines() == [
+        line.replace("part", "choice") for line in [f"part: {told[0]}", *told[1:]]
+    ]
 
 
 def test_of_many_mistakes_the_first_are_told_and_the_rest_counted(write):

@@ -125,6 +125,9 @@ def test_captions_alone_suffice_without_a_discriminator(place: Path, words: list
     with pytest.raises(GenerativeError, match=r"data\.images is not given, and the run has a discriminator"):
         train("f_distill/sd15", alone)
     quiet = ["method.preset=dmd2_sd15", "evaluate.at_end=false", "sample.neighbours=0", "train.steps=1"]
+    noised = ["method.steps.levels=[0.8]", "method.steps.input=noised_data"]  # of zeros in the place of latents
+    with pytest.raises(GenerativeError, match=r"noised real images \(method\.steps\.input\)"):
+        train("f_distill/sd15", [*alone, *quiet, *noised])
     assert train("f_distill/sd15", [*alone, *quiet]) == 0
 
 

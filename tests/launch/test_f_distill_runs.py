@@ -173,6 +173,10 @@ def test_published_settings_fit_their_teachers(name: str, teacher: str) -> None:
         ("method.steps.levels=[0.5,0.0001]", r"steps\.levels=\[0\.5, 0\.0001\] with times from"),
         ("method.steps.levels=[90]", "levels below the noise that the student starts from"),
         ("method.guidance=2", r"guidance=2, but the teacher was trained with label_dropout=0[\s\S]*leave out"),
+        (
+            "method.preset=fastgen_sd15",
+            r"guidance=1\.75, but the teacher was trained with label_dropout=0[\s\S]*set method\.guidance=1",
+        ),
         ("method.teacher_weights=ema=0.5", "the teacher has no such weights"),
         ("data={name: stacked_digits}", "shape"),
         ("train.micro_batch_size=4", "couples the samples"),
@@ -185,6 +189,34 @@ def test_what_is_wrong_is_told_before_work_starts(
     with pytest.raises(GenerativeError, match=told):
         train("f_distill/quickstart", here)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_configuration_that_trains_no_teacher(words: list[str], tmp_path: Path) -> None:
+    here = [*words, f"method.teacher={tmp_path / 'none'}", "method.teacher_config=mee_gan/quickstart"]
+    with pytest.raises(GenerativeError, match=r"method\.teacher_config=mee_gan/quickstart is of the method mee_gan"):
+        train("f_distill/quickstart", [*here, f"run.dir={tmp_path / 'run'}"])
+
+
+@pytest.mark.parametrize(
+    ("named", "source"), [("net", "net@0.9"), ("net@0.9", "net@0.9"), ("net@0.5", None)], ids=["network", "average", ""]
+)
+def test_a_teacher_that_is_named_in_full(
+    finished: Path, place: Path, words: list[str], tmp_path: Path, named: str, source: str | None
+) -> None:
+    """The average that the configuration tells is the one that is distilled, also where the network is named."""
+    here = [
+        *words,
+        "~method.teacher_config",
+        f"run.dir={tmp_path / 'run'}",
+        f"method.teacher={place / 'teacher'}#{named}",
+    ]
+    if source is None:
+        with pytest.raises(GenerativeError, match=r"ema=0\.5: the teacher has no such weights"):
+            load_run_config("f_distill/quickstart", here)
+        return
+    method = load_run_config("f_distill/quickstart", here).method
+    assert method.source == f"{place / 'teacher'}#{source}"
+    assert method.teacher_weights == "ema=0.9"
 
 
 def test_labels_that_the_teacher_needs(words: list[str], tmp_path: Path) -> None:

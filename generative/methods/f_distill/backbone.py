@@ -43,6 +43,16 @@ class JointCritic(nn.Module):
         super().__init__()
         self.fake, self.heads, self.levels, self.coupled = fake, heads, list(levels), coupled
 
+    @property
+    def activation_checkpointing(self) -> bool:
+        """Whether the backward pass computes activations again; not to be had where the fake score offers it not."""
+        return bool(self.fake.activation_checkpointing)
+
+    @activation_checkpointing.setter
+    def activation_checkpointing(self, on: bool) -> None:
+        for part in (self.fake, self.heads):
+            part.activation_checkpointing = on  # type: ignore[assignment]
+
     def forward(
         self,
         x_t: Tensor,

@@ -187,17 +187,20 @@ class FDistillConfig(Config):
     augment_labels: NonNegativeInt = 0
     """Inputs that the teacher has for augmentation, which there is none of here."""
     init_from: str | None = None
-    """Start the student from a run folder or checkpoint (second stage of a training), not from the teacher."""
+    """Start from a run folder or checkpoint (second stage of a training), not from the teacher. RUN#student@0.9995:
+    from an average of its student; fake score and discriminator go on as they were trained."""
     init_heads: bool = True
     """Whether that run has a discriminator too; false: it had none (rkl with gan_weight=0), and a fresh one starts."""
 
     @property
     def source(self) -> str | None:
         """Where the weights of a teacher of ours are: "runs/edm/digits#net@0.999"; a published pipeline has its own."""
-        if self.teacher is None or "#" in self.teacher:
-            return self.teacher
-        average = self.teacher_weights.partition("=")[2]
-        return f"{self.teacher}#{TRAINED}" + (f"@{average}" if average else "")
+        if self.teacher is None:
+            return None
+        path, _, rest = self.teacher.partition("#")
+        network, _, named = rest.partition("@")
+        average = named or self.teacher_weights.partition("=")[2]
+        return f"{path}#{network or TRAINED}" + (f"@{average}" if average else "")
 
     @model_validator(mode="before")
     @classmethod

@@ -133,16 +133,18 @@ class FDistill:
         frozen = {"teacher": NetworkSpec(pretrained or build, trainable=False, init_from=teacher)}
         # Adapters start as the teacher by changing nothing.
         fake = TEACHER if config.lora is None else None
+        # A network or average that is named is the student's; what follows it has its own names there.
+        run = config.init_from and config.init_from.partition("#")[0]
         if self.views.joint:
             critic = NetworkSpec(self._critic, init_from=fake, init_part=fake and FAKE, clip_parts=(FAKE, HEADS))
-            if config.init_from and config.init_heads:
-                critic = replace(critic, init_from=config.init_from, init_part=None)
-            elif config.init_from:
-                critic = replace(critic, init_from=named(config.init_from, FAKE), init_part=FAKE)
+            if run and config.init_heads:
+                critic = replace(critic, init_from=run, init_part=None)
+            elif run:
+                critic = replace(critic, init_from=f"{run}#{FAKE}", init_part=FAKE)
             return found | {"critic": critic} | frozen
-        found |= {FAKE: NetworkSpec(self._fake, init_from=config.init_from or fake)} | frozen
+        found |= {FAKE: NetworkSpec(self._fake, init_from=run or fake)} | frozen
         if self.judged:
-            found["discriminator"] = NetworkSpec(self._heads, init_from=config.init_from if config.init_heads else None)
+            found["discriminator"] = NetworkSpec(self._heads, init_from=run if config.init_heads else None)
         return found
 
     def _fake(self) -> nn.Module:
@@ -248,8 +250,3 @@ class FDistill:
             return 0
         with torch.device("meta"):
             return self._heads().multiply_adds()
-
-
-def named(source: str, network: str) -> str:
-    """A source with the name of the network in it, unless it has one."""
-    return source if "#" in source else f"{source}#{network}"

@@ -140,6 +140,32 @@ def test_other_calls_are_refused(tmp_path, call_of):
         read_described(tmp_path / "a.pkl")
 
 
+def rebuilt(offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
+    """A pickle of {"ema": a tensor} on a storage of four numbers."""
+    stored = io.BytesIO()
+    torch.save(torch.arange(4.0)._typed_storage(), stored, _use_new_zipfile_serialization=False)
+    body = pickle.dumps((stored.getvalue(),), protocol=2)[2:-1]
+    numbers = b"ctorch.storage\n_load_from_bytes\n" + body + b"R"
+    places = b"".join(pickle.dumps(value, protocol=2)[2:-1] for value in (offset, size, stride, False, None))
+    return b"\x80\x02}X\x03\x00\x00\x00emactorch._utils\n_rebuild_tensor_v2\n(" + numbers + places + b"tRs."
+
+
+def test_a_tensor_holds_nothing_but_what_is_in_the_file(tmp_path):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(rebuilt(1, (3,), (1,)))
+    assert read_described(path)["ema"].tolist() == [1, 2, 3]
+    for offset, size, stride in ((0, (1000,), (1,)), (2, (3,), (1,)), (0, (2, 2), (3, 1)), (-1, (2,), (1,))):
+        path.write_bytes(rebuilt(offset, size, stride))
+        with pytest.raises(CheckpointError):
+            read_described(path)
+
+
+def test_a_length_beyond_all_memory(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x04\x8e" + (2**62).to_bytes(8, "little") + b".")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_described(tmp_path / "a.pkl")
+
+
 def test_what_a_pickle_sets_is_gone_with_it(tmp_path):
     """BUILD may set attributes of what is named; each file has its own."""
     poisoned = b"\x80\x02ctorch._utils\n_rebuild_parameter\nN}X\x04\x00\x00\x00seenK\x01s\x86b."

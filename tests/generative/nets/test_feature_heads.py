@@ -44,6 +44,9 @@ def test_multiply_adds_are_those_of_the_layers() -> None:
 
 def test_groups() -> None:
     assert [norm_groups(c) for c in (3, 12, 32, 40, 256, 768, 1280, 37)] == [1, 3, 8, 20, 32, 32, 32, 1]
+    # Few channels that a quarter of them does not divide: as a small teacher of fully connected layers may have.
+    assert [norm_groups(c) for c in (5, 22, 30)] == [1, 2, 6]
+    assert UnetHeads([22], [1])([torch.zeros(2, 22, 1, 1)]).shape == (2, 1)
 
 
 def test_maps_that_do_not_fit() -> None:

@@ -151,6 +151,17 @@ def test_what_starts_from_where() -> None:
     assert [spec.init_from for spec in second.values()] == ["runs/b", "runs/b", "runs/a#other", "runs/b"]
 
 
+@pytest.mark.parametrize("heads", [True, False])
+def test_an_average_to_start_from_is_the_students(heads: bool) -> None:
+    """Fake score and discriminator never start from weights of the student."""
+    named = {"init_from": "runs/b#student@0.5", "init_heads": heads}
+    found = {name: spec.init_from for name, spec in method_of(**named).networks().items()}
+    wanted = {"student": "runs/b#student@0.5", "fake": "runs/b", "discriminator": "runs/b" if heads else None}
+    assert found == wanted | {"teacher": None}
+    critic = method_of(**named, critic="joint").networks()["critic"]
+    assert critic.init_from == ("runs/b" if heads else "runs/b#fake")
+
+
 def test_samples_do_not_depend_on_the_batch() -> None:
     method = method_of()
     sampler = method.sampler(nets_of(method))

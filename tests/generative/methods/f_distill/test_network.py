@@ -8,7 +8,9 @@ import torch
 from generative.errors import ConfigError
 from generative.method import DataFacts
 from generative.methods.f_distill.config import FDistillConfig
+from generative.methods.f_distill.method import FDistill
 from generative.methods.f_distill.network import parts_of
+from tests.generative.methods.f_distill.cases import loss_of, nets_of
 
 FACTS = DataFacts(sample_shape=(3, 16, 16), classes=5)
 SONG = {"name": "song", "width": 8, "multipliers": [1, 2], "blocks": 1, "attention": [8], "dropout": 0.3}
@@ -35,6 +37,30 @@ def test_a_loss_reaches_every_parameter_even_without_augmentation() -> None:
         net = parts_of(config(network=network, augment_labels=9), FACTS).build().train()
         net(torch.randn(2, 3, 16, 16), torch.ones(2), torch.eye(5)[:2]).sum().backward()
         assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+@pytest.mark.parametrize(("critic", "trained"), [("apart", ("discriminator", "student")), ("joint", ("critic",))])
+def test_activations_may_be_computed_again(critic: str, trained: tuple[str, ...]) -> None:
+    """The same gradients, and less is kept for them, whichever network is trained."""
+    settings = config(critic=critic, levels=[0, 1], gan_weight=0.1, critic_updates=1)
+    method = FDistill(settings, parts_of(settings, FACTS))
+    nets, ids = nets_of(method), torch.arange(4)
+    batch = {"sample": torch.rand(4, 3, 16, 16), "label": ids, "sample_id": ids, "position": ids, "valid": ids >= 0}
+    for name in trained:
+        found = []
+        for again in (False, True):
+            assert hasattr(nets[name], "activation_checkpointing")
+            nets[name].activation_checkpointing = again
+            kept: list[int] = []
+            with torch.autograd.graph.saved_tensors_hooks(
+                lambda t, kept=kept: (kept.append(t.nbytes), t)[1], lambda t: t
+            ):
+                value = loss_of(method, nets, name, batch, count=4).value
+            found.append((sum(kept), torch.autograd.grad(value, list(nets[name].parameters()))))
+        assert found[1][0] < found[0][0]
+        torch.testing.assert_close(found[1][1], found[0][1])
+    adapted = FDistill(config(critic="joint", lora={"rank": 2}), parts_of(config(), FACTS))
+    assert not hasattr(adapted.networks()["critic"].build(), "activation_checkpointing")
 
 
 def test_dropout_is_left_out() -> None:
