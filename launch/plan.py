@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from generative.method import DataFacts, Method
+from generative.nets.shapes import shapes_only
 from generative.training.communication import frozen_sent_bytes, sent_bytes
 from generative.training.config import Strategy
 from generative.training.memory import Layout, StateBytes, frozen_bytes, trained_bytes
@@ -143,7 +144,7 @@ def outline(
         ConfigError, CheckpointError: the networks and their settings do not go together, see `check_networks`.
         ConfigError, ResourceError: the strategy cannot do what is asked for, see `check_strategy`.
     """
-    with torch.device("meta"):
+    with shapes_only():
         modules = {name: spec.build() for name, spec in method.networks().items()}
     check_networks(method, config.train, modules, resumed)
     world = world or workers(config)

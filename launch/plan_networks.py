@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from generative.training.config import OptimizerConfig
-from generative.training.engines.fsdp import repeated_parts
+from generative.training.engines.parts import repeated_parts
 from generative.training.memory import Groups, count
 from generative.training.optimizers import decays
 from launch.schema import RunConfig

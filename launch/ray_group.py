@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _TorchBackend
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 
 from launch.placement import resources_per_worker
 from launch.ray_worker import prepare_process, train_worker
@@ -50,11 +50,26 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]
         """None: Ray's own would abort the workers at Ctrl-C, while they save because the command asked them to."""
 
 
+class _NoReservations(FixedScalingPolicy):  # type: ignore[misc]
+    """As many workers as were asked for. On a cluster that nobody else uses no actor need keep room for them."""
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Nothing is reserved, so nothing has to be given back either."""
+
+    def _maybe_send_resource_request(self) -> None:
+        pass
+
+
 class _LocalTrainer(_Trainer):
-    """Starts seconds sooner; a Ray that has no such door starts with all its parts."""
+    """Starts seconds sooner; a Ray that has no such doors starts with all its parts."""
 
     def _create_default_callbacks(self) -> list[Any]:
         return [c for c in super()._create_default_callbacks() if type(c).__name__ not in NEEDLESS]
+
+    def _initialize_and_run_controller(self, **parts: Any) -> Any:
+        return super()._initialize_and_run_controller(
+            **parts | {"scaling_policy": _NoReservations(self.scaling_config)}
+        )
 
 
 def fit(config: schema.RunConfig, folder: Path, work: bytes, nodes: Sequence[str], attempt: int) -> None:
@@ -71,8 +86,6 @@ def fit(config: schema.RunConfig, folder: Path, work: bytes, nodes: Sequence[str
         Exception: Ray's; `worker_failures` has the error of each rank where workers failed.
     """
     launch = config.launch
-    if launch.address is None:
-        _start_coordinator()
     kind = _LocalTrainer if launch.address is None else _Trainer
     trainer = kind(
         train_worker,
@@ -105,11 +118,3 @@ def fit(config: schema.RunConfig, folder: Path, work: bytes, nodes: Sequence[str
 def _pinned(nodes: Sequence[str]) -> list[dict[str, str]]:
     """Labels that put each worker on its node."""
     return [{NODE_LABEL: name} for name, count in Counter(nodes).items() for _ in range(count)]
-
-
-def _start_coordinator() -> None:
-    """Starts an actor that Ray Train will wait for, two seconds early; a Ray that has no such door starts its own."""
-    with contextlib.suppress(Exception):
-        from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator
-
-        default_autoscaling_coordinator.get_or_create_autoscaling_coordinator()

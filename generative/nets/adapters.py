@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from generative.errors import ConfigError
+from generative.nets.uncompiled import uncompiled
 
 
 class LowRank(nn.Module):
@@ -79,7 +79,7 @@ class Adapters(nn.Module):
             {self.places[name]: LowRank(cast("nn.Linear", part), rank, alpha) for name, part in chosen.items()}
         )
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @uncompiled
     def forward(self, *inputs: Any, base: Callable[..., Any], **options: Any) -> Any:
         """What `base`, changed, makes of `inputs` and `options`; `base` itself is afterwards as it was.
 

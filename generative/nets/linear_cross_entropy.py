@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from generative.nets.uncompiled import uncompiled
+
 CHUNK_ELEMENTS = {"cpu": 2**22, "cuda": 2**26}
 """Logits that exist at a time, by device type: near the cache on a CPU, enough to fill a GPU."""
 
@@ -110,7 +112,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 _apply: Callable[..., tuple[Tensor, Tensor]] = _LinearCrossEntropy.apply
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@uncompiled
 def linear_cross_entropy(
     hidden_md: Tensor, weight_vd: Tensor, targets_m: Tensor, weights_m: Tensor
 ) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,6 @@ from fnmatch import fnmatch
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from generative.errors import ConfigError
 from generative.training.config import OptimizerConfig, ScheduleConfig
@@ -98,6 +97,8 @@ def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.O
     # One fused kernel over all parameters: same formula, several times faster than one call each.
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    from torch.distributed.tensor import DTensor  # most of a second, which only this case needs
+
     # torch has no fused kernel of SGD for sharded parameters.
     sharded = any(isinstance(parameter, DTensor) for _, parameter in named)
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.betas[0], foreach=sharded, fused=not sharded)

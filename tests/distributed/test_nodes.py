@@ -102,9 +102,16 @@ class Network:
     def inside(self, host: int) -> list[str]:
         return ["ip", "netns", "exec", f"{self.name}{host}"]
 
-    def start(self, host: int, *words: str) -> None:
-        command = [*self.inside(host), *words]
-        self.processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    def start(self, host: int, said: Path, *words: str) -> None:
+        """`ray start` there; returns as soon as the node is up."""
+        with said.open("wb") as log:
+            process = subprocess.Popen([*self.inside(host), *words], stdout=log, stderr=log)
+        self.processes.append(process)
+        deadline = time.monotonic() + 60
+        while b"Ray runtime started" not in said.read_bytes():
+            assert process.poll() is None, said.read_text()
+            assert time.monotonic() < deadline, said.read_text()
+            time.sleep(0.1)
 
     def close(self) -> None:
         for process in self.processes:
@@ -137,12 +144,11 @@ def test_workers_on_two_hosts_talk_over_the_network_between_them(alone, texts, n
     small = ["--object-store-memory=100000000"]
     try:
         head = ["--head", "--port=6399", "--include-dashboard=false", "--num-cpus=0", f"--temp-dir={folder}"]
-        network.start(0, *ray, *small, *head, "--node-ip-address=10.99.0.1")
-        time.sleep(5)
+        network.start(0, tmp_path / "head.log", *ray, *small, *head, "--node-ip-address=10.99.0.1")
         for host in (1, 2):
             join = ["--address=10.99.0.1:6399", "--num-cpus=1", f"--node-ip-address=10.99.0.{host + 1}"]
-            network.start(host, *ray, *small, *join)
-            time.sleep(6)  # two that start at once on one file system get in each other's way
+            # One after the other: two that start at once on one file system get in each other's way.
+            network.start(host, tmp_path / f"node_{host}.log", *ray, *small, *join)
         run = Run(texts, tmp_path / "run")
         wanted = ("launch.address=10.99.0.1:6399", "launch.nodes=2", "train.steps=400", *QUIET)
         process = run.start(*wanted, before=network.inside(0))

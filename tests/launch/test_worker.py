@@ -6,7 +6,10 @@ import importlib.util
 import json
 import shutil
 import socket
+import subprocess
+import sys
 import urllib.request
+from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
@@ -326,3 +329,19 @@ def test_what_only_rank_0_would_meet_is_found_beforehand(texts, tmp_path, overri
         pytest.skip("wandb is installed here")
     with pytest.raises(ConfigError, match=words):
         prepare(start(texts, tmp_path / "run", override), tmp_path / "run")
+
+
+PREPARES = """
+import pathlib, sys
+from launch.run import training
+from launch.schema import load_run_config
+config = load_run_config(sys.argv[1], [f"run.dir={sys.argv[2]}", f"data.cache={sys.argv[2]}"])
+training().prepare(config, pathlib.Path(sys.argv[2]), lambda done, of: None)
+print(sorted({"torch._dynamo", "torch.distributed.tensor", "sympy", "deepspeed", "transformers"} & sys.modules.keys()))
+"""
+
+
+def test_what_only_other_commands_need_is_not_imported_to_prepare_a_run(tmp_path):
+    words = [sys.executable, "-c", PREPARES, "masked_diffusion/quickstart", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stdout + done.stderr

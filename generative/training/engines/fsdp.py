@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from generative.training.checkpoint import Entry
 from generative.training.engines.base import Call, Engine
+from generative.training.engines.parts import repeated_parts
 
 
 def shard(module: nn.Module, device: torch.device, precision: str, offload: bool) -> None:
@@ -37,31 +38,6 @@ def shard(module: nn.Module, device: torch.device, precision: str, offload: bool
     # The first forward pass would fix the types of gradients, and leave out what is frozen in it. A private door of
     # torch; where it is gone, networks that are first run while frozen fail in bf16 (a test does that).
     module._get_fsdp_state()._lazy_init()  # type: ignore[operator]
-
-
-def repeated_parts(module: nn.Module) -> list[nn.Module]:
-    """Members of the outermost module lists and dicts that hold parameters: blocks, gathered one by one."""
-    parts: list[nn.Module] = []
-    for child in module.children():
-        if isinstance(child, nn.ModuleList | nn.ModuleDict | nn.Sequential):
-            parts += [
-                part
-                for member in child.children()
-                for part in (_inside(member) if isinstance(member, nn.ModuleList | nn.ModuleDict) else [member])
-                if any(True for _ in part.parameters())
-            ]
-        else:
-            parts += repeated_parts(child)
-    return parts
-
-
-def _inside(container: nn.Module) -> list[nn.Module]:
-    """Members of nested lists and dicts, which have no forward pass of their own."""
-    return [
-        part
-        for member in container.children()
-        for part in (_inside(member) if isinstance(member, nn.ModuleList | nn.ModuleDict) else [member])
-    ]
 
 
 class ShardedEngine(Engine):

@@ -16,7 +16,7 @@ from generative.nets.edm_layers import Init, Resample, ResampledConv
 from generative.nets.edm_precond import EdmNetwork, class_labels
 from generative.nets.edm_unet import UNetSize
 from generative.nets.fir import filter_kernel, resample
-from generative.training.engines.fsdp import repeated_parts
+from generative.training.engines.parts import repeated_parts
 from tests.support.edm import formula_weights
 
 TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "dropout": 0.0}

@@ -13,7 +13,7 @@ from generative.errors import ConfigError
 from generative.nets.ncsnpp import Ncsnpp, real_channels
 from generative.nets.ncsnpp_blocks import FOURIER_SCALE, TimeEmbedding
 from generative.nets.ncsnpp_config import NcsnppConfig
-from generative.training.engines.fsdp import repeated_parts
+from generative.training.engines.parts import repeated_parts
 
 VARIANTS = ["v1", "v2", "48k"]
 TINY = {"width": 8, "multipliers": (1, 2, 2), "res_blocks": 1, "attention_levels": (1,)}
