@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections import Counter
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _TorchBackend
-from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 
 from launch.placement import resources_per_worker
 from launch.ray_worker import prepare_process, train_worker
@@ -50,26 +50,35 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]
         """None: Ray's own would abort the workers at Ctrl-C, while they save because the command asked them to."""
 
 
-class _NoReservations(FixedScalingPolicy):  # type: ignore[misc]
-    """As many workers as were asked for. On a cluster that nobody else uses no actor need keep room for them."""
-
-    def after_controller_start(self, train_run_context: Any) -> None:
-        """Nothing is reserved, so nothing has to be given back either."""
-
-    def _maybe_send_resource_request(self) -> None:
-        pass
-
-
 class _LocalTrainer(_Trainer):
     """Starts seconds sooner; a Ray that has no such doors starts with all its parts."""
 
     def _create_default_callbacks(self) -> list[Any]:
         return [c for c in super()._create_default_callbacks() if type(c).__name__ not in NEEDLESS]
 
-    def _initialize_and_run_controller(self, **parts: Any) -> Any:
-        return super()._initialize_and_run_controller(
-            **parts | {"scaling_policy": _NoReservations(self.scaling_config)}
-        )
+    def _initialize_and_run_controller(self, *rest: Any, **parts: Any) -> Any:
+        if "scaling_policy" in parts:
+            with contextlib.suppress(ImportError):
+                parts["scaling_policy"] = _unreserved(self.scaling_config)
+        return super()._initialize_and_run_controller(*rest, **parts)
+
+
+def _unreserved(scaling: ScalingConfig) -> Any:
+    """As many workers as were asked for; on a cluster that nobody else uses no actor need keep room for them.
+
+    Raises:
+        ImportError: this Ray keeps its policies elsewhere.
+    """
+    from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+
+    class Unreserved(FixedScalingPolicy):  # type: ignore[misc]
+        def after_controller_start(self, train_run_context: Any) -> None:
+            """Nothing is reserved, so nothing has to be given back either."""
+
+        def _maybe_send_resource_request(self) -> None:
+            pass
+
+    return Unreserved(scaling)
 
 
 def fit(config: schema.RunConfig, folder: Path, work: bytes, nodes: Sequence[str], attempt: int) -> None:
