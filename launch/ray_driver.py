@@ -55,6 +55,9 @@ def drive(config: RunConfig, folder: Path, work: bytes, temporary: Path, line: L
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, frame: None)  # the command decides what a signal means
+    # A terminal, a scheduler or `timeout` signals the command's whole group. Ray's daemons would end at SIGTERM, before
+    # the workers have saved.
+    os.setpgid(0, 0)
     _chatter_to(folder / "logs" / "ray.log")
     watch = ClusterWatch(folder, ray_cluster.where(config.launch), line.stop.is_set, line.result.send)
     watch.begin(os.getppid())

@@ -132,7 +132,7 @@ def test_interrupt_saves_more_workers_go_on_and_after_the_commands_death_one_doe
     # A run of a second or two: one worker, and so the other, waits, lest it be over before it hears.
     worker = min(workers_of(run, 2))
     os.kill(worker, signal.SIGSTOP)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends Ctrl-C, to all in the foreground
+    os.killpg(process.pid, signal.SIGTERM)  # as `timeout` sends it, to all (a terminal sends SIGINT so)
     run.wait_for((run.folder / "stop").exists, process)
     os.kill(worker, signal.SIGCONT)
     output = run.end(process, code=75)
