@@ -20,8 +20,9 @@ from launch.image_evaluation import (
     scorer,
     subject_of,
 )
+from launch.image_labels import asked_data
 from launch.image_progress import EvaluationProgress
-from launch.image_samples import prompted, sample_streams
+from launch.image_samples import sample_streams
 from launch.opened import Changes, OpenRun, open_run
 from launch.ray_map import Progress, log_file, map_items, parts
 from launch.sections import LaunchConfig
@@ -101,6 +102,5 @@ def sampler_with(
 def _drawer(path: str, changes: Changes) -> Callable[[tuple[int, int]], np.ndarray]:
     run = open_run(path, changes)
     nets, _ = run.networks(run.config.sample.weights)
-    data = prompted(run.data, run.config.sample)
-    sample = sampler_of(run.method, nets, run.device, sample_streams(run.config.sample.seed), data)
+    sample = sampler_of(run.method, nets, run.device, sample_streams(run.config.sample.seed), asked_data(run))
     return lambda part: sample(torch.arange(*part)).numpy()

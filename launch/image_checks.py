@@ -34,6 +34,16 @@ def check_weights(config: RunConfig) -> None:
             )
 
 
+def check_labels(config: RunConfig) -> None:
+    """Refuse asked classes in a training: samples that are watched along it are of all. Raises ConfigError."""
+    if config.sample.labels is not None:
+        raise ConfigError(
+            f"sample.labels={list(config.sample.labels)} in a training, which draws and watches samples of all classes",
+            expected="null",
+            remedy="leave it out, and give --label to `generative sample` afterwards",
+        )
+
+
 def check_classes(config: RunConfig, data: ImageData) -> None:
     """Refuse a model of classes (method.classes) on data that have none. Raises ConfigError."""
     wanted = getattr(config.method, "classes", None)

@@ -24,8 +24,9 @@ from launch.image_evaluation import (
     subject_of,
     summary,
 )
+from launch.image_labels import asked_data
 from launch.image_progress import EvaluationProgress
-from launch.image_samples import COMPANION, look, prompted, sample_streams
+from launch.image_samples import COMPANION, look, sample_streams
 from launch.modality import AskedSamples, Progress, refuse_text
 from launch.opened import Changes, OpenRun
 from launch.sections import LaunchConfig
@@ -42,7 +43,7 @@ def draw(
         raise ConfigError(
             "--prompt with workers", "a file of prompts", "write it to a file.txt, and set sample.prompts=file.txt"
         )
-    data = prompted(run.data, run.config.sample, asked.prompt)
+    data = asked_data(run, asked.prompt)
     settings, worn, beside = run.config.sample, run.worn(run.config.sample.weights), None
     if launch is None:
         nets, _ = run.networks(settings.weights)
@@ -52,7 +53,9 @@ def draw(
         from launch.image_actors import sampler_with
 
         sample = sampler_with(run, launch, changes, progress)
-    found = look(settings, data, sample, worn, run.checkpoint.step, beside, singly=data.captioned is not None)
+    found = look(
+        settings, data, sample, worn, run.checkpoint.step, beside, singly=bool(data.captioned or data.asked_labels)
+    )
     found.write(run.folder / "samples" / "asked")
     return found.record | {"folder": str(run.folder / "samples" / "asked")}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ FEWEST = 20
 
 COMPANION = "_companion.png"
 """End of the name of another model's pictures from the same noise."""
+
+MOST_NAMED = 6
+"""Classes that a title or the name of a file tells one by one."""
 
 CHUNK = 2000
 """Training images that are read at a time."""
@@ -82,14 +85,18 @@ def look(
     """
     wanted = max(settings.count, settings.neighbours, settings.monitor)
     drawn = torch.cat([sample(torch.arange(i, min(i + 250, wanted))) for i in range(0, wanted, 250)])
-    name = f"step_{step:06d}"
+    name = f"step_{step:06d}" + _in_a_name(data.asked_labels)
     grid = drawn[: settings.count]
-    columns = settings.columns or math.ceil(math.sqrt(len(grid)))
+    columns = settings.columns or _columns(len(grid), len(data.asked_labels) or 1)
     files = {f"{name}.png": picture(grid, columns, data.kind)}
     if singly:
-        files |= {f"{name}_{i:04d}.png": picture(one[None], 1, data.kind) for i, one in enumerate(grid)}
-    item = {"kind": "grid", "file": f"{name}.png", "title": f"{len(grid):,} samples"}
+        ends = [_in_a_name(data.labels_of(torch.tensor([i]))) for i in range(len(grid))]
+        singles = (f"step_{step:06d}_{i:04d}{end}.png" for i, end in enumerate(ends))
+        files |= {single: picture(one[None], 1, data.kind) for single, one in zip(singles, grid, strict=True)}
+    item = {"kind": "grid", "file": f"{name}.png", "title": f"{len(grid):,} samples{_in_words(data)}"}
     items: list[dict[str, Any]] = [item | {"count": len(grid), "columns": columns}]
+    if data.asked_labels:
+        items[0]["labels"] = list(data.labels_of(torch.arange(len(grid))))
     if data.captioned is not None:
         items[0]["captions"] = data.captioned.in_words(len(grid))
     if companion is not None:
@@ -107,6 +114,29 @@ def look(
         items.append(item | {"count": len(shown), "columns": len(shown)})
     record = {"time": time.time(), "step": step, "model": model, "items": items}
     return Drawn(record, files, _watched(settings, data, drawn))
+
+
+def _columns(count: int, classes: int) -> int:
+    """Of a grid that is about as wide as high; of classes in turn each has columns of its own."""
+    side = math.ceil(math.sqrt(count))
+    return side if classes == 1 or classes > 2 * side else classes * max(1, round(side / classes))
+
+
+def _in_a_name(labels: Sequence[int]) -> str:
+    """Asked classes at the end of a file's name: "_class_3", "_class_3_7"; of many only that there are such."""
+    if not labels:
+        return ""
+    return "_classes" if len(labels) > MOST_NAMED else "_".join(["_class", *map(str, labels)])
+
+
+def _in_words(data: ImageData) -> str:
+    """Asked classes at the end of a title: " of seven (7)", " of class 3, class 7 in turn"."""
+    labels, names = data.asked_labels, data.class_names
+    if not labels:
+        return ""
+    named = [f"{names[i]} ({i})" if i < len(names) else f"class {i}" for i in labels[:MOST_NAMED]]
+    more = f" and {len(labels) - MOST_NAMED} more" if len(labels) > MOST_NAMED else ""
+    return f" of {', '.join(named)}{more}{' in turn' if len(labels) > 1 else ''}"
 
 
 def _watched(settings: ImageSampling, data: ImageData, drawn: Tensor) -> Neighbourhood | None:

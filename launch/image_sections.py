@@ -88,5 +88,7 @@ class ImageSampling(Config):
     """Seed of the samples' noise."""
     prompts: AbsolutePath | None = None
     """File of prompts (as data.captions) to draw for, of a text-to-image model; null: held-out captions."""
+    labels: Annotated[tuple[int | str, ...], Field(min_length=1)] | None = None
+    """Classes to draw, by number or name, dealt out in turn, of a model that is told classes; null: any."""
     weights: Weights = "ema"
     """Which weights are sampled; as evaluate.weights."""

@@ -28,7 +28,14 @@ from generative.training.runfolder import write_json
 from generative.training.trainer import Trainer
 from launch.caption_checks import check_captions, check_size
 from launch.console import Console, bar_progress
-from launch.image_checks import check_classes, check_figures, check_following, check_reference, check_weights
+from launch.image_checks import (
+    check_classes,
+    check_figures,
+    check_following,
+    check_labels,
+    check_reference,
+    check_weights,
+)
 from launch.image_evaluation import (
     STREAMS,
     Part,
@@ -113,6 +120,7 @@ def check(config: RunConfig, data: ImageData) -> None:
     check_batch(data, config.train.batch_size)
     check_figures(config, data)
     check_weights(config)
+    check_labels(config)
     check_classes(config, data)
     check_following(config, data)
     method = build_method(config, data.facts)

@@ -82,6 +82,9 @@ def sample(
     run: RunFolder,
     overrides: RunOverrides = None,
     prompt: Annotated[str | None, typer.Option(help="Text that samples begin with.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Class of images, by number or name; several are dealt out in turn.")
+    ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Number of samples.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of a diffusion model's sampler.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="0 takes the most likely token.")] = None,
@@ -101,6 +104,7 @@ def sample(
     samples = sample_run(
         run,
         prompt=prompt,
+        label=label,
         count=count,
         steps=steps,
         temperature=temperature,

@@ -25,6 +25,7 @@ def sample_run(
     *,
     prompt: str | None = None,
     infill: str | None = None,
+    label: Sequence[int | str] | None = None,
     count: int | None = None,
     length: int | None = None,
     steps: int | None = None,
@@ -41,6 +42,7 @@ def sample_run(
         path: run folder or checkpoint folder.
         prompt: text that each sample begins with.
         infill: text with one "▁" for each token to fill in; gives infillings instead of samples.
+        label: classes to draw, by number or name, in turn (of a model that is told classes).
         count, length, seed: as in the section `sample`.
         steps, temperature, order: as in `method.sampling` (order is its `name`).
         workers: draw with so many Ray workers; None draws in this process.
@@ -56,7 +58,8 @@ def sample_run(
         "method.sampling.name": order,
     }
     launch_overrides, others = split_overrides(overrides, ("sample", "method.sampling"))
-    changes = dict(modality(read_config(run_folder_of(path))).WHEN_ASKED) | _given(options) | as_changes(others)
+    own = read_config(run_folder_of(path))
+    changes = dict(modality(own).WHEN_ASKED) | _classes(own, label) | _given(options) | as_changes(others)
     run = open_run(path, changes)
     launch = asked_launch(run.config.launch, launch_overrides, workers)
     drawn = modality(run.config).draw(run, AskedSamples(prompt, infill), launch, changes, progress)
@@ -67,6 +70,14 @@ def sample_run(
 def samples_shown(path: str | Path, drawn: Mapping[str, Any]) -> list[str]:
     """What `sample_run` drew, as the terminal shows it."""
     return modality(read_config(run_folder_of(path))).shown(drawn)
+
+
+def _classes(own: RunConfig, label: Sequence[int | str] | None) -> dict[str, Any]:
+    if not label:
+        return {}
+    from launch.image_labels import label_options
+
+    return label_options(own, label)
 
 
 def _given(options: Changes) -> dict[str, Any]:

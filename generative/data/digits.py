@@ -29,6 +29,9 @@ TRAINING = 1400
 HALF = 8.0
 """Pixels are 0 .. 16, so x / 8 - 1 lies in [-1, 1]; exact in binary."""
 
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+"""What the classes of single digits are called."""
+
 
 @dataclass(frozen=True)
 class Digits:
@@ -71,6 +74,7 @@ def open_digits(config: DigitsConfig) -> ImageData:
         fingerprint=array_hash(pixels, labels, held_out.pixels, held_out.labels),
         classes=10,
         kind="image",
+        class_names=NAMES,
     )
 
 

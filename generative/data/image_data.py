@@ -39,6 +39,8 @@ class ImageData:
         kind: images have values in [-1, 1], points are as they are.
         captioned: of latents with captions: what samples are drawn for, and what makes pictures of them; None: samples
             are pictures themselves.
+        class_names: what the classes are called, in their order; (): they have numbers only.
+        asked_labels: classes that samples are drawn for, in turn; (): whichever the method draws.
     """
 
     train: Source
@@ -49,6 +51,8 @@ class ImageData:
     classes: int | None
     kind: Literal["image", "points"]
     captioned: Captioned | None = None
+    class_names: tuple[str, ...] = ()
+    asked_labels: tuple[int, ...] = ()
 
     @property
     def has_pictures(self) -> bool:
@@ -56,8 +60,15 @@ class ImageData:
         return self.kind == "image" and (self.captioned is None or self.captioned.with_images)
 
     def told(self, ids: Tensor) -> dict[str, Tensor]:
-        """What a sampler is told of sample numbers int64[B] besides them: captions, where there are some."""
+        """What a sampler is told of sample numbers int64[B] besides them: captions or asked classes, if there are."""
+        if self.asked_labels:
+            return {"label": torch.tensor(self.labels_of(ids))}
         return {} if self.captioned is None else self.captioned.told(ids)
+
+    def labels_of(self, ids: Tensor) -> tuple[int, ...]:
+        """The asked classes of sample numbers int64[B], dealt out in turn; () where none are asked for."""
+        number = len(self.asked_labels)
+        return tuple(self.asked_labels[i % number] for i in ids.tolist()) if number else ()
 
     def pictures(self, samples: Tensor) -> Tensor:
         """Samples float32[B, *sample_shape] as they are looked at: latents are decoded."""

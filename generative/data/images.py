@@ -63,4 +63,5 @@ def open_packed_images(folder: Path, mirror: bool = False) -> ImageData:
         fingerprint=digest([manifest.fingerprint, mirror]),
         classes=classes,
         kind="image",
+        class_names=tuple(manifest.classes or ()),
     )

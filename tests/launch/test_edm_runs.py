@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,10 @@ from generative.training.networks import checkpoint_weights
 from generative.training.post_hoc import post_hoc_average
 from launch import runs
 from launch.cli import main
+from launch.image_actors import _drawer
 from launch.image_checks import check_classes
+from launch.image_labels import number_of
+from launch.image_samples import picture, sample_streams
 from launch.image_task import fake_batch, known_facts
 from launch.run import train
 from launch.schema import load_run_config
@@ -107,6 +111,65 @@ def test_weights_made_afterwards_are_no_setting_of_a_training(tmp_path: Path) ->
     words = [*TINY, f"run.dir={tmp_path}", "evaluate.weights=power=0.1"]
     with pytest.raises(ConfigError, match=r"evaluate\.weights=power=0\.1 in a training"):
         train("edm/quickstart", words)
+
+
+def test_chosen_classes_are_dealt_out_in_turn(finished: Path) -> None:
+    """Each sample is the model's for that class and the noise of its number; the picture says which class it shows."""
+    run = runs.open_run(finished)
+    nets, _ = run.networks("ema")
+    streams, ids = sample_streams(run.config.sample.seed), torch.arange(5)
+    wanted = run.method.sampler(nets)({"sample_id": ids, "label": torch.tensor([3, 7, 3, 7, 3])}, streams)
+    drawn = runs.sample_run(finished, label=["3", "seven"], count=5)
+    grid = drawn["items"][0]
+    assert (grid["title"], grid["file"]) == ("5 samples of three (3), seven (7) in turn", "step_000004_class_3_7.png")
+    assert (grid["labels"], grid["columns"]) == ([3, 7, 3, 7, 3], 4)
+    for i, label in enumerate(grid["labels"]):
+        file = Path(drawn["folder"]) / f"step_000004_{i:04d}_class_{label}.png"
+        assert file.read_bytes() == picture(wanted[i][None], 1, "image")
+    changes = {"sample.labels": ["3", "seven"], "sample.count": 5}
+    by_worker = _drawer(str(run.checkpoint.path), changes)((2, 5))
+    torch.testing.assert_close(torch.from_numpy(by_worker), wanted[2:], rtol=1e-4, atol=1e-4)
+    plain = runs.sample_run(finished, count=5)["items"][0]
+    assert (plain["title"], plain["file"], "labels" in plain) == ("5 samples", "step_000004.png", False)
+
+
+def test_no_count_gives_some_of_each_class_also_of_a_checkpoint(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["sample", str(finished / "checkpoints" / "step_000002"), "--label", "zero", "--label", "9"]
+    assert main([*asked, "--label", "4", "sample.neighbours=0"]) == 0
+    assert "24 samples of zero (0), nine (9), four (4) in turn (ema" in capsys.readouterr().out
+    record = json.loads((finished / "samples" / "asked" / "step_000002.json").read_text())
+    assert (record["items"][0]["labels"], record["items"][0]["columns"]) == ([0, 9, 4] * 8, 6)
+
+
+@pytest.mark.parametrize(
+    ("label", "told"),
+    [
+        ("10", "--label 10: the model knows no such class.*expected: 0 .. 9, or a name as zero, one"),
+        ("-1", "--label -1: the model knows no such class"),
+        ("sevn", "Did you mean seven?"),
+    ],
+)
+def test_classes_that_the_model_does_not_know(finished: Path, label: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=f"(?s){told}.*correct --label"):
+        runs.sample_run(finished, label=[label], count=4)
+
+
+def test_classes_of_a_model_that_is_told_none(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    told = (tmp_path / "run" / "config.yaml").read_text()
+    assert "classes: null" in told
+    (tmp_path / "run" / "config.yaml").write_text(told.replace("classes: null", "classes: 0"))
+    with pytest.raises(ConfigError, match=r"--label 3 with a model that is told no classes \(edm\)"):
+        runs.sample_run(tmp_path / "run", label=["3"])
+    with pytest.raises(ConfigError, match=r"sample\.labels=\[3\] in a training"):
+        train("edm/quickstart", [*TINY, f"run.dir={tmp_path / 'other'}", "sample.labels=[3]"])
+
+
+def test_a_name_that_looks_like_a_number_is_a_name_where_a_text_is_given() -> None:
+    names = ("1", "2", "10")
+    assert [number_of(label, 3, names) for label in ("1", 1, "10", "0", 2)] == [0, 1, 2, 0, 2]
 
 
 @pytest.mark.parametrize(("layout", "told"), [("released", "pickles"), ("diffusers", "UNet2DModel cannot express it")])

@@ -26,6 +26,7 @@ from launch import runs
 from launch.cli import main
 from launch.export_card import _usage
 from launch.following import Judge
+from launch.image_samples import picture, sample_streams
 from launch.image_task import known_facts
 from launch.modality import build_method
 from launch.plan import outline
@@ -68,6 +69,20 @@ def words(place: Path) -> list[str]:
 def finished(place: Path, words: list[str]) -> Path:
     assert train("f_distill/quickstart", words) == 0
     return place / "student"
+
+
+def test_student_and_teacher_are_told_the_classes_that_are_asked_for(finished: Path) -> None:
+    run = runs.open_run(finished)
+    nets, _ = run.networks("ema")
+    condition = {"sample_id": torch.arange(3), "label": torch.tensor([5, 8, 5])}
+    streams = sample_streams(run.config.sample.seed)
+    drawn = runs.sample_run(finished, label=[5, "eight"], count=3)
+    student, teacher = drawn["items"][:2]
+    assert (student["labels"], student["title"]) == ([5, 8, 5], "3 samples of five (5), eight (8) in turn")
+    _, beside = run.method.companion(nets)
+    for item, sampler in ((student, run.method.sampler(nets)), (teacher, beside)):
+        wanted = picture(sampler(condition, streams), student["columns"], "image")
+        assert (Path(drawn["folder"]) / item["file"]).read_bytes() == wanted
 
 
 def test_the_teacher_is_trained_first_and_what_it_tells_is_kept(finished: Path, place: Path) -> None:
