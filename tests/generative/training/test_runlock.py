@@ -83,7 +83,8 @@ def test_acquire_waits_as_long_as_it_is_told(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_forked_child_does_not_keep_the_lock_of_its_dead_parent(tmp_path: Path) -> None:
-    program = HOLDER.replace('print("held"', 'import os\nif os.fork() == 0: time.sleep(60)\nprint("held"')
+    # The child says it, when it is through with its part of the fork.
+    program = HOLDER.replace('print("held"', 'import os\nif os.fork(): time.sleep(60)\nprint("held"')
     holder = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path), "flock"],
         stdout=subprocess.PIPE,
