@@ -20,7 +20,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from evaluation.estimate import Estimate, mean_estimate
-from evaluation.speech_pool import in_pool
+from evaluation.process_pool import in_pool
 from evaluation.speech_scores import METRICS, available_metrics, check_speech_metrics, default_metrics, score, utterance
 from generative.errors import DataError
 

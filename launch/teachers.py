@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from generative.config import merged
 from generative.errors import CheckpointError, ConfigError
+from generative.method import source_parts
 from launch.published_teachers import at_hand, is_published, name_encoder, of_pipeline
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _told(method: Mapping[str, Any]) -> Values | None:
     """What teacher or configuration tells; None where neither is there but all is given."""
     if is_published(method):
         return of_pipeline(method)
-    path, average = path_of(method["teacher"]), method["teacher"].partition("#")[2].partition("@")[2]
+    path, average = path_of(method["teacher"]), source_parts(method["teacher"], "")[2]
     weights = f"ema={average}" if average else str(method.get("teacher_weights", "ema"))
     _check_layout(path)
     if _exported(path):
@@ -98,7 +99,7 @@ def _check_layout(path: Path) -> None:
 
 def path_of(teacher: str) -> Path:
     """Of "PATH#NETWORK@AVERAGE"."""
-    return Path(teacher.partition("#")[0])
+    return Path(source_parts(teacher, "")[0])
 
 
 def missing(path: Path) -> ConfigError:

@@ -18,7 +18,7 @@ from evaluation.benchmarks.trainings import Training, draw_with, train
 from evaluation.estimate import Estimate, mean_estimate
 from evaluation.image import KeepSettings, compare, in_batches, score_part
 from evaluation.images.small_network import SmallSettings
-from evaluation.speech_pool import in_pool
+from evaluation.process_pool import in_pool
 from generative.config import merged
 from generative.data.files import write_aside
 from generative.data.image_config import ImageDataConfig

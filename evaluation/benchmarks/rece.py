@@ -19,7 +19,7 @@ from evaluation.benchmarks.rece_cells import Job, Settings, told
 from evaluation.benchmarks.rece_cells import run as run_cell
 from evaluation.erasure.rates import share, success_at
 from evaluation.estimate import Estimate, mean_estimate
-from evaluation.speech_pool import in_pool
+from evaluation.process_pool import in_pool
 from generative.data.cache import available_cores
 
 SEEDS, CLASSES = (0, 1, 2), (7, 3)

@@ -23,10 +23,10 @@ from pydantic import TypeAdapter
 from evaluation.benchmarks.figure import say
 from evaluation.benchmarks.trainings import Training, train
 from evaluation.images.extractors import identity
+from evaluation.process_pool import in_pool
 from evaluation.quantities import duration
 from evaluation.speech import FileScore, SpeechItem, available_metrics, score_files
 from evaluation.speech_baselines import GRIDS, choose, enhance
-from evaluation.speech_pool import in_pool
 from generative.config import load_layers
 from generative.data.files import write_aside
 from generative.data.speech import SpeechData, open_speech

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from generative.errors import CheckpointError, ConfigError, suggestion
-from generative.method import Average, Method, NetworkSpec, Update
+from generative.method import Average, Method, NetworkSpec, Update, source_parts
 from generative.training.backend import Backend
 from generative.training.checkpoint import Checkpoint
 from generative.training.config import TrainConfig
@@ -27,7 +27,6 @@ from generative.training.starts import (
     keep_copy,
     kept_copies,
     origins,
-    parsed,
     start_of,
     started_part,
 )
@@ -172,7 +171,7 @@ def _check_start(module: nn.Module, key: str, source: str, name: str, modules: M
             )
         compare_weights(module, _shapes(modules[other].state_dict()), f"{source} ({key})")
         return
-    path, network, average = parsed(source, name)
+    path, network, average = source_parts(source, name)
     try:
         checkpoint = open_weights(path, verify=False)
         names = weight_names(checkpoint, network, average)
@@ -223,7 +222,7 @@ def initialize(module: nn.Module, source: str, name: str, modules: Mapping[str, 
     if source.startswith(NETWORK):
         load_weights(module, modules[source.removeprefix(NETWORK)].state_dict(), source)
         return None
-    path, network, average = parsed(source, name)
+    path, network, average = source_parts(source, name)
     checkpoint = open_weights(path)
     load_weights(module, checkpoint_weights(checkpoint, network, average), source)
     checkpoint.close()

@@ -36,13 +36,6 @@ def start_of(name: str, spec: NetworkSpec, config: TrainConfig) -> tuple[str, st
     return f"init_from of network {name!r}", spec.init_from
 
 
-def parsed(source: str, name: str) -> tuple[str, str, str | None]:
-    """Path, network (`name` where none is given) and average of "PATH[#NETWORK[@AVERAGE]]"."""
-    path, _, rest = source.partition("#")
-    network, _, average = rest.partition("@")
-    return path, network or name, average or None
-
-
 def started_part(module: nn.Module, name: str, spec: NetworkSpec, config: TrainConfig) -> nn.Module:
     """What of a network its source fills: a part where the method says so, the whole where the configuration does."""
     own = config.networks.get(name)

@@ -6,11 +6,11 @@ import os
 import signal
 import time
 
-import psutil
 import pytest
 
 from generative.training.checkpoint.rotation import complete_steps
 from tests.end_to_end.runs import Run, write_text
+from tests.support.leftovers import wait_until_gone
 from tests.support.schema import check_lines, check_status
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
@@ -95,14 +95,6 @@ def workers_of(run, count):
     return found
 
 
-def run_out(pids, seconds):
-    """Wait until none of the processes is there any more."""
-    deadline = time.monotonic() + seconds
-    while any(psutil.pid_exists(pid) for pid in pids):
-        assert time.monotonic() < deadline, pids
-        time.sleep(0.1)
-
-
 def test_killed_while_a_checkpoint_is_written(texts, tmp_path):
     bigger = (*LOCAL, "method.network.width=512", "method.network.layers=3", "train.steps=20", "train.batch_size=2")
     checkpoints = "train.checkpoint.every_steps=4"
@@ -139,7 +131,7 @@ def test_interrupt_saves_more_workers_go_on_and_after_the_commands_death_one_doe
     assert "again" in output
     assert output.splitlines()[-1].startswith("stop    interrupted at step ")
     assert run.read("status.json")["state"] == "interrupted"
-    run_out(workers_of(run, 2), seconds=30)
+    wait_until_gone(workers_of(run, 2), "workers outlived an interrupted command", seconds=30)
     stopped_at = run.step()
     assert stopped_at < 120
     assert (run.folder / f"checkpoints/step_{stopped_at:06d}").is_dir()
@@ -149,7 +141,7 @@ def test_interrupt_saves_more_workers_go_on_and_after_the_commands_death_one_doe
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert run.step() < 120
-    run_out(workers_of(run, 3), seconds=60)
+    wait_until_gone(workers_of(run, 3), "workers outlived a killed command", seconds=60)
     run.finish(*LOCAL)
     resumed = [event["step"] for event in run.lines("events.jsonl") if event["kind"] == "resume"]
     assert resumed[0] == stopped_at < resumed[1]

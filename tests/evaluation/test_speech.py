@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evaluation.process_pool import in_pool
 from evaluation.speech import (
     METRICS,
     FileScore,
@@ -21,7 +22,6 @@ from evaluation.speech import (
     score_files,
     summary,
 )
-from evaluation.speech_pool import in_pool
 from evaluation.speech_scores import energy_ratios, si_sdr
 from generative.errors import ConfigError, DataError
 from tests.support.doomed import perhaps_die

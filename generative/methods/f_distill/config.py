@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from generative.config import Config, merged
 from generative.config_messages import combination
 from generative.diffusion.sampling_config import EdmSamplingConfig
+from generative.method import source_parts
 from generative.methods.f_distill.further_config import RecalibrationConfig, StepsConfig
 from generative.methods.f_distill.latent_config import StudentConfig
 from generative.methods.f_distill.presets import PRESETS, PresetName
@@ -197,10 +198,9 @@ class FDistillConfig(Config):
         """Where the weights of a teacher of ours are: "runs/edm/digits#net@0.999"; a published pipeline has its own."""
         if self.teacher is None:
             return None
-        path, _, rest = self.teacher.partition("#")
-        network, _, named = rest.partition("@")
+        path, network, named = source_parts(self.teacher, TRAINED)
         average = named or self.teacher_weights.partition("=")[2]
-        return f"{path}#{network or TRAINED}" + (f"@{average}" if average else "")
+        return f"{path}#{network}" + (f"@{average}" if average else "")
 
     @model_validator(mode="before")
     @classmethod

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from generative.diffusion.sampling_config import EdmSamplingConfig
 from generative.errors import ConfigError
-from generative.method import Batch, Context, Loss, Mean, Networks, NetworkSpec, Update
+from generative.method import Batch, Context, Loss, Mean, Networks, NetworkSpec, Update, source_parts
 from generative.methods.f_distill.backbone import FAKE, HEADS, JointCritic, Views
 from generative.methods.f_distill.config import FDistillConfig
 from generative.methods.f_distill.costs import step_multiply_adds
@@ -134,7 +134,7 @@ class FDistill:
         # Adapters start as the teacher by changing nothing.
         fake = TEACHER if config.lora is None else None
         # A network or average that is named is the student's; what follows it has its own names there.
-        run = config.init_from and config.init_from.partition("#")[0]
+        run = config.init_from and source_parts(config.init_from, "student")[0]
         if self.views.joint:
             critic = NetworkSpec(self._critic, init_from=fake, init_part=fake and FAKE, clip_parts=(FAKE, HEADS))
             if run and config.init_heads:

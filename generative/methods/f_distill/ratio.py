@@ -131,7 +131,8 @@ class RatioWeights:
         )
         number = counts.sum()
         ess = effective(spread[0].sum(), spread[1].sum(), number)
-        # Whether to go on without weights is decided without reading a number, which would make the host wait.
+        # Decided on the device. Only the rank that tells it reads a number, for which its host waits; plans, whose
+        # tensors hold none, are of another.
         fallen_back = (broken > 0) | ~(ess >= self.config.minimum_ess)
         if collectives.rank == 0:
             self._tell(fallen_back & (state["ratio_fallback"] == 0), ess, broken)

@@ -21,9 +21,9 @@ def in_pool(
 ) -> Iterator[tuple[ItemT, ResultT | None]]:
     """(item, result) in the order in which they are done; here for one worker, else in spawned processes.
 
-    Items are taken as they are needed: at most two a worker are in memory. PESQ is C code, and a file that makes it
-    crash must not take the others along: items under way are then tried again, each in a process of its own, and the
-    result is None where that one dies too.
+    Items are taken as they are needed: at most two a worker are in memory. One that kills its process (PESQ is C code,
+    and some files make it crash) must not take the others along: items under way are then tried again, each in a
+    process of its own, and the result is None where that one dies too.
     """
     if workers <= 1:
         for item in items:
