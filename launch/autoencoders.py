@@ -157,7 +157,7 @@ def _of_run(path: Path, weights: str, given: float | None) -> Values:
 
     method = read_config(run_folder_of(path)).method
     _check_method(path, method.name)
-    exact = average_of(method.ema, weights, "method.latents.weights", "autoencoder")
+    exact = average_of(method.ema, weights, f"method.latents.weights={weights}", "autoencoder")
     scale = given if given is not None else scale_of(method, path, exact)
     return {"network": method.network.model_dump(mode="json"), "scaling_factor": scale, "weights": exact}
 
@@ -167,7 +167,7 @@ def _of_config(name: str, weights: str) -> Values:
 
     method = load_run_config(name).method
     _check_method(Path(name), method.name)
-    exact = average_of(method.ema, weights, "method.latents.weights", "autoencoder")
+    exact = average_of(method.ema, weights, f"method.latents.weights={weights}", "autoencoder")
     scale = method.scaling_factor
     return {"network": method.network.model_dump(mode="json"), "scaling_factor": scale, "weights": exact}
 

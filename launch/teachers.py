@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from generative.config import merged
 from generative.errors import CheckpointError, ConfigError
@@ -23,6 +23,14 @@ FIXED = ("network", "shape", "classes", "augment_labels", "sigma_data")
 
 Values = dict[str, Any]
 """Of the section `method`."""
+
+
+class Wanted(NamedTuple):
+    """Weights of the teacher that are asked for, and the key and value that ask."""
+
+    weights: str
+    key: str
+    value: str
 
 
 def complete(layers: Layers, folder: str) -> None:
@@ -74,18 +82,25 @@ def _told(method: Mapping[str, Any]) -> Values | None:
     """What teacher or configuration tells; None where neither is there but all is given."""
     if is_published(method):
         return of_pipeline(method)
-    path, average = path_of(method["teacher"]), source_parts(method["teacher"], "")[2]
-    weights = f"ema={average}" if average else str(method.get("teacher_weights", "ema"))
+    path, wanted = path_of(method["teacher"]), _wanted(method)
     _check_layout(path)
     if _exported(path):
-        return _of_export(path, weights)
+        return _of_export(path, wanted)
     if exists(path):
-        return _of_run(path, weights)
+        return _of_run(path, wanted)
     if method.get("teacher_config"):
-        return _of_config(str(method["teacher_config"]), weights)
+        return _of_config(str(method["teacher_config"]), wanted)
     if method.get("network"):
         return None
     raise missing(path)
+
+
+def _wanted(method: Mapping[str, Any]) -> Wanted:
+    average = source_parts(method["teacher"], "")[2]
+    if average:
+        return Wanted(f"ema={average}", "method.teacher", method["teacher"])
+    weights = str(method.get("teacher_weights", "ema"))
+    return Wanted(weights, "method.teacher_weights", weights)
 
 
 def _check_layout(path: Path) -> None:
@@ -140,26 +155,26 @@ def _exported(path: Path) -> bool:
     return (path / "config.json").is_file()
 
 
-def _of_run(path: Path, weights: str) -> Values:
+def _of_run(path: Path, wanted: Wanted) -> Values:
     from generative.training.checkpoint import open_checkpoint
     from launch.opened import read_config, run_folder_of
 
     method = read_config(run_folder_of(path)).method
     _check_method(path, method.name)
     facts = open_checkpoint(path, verify=False).meta.get("facts", {})
-    return _values(method, facts) | {"teacher_weights": _average(method, weights)}
+    return _values(method, facts) | {"teacher_weights": _average(method, wanted)}
 
 
-def _of_export(path: Path, weights: str) -> Values:
+def _of_export(path: Path, wanted: Wanted) -> Values:
     from generative.methods.edm.config import EdmConfig
 
     method, facts = exported(path, "method.teacher")
     _check_method(path, str(method.get("name")))
-    if weights not in ("ema", "trained"):
+    if wanted.weights not in ("ema", "trained"):
         raise ConfigError(
-            f"method.teacher_weights={weights}, but an export ({path}) has one set of weights",
-            expected="ema or trained, which both are that set",
-            remedy="leave out method.teacher_weights, or name the teacher's run",
+            f"{wanted.key}={wanted.value}, but an export ({path}) has one set of weights",
+            expected="no choice of an average (method.teacher_weights may be ema or trained: both are that set)",
+            remedy=f"correct {wanted.key}, or name the teacher's run in method.teacher",
         )
     return _values(EdmConfig.model_validate(method), facts) | {"teacher_weights": "trained"}
 
@@ -181,7 +196,7 @@ def exported(path: Path, key: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
         ) from error
 
 
-def _of_config(name: str, weights: str) -> Values:
+def _of_config(name: str, wanted: Wanted) -> Values:
     import dataclasses
 
     from launch.modality import modality
@@ -190,7 +205,7 @@ def _of_config(name: str, weights: str) -> Values:
     config = load_run_config(name)
     _check_method(name, config.method.name, "method.teacher_config")
     facts = dataclasses.asdict(modality(config).known_facts(config))
-    return _values(config.method, facts) | {"teacher_weights": _average(config.method, weights)}
+    return _values(config.method, facts) | {"teacher_weights": _average(config.method, wanted)}
 
 
 def _check_method(source: Path | str, name: str, key: str = "method.teacher") -> None:
@@ -223,18 +238,19 @@ def _values(method: Any, facts: Mapping[str, Any]) -> Values:
     }
 
 
-def _average(method: Any, wanted: str) -> str:
+def _average(method: Any, wanted: Wanted) -> str:
     """ "ema=0.999" or "trained", of the teacher."""
     from generative.method import PowerProfile
 
-    return average_of((*method.ema, *map(PowerProfile, method.ema_power)), wanted, "method.teacher_weights", "teacher")
+    kept = (*method.ema, *map(PowerProfile, method.ema_power))
+    return average_of(kept, wanted.weights, f"{wanted.key}={wanted.value}", "teacher")
 
 
-def average_of(kept: Sequence[Average], wanted: str, key: str, owner: str) -> str:
+def average_of(kept: Sequence[Average], wanted: str, given: str, owner: str) -> str:
     """Exact name of weights of a run: "ema=0.999" or "trained".
 
     Raises:
-        ConfigError: the `key` asks for weights that the `owner` has not.
+        ConfigError: what is `given` ("KEY=VALUE") asks for weights that the `owner` has not.
     """
     from generative.hub.export import choose_average
     from generative.method import average_name
@@ -242,8 +258,8 @@ def average_of(kept: Sequence[Average], wanted: str, key: str, owner: str) -> st
     try:
         found = choose_average(kept, wanted if kept or wanted != "ema" else "trained")
     except ConfigError as error:
-        problem = f"{key}={wanted}: the {owner} has no such weights"
-        raise ConfigError(problem, error.expected, f"correct {key}") from error
+        problem = f"{given}: the {owner} has no such weights"
+        raise ConfigError(problem, error.expected, f"correct {given.partition('=')[0]}") from error
     return "trained" if found is None else f"ema={average_name(found)}"
 
 

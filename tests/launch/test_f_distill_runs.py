@@ -226,7 +226,7 @@ def test_a_teacher_that_is_named_in_full(
         f"method.teacher={place / 'teacher'}#{named}",
     ]
     if source is None:
-        with pytest.raises(GenerativeError, match=r"ema=0\.5: the teacher has no such weights"):
+        with pytest.raises(GenerativeError, match=r"method\.teacher=.*#net@0\.5: the teacher has no such weights"):
             load_run_config("f_distill/quickstart", here)
         return
     method = load_run_config("f_distill/quickstart", here).method

@@ -42,6 +42,7 @@ UNTOLD: Mapping[str, Mapping[str, Any]] = {
 KNOWN = {"img_resolution", "img_channels", "label_dim", "model_type", "augment_dim", "label_dropout", "sigma_data"}
 IGNORED = {"use_fp16", "sigma_min", "sigma_max"}
 """How they compute, and bounds that no training or sampling reaches."""
+PLAIN = (str, int, float, bool, type(None))
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ def from_released(kind: str, arguments: Mapping[str, Any], tensors: Mapping[str,
     """
     if kind != CLASS:
         raise _unfit(f"a network of the class {kind}", f"{CLASS}, as the files edm-*.pkl have")
+    _check_plain(arguments)
     model = arguments.get("model_type", "DhariwalUNet")
-    if model not in UNTOLD:
+    if not isinstance(model, str) or model not in UNTOLD:
         raise _unfit(f"a U-Net of the class {model}", f"one of {', '.join(UNTOLD)}")
     names = SHARED | (SONG if model == "SongUNet" else {})
     unknown = sorted(set(arguments) - set(names) - KNOWN - IGNORED)
@@ -94,13 +96,25 @@ def from_released(kind: str, arguments: Mapping[str, Any], tensors: Mapping[str,
     try:
         config = EdmConfig.model_validate(values)
         side, channels = int(arguments["img_resolution"]), int(arguments["img_channels"])
+        if min(side, channels) < 1:
+            raise ValueError("an image has pixels")
     except ValidationError as error:
         wrong = explain(error.errors()[0], values, lambda key: "", ())
         raise _unfit(f"in its arguments, {wrong.problem}", wrong.expected) from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _unfit("arguments without a size of images", "img_resolution and img_channels") from error
     facts = DataFacts(sample_shape=(channels, side, side), classes=classes or None)
     return Released(config, facts, dict(tensors))
+
+
+def _check_plain(arguments: Mapping[Any, Any]) -> None:
+    """Refuse what no network is made with, before anything is compared with it. Raises CheckpointError."""
+    for name, value in arguments.items():
+        parts = value if isinstance(value, list | tuple) else [value]
+        if not isinstance(name, str) or not all(isinstance(part, PLAIN) for part in parts):
+            kinds = ", ".join(sorted({type(part).__name__ for part in parts}))
+            problem = f"an argument {str(name)[:40]!r} ({type(name).__name__}) that is {kinds}"
+            raise _unfit(problem, "names, with numbers, words or lists of them")
 
 
 def _unfit(problem: str, expected: str) -> CheckpointError:

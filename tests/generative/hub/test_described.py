@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import pickle
 import pickletools
@@ -193,6 +194,13 @@ def test_a_cut_file_is_told(tmp_path):
         ("EDMPrecond", {"augment_dim": 6}, "6 labels"),
         ("EDMPrecond", {"num_blocks": -1}, "blocks"),
         ("EDMPrecond", {"img_channels": None}, "size of images"),
+        ("EDMPrecond", {"img_channels": math.inf}, "size of images"),
+        ("EDMPrecond", {"img_resolution": -8}, "size of images"),
+        ("EDMPrecond", {3: 1, "heads": 1}, "an argument '3'"),
+        ("EDMPrecond", {"model_type": ["SongUNet"]}, "a U-Net of the class"),
+        ("EDMPrecond", {"model_type": {}}, "'model_type'.* that is dict"),
+        ("EDMPrecond", {"augment_dim": torch.zeros(3)}, "'augment_dim'.* that is Tensor"),
+        ("EDMPrecond", {"attn_resolutions": [[16]]}, "'attn_resolutions'.* that is list"),
     ],
 )
 def test_other_networks_are_refused(kind, changes, told):
