@@ -36,7 +36,11 @@ NEIGHBOURS_NOTE = (
     "Below each sample lies the training image nearest to it. A copy would look equal to the image below it; a new "
     "sample shares its kind, and differs in shape or detail."
 )
-NOISE_NOTE = "Where along the way from clean to noise the loss comes from. Bands: two standard errors."
+LOSS_NOTE = "Where along the way from clean to noise the loss comes from."
+RATIO_NOTE = (
+    "The density ratio can be trusted where its mean is near 1, the effective sample size not near 0, and the "
+    "discriminator's AUC not near 1."
+)
 TERMS_NOTE = "What the losses are made of, in training batches, against completed steps."
 
 
@@ -101,7 +105,7 @@ def _parts(run: Run, charts: dict[str, list[Chart]], replay: Section | None) -> 
     return [
         *(looks if pictured else ()),
         section("learning", "Learning", _learning_note(charts["learning"]), _charts(charts["learning"])),
-        section("noise", "Noise levels", NOISE_NOTE, _charts(charts["noise"])),
+        section("noise", "Noise levels", _noise_note(charts["noise"]), _charts(charts["noise"])),
         replay,
         *(() if pictured else looks),
         section("terms", "Terms and scores", TERMS_NOTE, _charts(terms)),
@@ -128,6 +132,13 @@ def _learning_note(charts: list[Chart]) -> str:
     marks = any(chart["marks"] for chart in charts)
     text = "Loss against completed steps. Band and bars: two standard errors, about 95 %."
     return f"{text} Dashed lines: where the run was stopped, restarted or resumed." if marks else text
+
+
+def _noise_note(charts: list[Chart]) -> str:
+    losses = any(chart["y"]["label"] == "loss" for chart in charts)
+    ratios = any(chart["id"].endswith("ratio_by_time") for chart in charts)
+    told = [LOSS_NOTE if losses else "", RATIO_NOTE if ratios else "", "Bands: two standard errors."]
+    return " ".join(filter(None, told))
 
 
 def _replay_note(replays: list[dict[str, object]]) -> str:

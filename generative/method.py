@@ -150,6 +150,23 @@ class Loss:
     new_state: Mapping[str, Tensor] | None = None
 
 
+@dataclass(frozen=True)
+class Bins:
+    """What the entries of a metric that is a curve stand for, for a chart of it.
+
+    Methods that can tell have a further door for it: `curves() -> Mapping[str, Bins]`, by the metric's name.
+
+    Args:
+        label: of the axis, as "noise level sigma".
+        edges: n + 1 borders of the bins, finite and ascending; of a bin without end, where it begins to hold little.
+        log: whether the axis is logarithmic, as noise levels are; borders are above 0 then.
+    """
+
+    label: str
+    edges: tuple[float, ...]
+    log: bool = False
+
+
 class Collectives(Protocol):
     """Exact sums and gathers over all ranks, for losses that couple samples and for sharded evaluation."""
 

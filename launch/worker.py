@@ -107,7 +107,7 @@ def _train(config: RunConfig, run_dir: Path, backend: Backend, attempt: int, sto
         run_dir,
         batch_flops=float(step_flops(config, method, data.facts)),
         tokens_per_sample=length,
-        status={"config": config.name, "attempt": attempt, **_losses_so_far(run_dir, backend.rank)},
+        status={"config": config.name, "attempt": attempt, **_losses_so_far(run_dir, backend.rank), **_curves(method)},
         trackers=lambda: make_trackers(config, run_dir),
     )
     store = CheckpointStore(
@@ -153,6 +153,12 @@ def _train(config: RunConfig, run_dir: Path, backend: Backend, attempt: int, sto
         monitor.stop_beating()
     monitor.finish(state=state)
     return state
+
+
+def _curves(method: Any) -> dict[str, Any]:
+    """Bins of a method's curves for status.json, where it tells them."""
+    door = getattr(method, "curves", None)
+    return {} if door is None else {"curves": {name: dataclasses.asdict(bins) for name, bins in door().items()}}
 
 
 def _losses_so_far(run_dir: Path, rank: int) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """A chart of the report as plain JSON values that the page's script draws.
 
-A chart is {"id", "title", "note", "x": {"label", "log", "range"}, "y": {"label", "range", "zero"}, "height", "series",
-"marks"}; a series is {"label", "tone", "kind", "x", "y", "low", "high"} with kind "faint" (raw), "line" (with a band),
-"points" (with bars) or "limit" (a dashed level).
+A chart is {"id", "title", "note", "x": {"label", "log", "scale", "range", "ticks"}, "y": {"label", "range", "zero"},
+"height", "series", "marks"}; an axis with "log" may be switched to logarithms, one with "scale": "log" always has them;
+"ticks" are written in place of round numbers. A series is {"label", "tone", "kind", "x", "y", "low", "high"} with kind
+"faint" (raw), "line" (with a band), "points" (with bars) or "limit" (a dashed level).
 """
 
 from __future__ import annotations

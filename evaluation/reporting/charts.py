@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.reporting.bins import LOSS, NOISE_LABEL, Axis, bin_charts
 from evaluation.reporting.chart import Chart, Series, chart_of, raw_and_smooth, series_of
-from evaluation.reporting.curves import Floats, keep_extremes, smooth, spread_indices, stages, value_range
+from evaluation.reporting.curves import Floats, keep_extremes, smooth, spread_indices, value_range
 from evaluation.reporting.folder import Run
-from evaluation.reporting.table import Key, Table
+from evaluation.reporting.table import Table
 from evaluation.reporting.terms import MORE, update_name
 from evaluation.reporting.values import items, mapping, number
 
@@ -145,17 +146,13 @@ def _peak(run: Run) -> str:
 
 
 def noise_charts(run: Run) -> list[Chart]:
-    """Loss by noise level: as evaluated at the end, and over the training."""
-    charts = [_evaluated_noise(run), *(_noise_over_training(run, key) for key in run.train.curve_keys())]
-    return [chart for chart in charts if chart][: 1 + MAX_UPDATES]
-
-
-NOISE_X = {"label": "noise level (0 clean, 1 all noise)", "range": [0, 1]}
-NOISE_NOTE = "Training batches, averaged over the steps named; the stronger the line, the later."
+    """Loss by noise level as evaluated at the end, and what is told by noise level over the training."""
+    evaluated = _evaluated_noise(run)
+    return [*([evaluated] if evaluated else []), *bin_charts(run)]
 
 
 def _evaluated_noise(run: Run) -> Chart | None:
-    data: Mapping[str, Any] = mapping(run.evaluation.get("loss_by_noise"))
+    data: Mapping[str, Any] = mapping(run.evaluation.get(LOSS))
     value = np.array([number(v) for v in items(data.get("value"))])
     error = np.array([number(v) for v in items(data.get("stderr"))])
     edges = np.array([number(v) for v in items(data.get("edges"))])
@@ -163,28 +160,13 @@ def _evaluated_noise(run: Run) -> Chart | None:
         edges = np.linspace(0, 1, len(value) + 1)
     error = error if len(error) == len(value) else np.full(len(value), np.nan)
     error = np.nan_to_num(error)
-    x = (edges[1:] + edges[:-1]) / 2
-    series = [series_of("held-out loss", "1", "line", x, value, value - 2 * error, value + 2 * error)]
+    axis = Axis(NOISE_LABEL, edges)
+    series = [series_of("held-out loss", "1", "line", axis.middles, value, value - 2 * error, value + 2 * error)]
     series[0]["dots"] = True
     title = "By noise level, evaluated"
-    return chart_of("noise", title, series, "loss", x=NOISE_X, height=260, note=f"Held-out windows. {_model(run)}")
+    return chart_of("noise", title, series, "loss", x=axis.x, height=260, note=f"Held-out windows. {_model(run)}")
 
 
 def _model(run: Run) -> str:
     model = run.evaluation.get("model")
     return f"Weights: {model}." if isinstance(model, str) and model else ""
-
-
-def _noise_over_training(run: Run, key: Key) -> Chart | None:
-    if key[-1] != "loss_by_noise":
-        return None
-    parts = stages(*run.train.curve(key))
-    series = []
-    for index, part in enumerate(parts):
-        x = (np.arange(len(part.mean)) + 0.5) / len(part.mean)
-        tone = f"s{4 - (len(parts) - 1 - index)}"
-        label = f"{part.first_step:,.0f}–{part.last_step:,.0f}"
-        series.append(series_of(label, tone, "line", x, part.mean, part.low, part.high))
-    more = f": {key[1]}" if len(run.updates) > 1 and len(key) > 2 else ""
-    name, title = f"noise-training-{'-'.join(key[1:-1])}", f"By noise level, over training{more}"
-    return chart_of(name, title, series, "loss", x=NOISE_X, height=260, note=NOISE_NOTE)

@@ -41,11 +41,14 @@ NAMES = {
     "disomap": "DIsoMap",
     "entropy": "entropy term",
     "entropy_weight": "weight of the entropy",
+    "ess": "effective sample size",
     "nearest": "nearest code",
     "real": "score of real samples",
     "fake": "score of generated samples",
+    "ratio": "density ratio",
     "r1": "R1 penalty",
     "r2": "R2 penalty",
+    "weight_fallback": "updates without weights",
 }
 
 

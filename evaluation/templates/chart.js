@@ -20,7 +20,7 @@ class Chart {
   constructor(figure, spec) {
     this.figure = figure;
     this.spec = spec;
-    this.log = false;
+    this.log = spec.x.scale === "log";
     this.at = null;
     this.plot = figure.querySelector(".plot");
     this.drawn = 0;
@@ -63,7 +63,7 @@ class Chart {
     const all = this.spec.series.flatMap((s) => s.x.filter((x) => x !== null && (!this.log || x > 0)));
     let x = this.spec.x.range || [Math.min(...all), Math.max(...all)];
     if (x[0] === x[1]) x = [x[0] - 0.5, x[1] + 0.5];
-    if (this.log) x = [Math.max(x[0], 1), Math.max(x[1], 2)];
+    if (this.log && !this.spec.x.scale) x = [Math.max(x[0], 1), Math.max(x[1], 2)];
     let y = this.spec.y.range;
     if (!y) {
       const values = this.spec.series.flatMap((s) => [...s.y, ...(s.low || []), ...(s.high || [])]);
@@ -109,13 +109,16 @@ class Chart {
       svg("text", { class: "tick", x: left - 8, y: at, dy: "0.34em", "text-anchor": "end" }, this.root).textContent = labels[i];
     });
     const room = Math.max(2, (right - left) / 90);
-    const steps = this.log ? logTicks(x, room) : linearTicks(x, room);
+    const steps = this.spec.x.ticks || (this.log ? logTicks(x, room) : linearTicks(x, room));
     svg("line", { class: "axis", x1: left, x2: right, y1: bottom, y2: bottom }, this.root);
+    let last = -Infinity;
     steps.forEach((tick) => {
       const at = this.x(tick);
       svg("line", { class: "axis", x1: at, x2: at, y1: bottom, y2: bottom + 4 }, this.root);
+      if (at - last < 40) return;
+      last = at;
       const anchor = at > right - 14 ? "end" : at < left + 8 ? "start" : "middle";
-      svg("text", { class: "tick", x: at, y: bottom + 17, "text-anchor": anchor }, this.root).textContent = shortNumber(tick, 4);
+      svg("text", { class: "tick", x: at, y: bottom + 17, "text-anchor": anchor }, this.root).textContent = shortNumber(tick, this.spec.x.ticks ? 2 : 4);
     });
     const name = svg("text", { class: "tick name", x: right, y: bottom + 31, "text-anchor": "end" }, this.root);
     name.textContent = this.spec.x.label;
@@ -154,9 +157,11 @@ class Chart {
       if (low) svg("path", { class: "band", d: bandPath(low, high) }, group);
       svg("path", { class: "stroke", d: linePath(points) }, group);
     }
-    if (series.kind === "points" || series.dots || drawn === 1) {
-      points.forEach((p) => p && svg("circle", { cx: p[0].toFixed(1), cy: p[1].toFixed(1), r: 3.5 }, group));
-    }
+    points.forEach((p, i) => {
+      const alone = !points[i - 1] && !points[i + 1];
+      if (!p || !(alone || series.dots || series.kind === "points")) return;
+      svg("circle", { cx: p[0].toFixed(1), cy: p[1].toFixed(1), r: 3.5 }, group);
+    });
     return drawn;
   }
 
@@ -229,12 +234,18 @@ function linePath(points) {
   }).join("");
 }
 
+/** Between low and high; a gap in either is one in the band. */
 function bandPath(low, high) {
-  const kept = low.map((p, i) => [p, high[i]]).filter(([a, b]) => a && b);
-  if (!kept.length) return "";
-  const forth = kept.map(([, b]) => b);
-  const back = kept.map(([a]) => a).reverse();
-  return `${linePath([...forth, ...back])}Z`;
+  const pieces = [[]];
+  low.forEach((p, i) => {
+    if (p && high[i]) pieces[pieces.length - 1].push([p, high[i]]);
+    else pieces.push([]);
+  });
+  return pieces.filter((piece) => piece.length).map((piece) => {
+    const forth = piece.map(([, b]) => b);
+    const back = piece.map(([a]) => a).reverse();
+    return `${linePath([...forth, ...back])}Z`;
+  }).join("");
 }
 
 const charts = [];

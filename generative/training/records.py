@@ -122,6 +122,17 @@ class EventLine(_Strict):
     message: str
 
 
+class CurveBins(_Strict):
+    """What the entries of a metric that is a curve stand for; `generative.method.Bins`."""
+
+    label: str
+    """Of the axis."""
+    edges: list[float]
+    """Borders of the bins, ascending, one more than the curve has entries."""
+    log: bool
+    """Whether the axis is logarithmic."""
+
+
 class Status(BaseModel):
     """status.json, replaced every two seconds (its heartbeat); fields that are not known yet are left out."""
 
@@ -150,6 +161,8 @@ class Status(BaseModel):
     host: str
     pid: int
     """Rank 0's."""
+    curves: dict[str, CurveBins] | None = None
+    """By name of a metric that is a curve, where the method tells."""
     loss: Number = None
     samples_per_second: Number = None
     """Over the last 100 lines, as `eta_seconds`."""

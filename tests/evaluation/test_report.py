@@ -114,7 +114,7 @@ ROW_KEYS = st.sampled_from(["step", "time", "loss", "lr", "grad_norm", "metrics"
 @given(
     rows=st.lists(st.dictionaries(ROW_KEYS, JSON), max_size=4),
     parts=st.dictionaries(
-        st.sampled_from(["figures", "loss_by_noise", "model", "items", "state", "step", "steps"]), JSON
+        st.sampled_from(["figures", "loss_by_noise", "model", "items", "state", "step", "steps", "curves"]), JSON
     ),
     figure=st.dictionaries(st.sampled_from(["value", "stderr", "n", "unit", "bound"]), JSON),
 )

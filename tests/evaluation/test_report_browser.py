@@ -60,6 +60,16 @@ addEventListener("load", async () => {
 </script></body>"""
 
 
+GAPS = """<script>
+addEventListener("load", () => {
+  const found = (select) => [...document.querySelectorAll(`figure ${select}`)];
+  const pieces = found("path").map((path) => path.getAttribute("d").split("M").length - 1);
+  const ticks = found("text[text-anchor]:not([dy]):not(.name)").map((text) => text.textContent);
+  document.body.dataset.seen = JSON.stringify({ pieces, alone: found("circle").length, ticks });
+});
+</script></body>"""
+
+
 class Body(HTMLParser):
     """Attributes of <body>."""
 
@@ -121,6 +131,28 @@ def test_controls_work(tmp_path, fake, browse):
     assert f"{stepped[1]} committed" in stepped[0]
     assert played[1] == text
     assert "as in the original" in played[0]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_bin_without_samples_is_a_gap_in_line_and_band(tmp_path, fake, browse, width):
+    edges = [0.01 * 2**k for k in range(8)]
+    rows = [
+        {"kind": "train", "step": step, "metrics": {"a": {"ess_by_time": [0.1, 0.2, None, step / 9, None, 0.5, 0.6]}}}
+        for step in (1, 2)
+    ]
+    fake.write_lines(tmp_path / "metrics.jsonl", rows)
+    told = {"ess_by_time": {"label": "noise level", "edges": edges, "log": True}}
+    (tmp_path / "status.json").write_text(json.dumps({"curves": told}))
+    path = write_report(tmp_path)
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", path.read_text(encoding="utf-8"))
+    path.write_text(page.replace("</body>", GAPS), encoding="utf-8")
+    body = browse(path, width)
+    assert assert_sound(body) == {"noise-training-a-ess_by_time": 2 * 5}
+    seen = json.loads(body["data-seen"])
+    assert seen["pieces"] == [3] * 4  # line and band of two parts of the training
+    assert seen["alone"] == 2
+    assert seen["ticks"][0] == "0.01"
+    assert len(seen["ticks"]) == len(edges) or width == 390
 
 
 @pytest.mark.parametrize("kind", ["empty", "one step", "hostile", "two updates"])

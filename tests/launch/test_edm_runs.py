@@ -26,7 +26,7 @@ from launch.image_task import fake_batch, known_facts
 from launch.run import train
 from launch.schema import load_run_config
 from tests.support.image_runs import SMALL_LOOKS
-from tests.support.schema import check_lines
+from tests.support.schema import check_lines, check_status
 
 TINY = (
     "train.steps=4",
@@ -59,6 +59,9 @@ def test_a_run_leaves_pictures_figures_and_held_out_losses(finished: Path) -> No
     assert [line["step"] for line in held_out] == [2, 4]
     assert all(0 < line["loss"]["denoise"]["value"] < 10 for line in held_out)
     assert len(held_out[0]["metrics"]["denoise"]["loss_by_noise"]) == 10
+    told = check_status(finished).curves
+    assert told is not None
+    assert len(told["loss_by_noise"].edges) == 11
     figures = json.loads((finished / "evaluation.json").read_text())["figures"]
     assert {"fid", "kid", "coverage"} <= figures.keys()
     assert (finished / "samples" / "step_000004.png").stat().st_size > 100

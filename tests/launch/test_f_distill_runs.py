@@ -35,7 +35,7 @@ from launch.run import train
 from launch.schema import load_run_config
 from launch.teachers import without_missing
 from tests.support.image_runs import SMALL_LOOKS
-from tests.support.schema import check_lines
+from tests.support.schema import check_lines, check_status
 
 QUIET = (
     "train.batch_size=16",
@@ -116,6 +116,8 @@ def test_a_run_shows_student_and_teacher_from_the_same_noise(finished: Path) -> 
     assert items[1]["title"].startswith("the same noise through the teacher (heun, ")
     page = (finished / "report.html").read_text()
     assert items[1]["title"] in page
+    assert (check_status(finished).curves or {}).keys() == {"ratio_by_time", "ess_by_time", "auc_by_time"}
+    assert '"noise-training-student-ratio_by_time"' in page
     figures = json.loads((finished / "evaluation.json").read_text())["figures"]
     assert {"fid", "improved_recall"} <= figures.keys()
 

@@ -35,3 +35,12 @@ def loss_by_noise(loss: Tensor, normal: Tensor, valid: Tensor) -> Mean:
     zeros, weight = loss.new_zeros(LEVELS), valid.to(loss.dtype)
     counted = torch.where(valid, loss.detach(), 0.0)
     return Mean(zeros.index_add(0, place, counted), zeros.index_add(0, place, weight))
+
+
+def borders(mean: float, std: float) -> Tensor:
+    """Noise levels between which the ranges of `loss_by_noise` lie, float64[11].
+
+    The first and the last range have no end; theirs is put where one level in a hundred lies beyond.
+    """
+    shares = torch.linspace(0, 1, LEVELS + 1, dtype=torch.float64).clamp(0.01, 0.99)
+    return noise_levels(math.sqrt(2) * torch.erfinv(2 * shares - 1), mean, std)

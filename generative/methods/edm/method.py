@@ -10,10 +10,21 @@ import torch
 from torch import Tensor
 
 from generative.errors import ConfigError
-from generative.method import Average, Batch, Context, DataFacts, Loss, Networks, NetworkSpec, PowerProfile, Update
+from generative.method import (
+    Average,
+    Batch,
+    Bins,
+    Context,
+    DataFacts,
+    Loss,
+    Networks,
+    NetworkSpec,
+    PowerProfile,
+    Update,
+)
 from generative.methods.edm.augmentation import augmented, draw_transforms
 from generative.methods.edm.config import AUTOENCODER, EdmConfig
-from generative.methods.edm.loss import denoising_loss, loss_by_noise, noise_levels
+from generative.methods.edm.loss import borders, denoising_loss, loss_by_noise, noise_levels
 from generative.methods.edm.network import build_autoencoder, build_network, size_of
 from generative.methods.edm.sampler import EdmSampler
 from generative.nets.dropout import WORD
@@ -63,6 +74,11 @@ class Edm:
             frozen = partial(build_autoencoder, config.latents, self.facts)
             found[AUTOENCODER] = NetworkSpec(frozen, trainable=False, init_from=config.latents.source)
         return found
+
+    def curves(self) -> Mapping[str, Bins]:
+        """Noise levels of the equally likely ranges that the loss is reported for."""
+        edges = borders(self.config.noise_mean, self.config.noise_std)
+        return {"loss_by_noise": Bins("noise level σ", tuple(edges.tolist()), log=True)}
 
     def updates(self) -> Sequence[Update]:
         """One."""

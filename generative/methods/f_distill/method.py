@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from generative.diffusion.sampling_config import EdmSamplingConfig
 from generative.errors import ConfigError
-from generative.method import Batch, Context, Loss, Mean, Networks, NetworkSpec, Update, source_parts
+from generative.method import Batch, Bins, Context, Loss, Mean, Networks, NetworkSpec, Update, source_parts
 from generative.methods.f_distill.backbone import FAKE, HEADS, JointCritic, Views
 from generative.methods.f_distill.config import FDistillConfig
 from generative.methods.f_distill.costs import step_multiply_adds
@@ -120,6 +120,14 @@ class FDistill:
         ratio, grid = self.config.ratio, self.matching_times
         edges = grid.quantile_edges(ratio.bins) if ratio.binning == "quantile" else grid.linear_edges(ratio.bins)
         return RatioWeights(ratio, self.divergence, edges)
+
+    def curves(self) -> Mapping[str, Bins]:
+        """Noise levels of the bins of density ratios; the critic's times beyond these count in the bins at the ends."""
+        if not self.judged:
+            return {}
+        borders = self.matching_times.borders(self.weights.edges)
+        bins = Bins("noise level σ", tuple(borders.tolist()), log=True)
+        return dict.fromkeys(("ratio_by_time", "ess_by_time", "auc_by_time"), bins)
 
     def networks(self) -> Mapping[str, NetworkSpec]:
         """Student and fake score start as the teacher."""

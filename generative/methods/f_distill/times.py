@@ -91,6 +91,16 @@ class TimeGrid:
         starts = torch.tensor([self.first - (-k * count // bins) for k in range(1, bins)], dtype=torch.long)
         return (self.sigmas[starts - 1] * self.sigmas[starts]).sqrt()
 
+    def borders(self, edges: Tensor) -> Tensor:
+        """Borders of all bins between which `edges` float64[n - 1] lie, ascending, float64[n + 1].
+
+        The outer ones are the first and the last time drawn, or those of the grid where bins begin beyond these.
+        """
+        drawn, grid = self.sigmas[[self.first, self.last]], self.sigmas[[0, -1]]
+        within = self.first < self.last and bool(((drawn[0] < edges) & (edges < drawn[1])).all())
+        low, high = (drawn if within else grid).view(2, 1)
+        return torch.cat([low, edges, high])
+
 
 def noised(x: Tensor, noise: Tensor, t: Tensor, alpha: Tensor | None = None) -> Tensor:
     """x_t = alpha x + t noise in float64, cast back to the type of x, which takes the gradient.

@@ -17,6 +17,7 @@ from generative.training.hooks import Hook
 from generative.training.monitor import MonitorHook
 from generative.training.records import (
     METRICS_LINE,
+    CurveBins,
     EventKind,
     EventLine,
     MonitorLine,
@@ -120,6 +121,6 @@ def test_unknown_and_wrong_fields_are_refused():
 
 def test_the_document_names_every_field_and_kind():
     named = set(re.findall(r"`\"?(\w+)\"?`", DOCUMENT.read_text()))
-    models = (TrainLine, ValidationLine, MonitorLine, EventLine, Status, Split)
+    models = (TrainLine, ValidationLine, MonitorLine, EventLine, Status, CurveBins, Split)
     fields = {field for model in models for field in model.model_fields}
     assert fields | set(get_args(EventKind)) <= named

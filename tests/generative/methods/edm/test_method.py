@@ -87,6 +87,19 @@ def test_the_curve_has_ten_equally_likely_ranges():
     assert means[0] < -1.5
 
 
+def test_the_bins_that_are_told_hold_the_levels_of_their_range():
+    told = method_of(noise_mean=-0.4, noise_std=1.8).curves()["loss_by_noise"]
+    normal = torch.randn(50_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    levels = noise_levels(normal, -0.4, 1.8)
+    edges = torch.tensor(told.edges, dtype=torch.float64)
+    bins = torch.bucketize(levels, edges[1:-1]).double()
+    curve = loss_by_noise(bins, normal, torch.ones(50_000).bool())
+    torch.testing.assert_close(curve.total / curve.count, torch.arange(10.0, dtype=torch.float64))
+    beyond = [(levels < edges[0]).double().mean().item(), (levels > edges[-1]).double().mean().item()]
+    assert beyond == pytest.approx([0.01, 0.01], abs=0.002)
+    assert told.log
+
+
 @pytest.mark.parametrize("network", [{}, {"dropout": 0.3}, {"name": "dhariwal", "width": 32}])
 def test_shares_and_padding_give_the_whole(network):
     """Losses and gradients of parts add up to those of the batch, and padding weighs nothing."""

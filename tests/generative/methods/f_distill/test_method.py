@@ -74,6 +74,20 @@ def test_two_ranks_with_padding_are_one_batch(name: str, divergence: str) -> Non
             torch.testing.assert_close(total, metric.total, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("settings", [{}, {"ratio": {"binning": "linear", "bins": 3}}])
+def test_the_bins_that_are_told_are_those_of_the_curves(settings: dict[str, Any]) -> None:
+    method = method_of(**settings)
+    nets, told = nets_of(method), method.curves()
+    found = [loss_of(method, nets, name, batch_of(6)).metrics for name in UPDATES]
+    curves = {name: mean.total for metrics in found for name, mean in metrics.items() if mean.total.dim()}
+    assert curves.keys() == told.keys()
+    for name, curve in curves.items():
+        assert told[name].log
+        assert len(told[name].edges) == len(curve) + 1
+        assert told[name].edges[1:-1] == tuple(method.weights.edges.tolist())
+    assert method_of(divergence="rkl", gan_weight=0.0, levels=None).curves() == {}
+
+
 def test_the_adversarial_loss_reaches_the_student_through_the_teacher() -> None:
     """Central differences of the loss along a direction; matching alone has a constant target and so another slope."""
     method = method_of(divergence="rkl", gan_weight=1.0)

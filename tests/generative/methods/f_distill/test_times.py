@@ -68,6 +68,26 @@ def test_linear_bins_are_those_of_the_released_code() -> None:
     assert shares[0] == pytest.approx(0.64, abs=0.01)  # why quantiles are the default
 
 
+@pytest.mark.parametrize(
+    ("grid", "bins", "linear", "ends"),
+    [
+        (TimeGrid(), 10, False, (2, 998)),
+        (TimeGrid(), 10, True, (2, 998)),
+        (TimeGrid(first=130, last=580), 10, True, (0, 999)),  # most bins of equal width lie beyond what is drawn
+        (TimeGrid(first=7, last=7), 10, False, (0, 999)),
+        (TimeGrid(size=4, first=0, last=3, table=(0.1, 0.2, 0.4, 0.9)), 9, True, (0, 3)),
+    ],
+)
+def test_borders_of_all_bins_ascend_around_the_inner_ones(
+    grid: TimeGrid, bins: int, linear: bool, ends: tuple[int, int]
+) -> None:
+    edges = grid.linear_edges(bins) if linear else grid.quantile_edges(bins)
+    found = grid.borders(edges)
+    assert found[1:-1].equal(edges)
+    assert found[[0, -1]].equal(grid.sigmas[list(ends)])
+    assert bool((found.diff() > 0).all())
+
+
 def test_ranges_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match="sigma_min=1"):
         TimeGrid(sigma_min=1.0, sigma_max=0.5)
