@@ -48,7 +48,7 @@ DEMOS: dict[str, tuple[Command, ...]] = {
     "autoregressive": (_train("autoregressive/quickstart"),),
     "mee_gan": (_train("mee_gan/quickstart"),),
     "edm": (_train("edm/quickstart"),),
-    "f_distill": (_train("f_distill/quickstart"),),  # trains its teacher, edm/digits, first
+    "f_distill": (_train("f_distill/quickstart"),),  # trains its teacher first
     "kl_vae": (_train("kl_vae/quickstart"),),
     "stsl": (
         _train("edm/restore"),
