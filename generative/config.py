@@ -78,6 +78,13 @@ class Layers:
             else:
                 into[key] = value
 
+    def put(self, path: Sequence[str], value: Any) -> None:
+        """A layer of the command line: one key with its value."""
+        nested = value
+        for key in reversed(path):
+            nested = {key: nested}
+        self.merge(nested, "command line", {})
+
     def remove(self, path: KeyPath) -> bool:
         """Delete a key; whether it was there."""
         section: Any = self.values
@@ -168,10 +175,7 @@ def _apply_override(layers: Layers, text: str) -> None:
             )
         layers.count += 1
         return
-    path, nested = parse_override(text)
-    for part in reversed(path):
-        nested = {part: nested}
-    layers.merge(nested, "command line", {})
+    layers.put(*parse_override(text))
 
 
 def load_layers(name: str, overrides: Sequence[str] = ()) -> Layers:

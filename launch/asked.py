@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from generative.config import Config, Layers, validate
@@ -20,10 +20,7 @@ class _Launch(Config):
 def merge_overrides(layers: Layers, overrides: Sequence[str]) -> None:
     """Put `a.b=c` on top."""
     for text in overrides:
-        path, nested = parse_override(text)
-        for part in reversed(path):
-            nested = {part: nested}
-        layers.merge(nested, "command line", {})
+        layers.put(*parse_override(text))
 
 
 def split_overrides(overrides: Sequence[str], sections: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -82,3 +79,15 @@ def settings_of(words: Sequence[str] | None) -> dict[str, str]:
     if wrong is not None:
         raise ConfigError(f"--set {wrong}", "a=b, such as --set steps=25", "write it so")
     return {key: value for key, _, value in pairs}
+
+
+def check_sampling(key: str, method: Mapping[str, Any]) -> None:
+    """Refuse a key `method.sampling.x` that a section `method` does not have. Raises ConfigError."""
+    section, _, last = key.rpartition(".")
+    known = method.get("sampling") or {}
+    if section == "method.sampling" and last not in known:
+        raise ConfigError(
+            f"{key}: the method {method['name']!r} has no such setting",
+            expected=f"one of {', '.join(known)}" if known else "no settings of sampling: it draws in one way",
+            remedy="leave the option out",
+        )

@@ -114,10 +114,7 @@ def _validated(values: Mapping[str, Any], place: str, changes: Changes | None = 
     layers = Layers()
     layers.merge(dict(values), place, {})
     for key, value in (changes or {}).items():
-        nested = value
-        for part in reversed(key.removeprefix("method.").split(".")):
-            nested = {part: nested}
-        layers.merge(nested, "command line", {})
+        layers.put(key.removeprefix("method.").split("."), value)
     return validate(layers, SgmseConfig)
 
 

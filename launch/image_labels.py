@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from generative.data.images import ImageData
 from generative.errors import ConfigError, suggestion
@@ -28,7 +28,7 @@ def label_options(config: RunConfig, labels: Sequence[int | str]) -> dict[str, A
         ConfigError: the run makes no images, or its model is told no classes whatever the data.
     """
     if getattr(config.method, "classes", 0) == 0:
-        _refuse(config, labels, "leave out --label")
+        refuse_labels(labels, config.method.name, "leave out --label")
     return {"sample.labels": list(labels), "sample.count": FOR_EACH * len(labels), "sample.monitor": 0}
 
 
@@ -44,7 +44,9 @@ def asked_data(run: OpenRun, prompt: str | None = None) -> ImageData:
         return data
     classes = _classes(run.config, data)
     if not classes:
-        _refuse(run.config, labels, f"leave out --label{'; --prompt tells it a text' if data.captioned else ''}")
+        refuse_labels(
+            labels, run.config.method.name, f"leave out --label{'; --prompt tells it a text' if data.captioned else ''}"
+        )
     names = data.class_names if len(data.class_names) == classes else ()
     return replace(data, asked_labels=tuple(number_of(label, classes, names) for label in labels))
 
@@ -55,9 +57,10 @@ def _classes(config: RunConfig, data: ImageData) -> int:
     return (data.facts.classes or 0) if wanted is None else int(wanted)
 
 
-def _refuse(config: RunConfig, labels: Sequence[int | str], remedy: str) -> None:
+def refuse_labels(labels: Sequence[int | str], method: str, remedy: str) -> NoReturn:
+    """Raises ConfigError: a model of that method is told no classes."""
     raise ConfigError(
-        f"{_given(labels)} with a model that is told no classes ({config.method.name})",
+        f"{_given(labels)} with a model that is told no classes ({method})",
         expected="a generator of images that was trained with classes (edm, f_distill)",
         remedy=remedy,
     )

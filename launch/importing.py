@@ -150,13 +150,13 @@ def fetch(repository: str, file: str, revision: str | None, needed: bool = True)
 
 
 def fetch_folder(repository: str, revision: str | None) -> Path:
-    """config.json and the weights of a repository on the hub, in the local cache; errors as `fetch`."""
+    """Configurations, tokenizer and weights of a repository on the hub, in the local cache; errors as `fetch`."""
     described = fetch(repository, "config.json", revision)
     assert described is not None
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=["config.json", "*.safetensors"]))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
     except Exception as error:  # as in `fetch`
         raise CheckpointError(
             f"{HUB}{repository}: {next(iter(str(error).strip().splitlines()), type(error).__name__)}",

@@ -19,6 +19,7 @@ from generative.training.precision import under_autocast
 from generative.training.starts import SOURCES, kept_copies
 from launch import folder as run_folder
 from launch.afterwards import Afterwards, asked_width
+from launch.asked import check_sampling
 from launch.modality import build_method, modality
 from launch.schema import RunConfig
 
@@ -158,21 +159,8 @@ def _changed(config: RunConfig, path: Path, changes: Mapping[str, Any]) -> RunCo
     layers = Layers()
     layers.merge(config.model_dump(mode="json"), str(path), {})
     for key, value in changes.items():
-        section: Any = layers.values
-        *parents, last = key.split(".")
-        for parent in parents:
-            section = section.get(parent) if isinstance(section, dict) else None
-        if parents == ["method", "sampling"] and last not in (section or ()):
-            known = ", ".join(section or ())
-            raise ConfigError(
-                f"{key}: the method {config.method.name!r} has no such setting",
-                expected=f"one of {known}" if known else "no settings of sampling: it draws in one way",
-                remedy="leave the option out",
-            )
-        nested = value
-        for part in reversed((*parents, last)):
-            nested = {part: nested}
-        layers.merge(nested, "command line", {})
+        check_sampling(key, layers.values["method"])
+        layers.put(key.split("."), value)
     return validate(layers, type(config))
 
 

@@ -79,7 +79,9 @@ def logs(
 
 
 def sample(
-    run: RunFolder,
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Run, checkpoint, exported or imported folder, or hub:OWNER/NAME.")
+    ],
     overrides: RunOverrides = None,
     prompt: Annotated[str | None, typer.Option(help="Text that samples begin with.")] = None,
     label: Annotated[
@@ -92,6 +94,9 @@ def sample(
     seed: Annotated[int | None, typer.Option(help="Seed of the samples.")] = None,
     infill: Annotated[str | None, typer.Option(help='Text with "▁" for each token to fill in.')] = None,
     workers: Workers = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Pictures of an exported model; else samples/NAME.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Also write the samples, step by step, to this file.")] = None,
 ) -> None:
     """Draw samples or fill gaps with a trained model. What is not given is as in the run's configuration."""
@@ -112,6 +117,7 @@ def sample(
         seed=seed,
         infill=infill,
         workers=workers,
+        out=out,
         overrides=overrides or [],
         progress=bar_progress(console, "sample"),
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from generative.errors import ConfigError
 from generative.training.checkpoint import open_checkpoint
 from generative.training.runfolder import write_json
 from launch.asked import as_changes, asked_launch, split_overrides
@@ -33,19 +34,21 @@ def sample_run(
     order: str | None = None,
     seed: int | None = None,
     workers: int | None = None,
+    out: Path | None = None,
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Draw from a run; the items of a samples file, which is also written to <run>/samples/asked/.
 
     Args:
-        path: run folder or checkpoint folder.
+        path: run folder or checkpoint folder, or a folder that `generative export` or `import` wrote.
         prompt: text that each sample begins with.
         infill: text with one "▁" for each token to fill in; gives infillings instead of samples.
         label: classes to draw, by number or name, in turn (of a model that is told classes).
         count, length, seed: as in the section `sample`.
         steps, temperature, order: as in `method.sampling` (order is its `name`).
         workers: draw with so many Ray workers; None draws in this process.
+        out: where pictures of an exported model go.
         overrides: further `a.b=c` of the sections sample, method.sampling and launch.
         progress: told the samples that are done, and all, where workers draw.
     """
@@ -58,6 +61,21 @@ def sample_run(
         "method.sampling.name": order,
     }
     launch_overrides, others = split_overrides(overrides, ("sample", "method.sampling"))
+    from launch.exported_samples import is_exported, sample_exported
+
+    if is_exported(path):
+        if workers is not None or launch_overrides:
+            raise ConfigError(
+                f"workers for {path}, an exported model", "one process", "leave them out, or sample the run itself"
+            )
+        changes = _given(options) | as_changes(others)
+        return sample_exported(path, AskedSamples(prompt, infill), label, changes, out)
+    if out is not None:
+        raise ConfigError(
+            f"--out {out} with a run, whose samples go to {run_folder_of(path) / 'samples' / 'asked'}",
+            "an exported model",
+            "leave out --out",
+        )
     own = read_config(run_folder_of(path))
     changes = dict(modality(own).WHEN_ASKED) | _classes(own, label) | _given(options) | as_changes(others)
     run = open_run(path, changes)
@@ -69,7 +87,9 @@ def sample_run(
 
 def samples_shown(path: str | Path, drawn: Mapping[str, Any]) -> list[str]:
     """What `sample_run` drew, as the terminal shows it."""
-    return modality(read_config(run_folder_of(path))).shown(drawn)
+    from launch.exported_samples import is_exported, shown
+
+    return shown(drawn) if is_exported(path) else modality(read_config(run_folder_of(path))).shown(drawn)
 
 
 def _classes(own: RunConfig, label: Sequence[int | str] | None) -> dict[str, Any]:

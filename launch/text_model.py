@@ -15,11 +15,9 @@ import torch
 from evaluation.harness.jobs import Job
 from evaluation.harness.scoring import answer
 from evaluation.harness.tokens import Begin, TextModel
-from generative.config import Layers, validate
 from generative.data.tokenizers import FILE, ByteTokenizer, Tokenizer, load_tokenizer
 from generative.errors import ConfigError
 from generative.hub.loading import load_exported
-from generative.methods.catalogue import METHODS
 from generative.training.checkpoint import open_checkpoint
 from generative.training.exported import CONFIG
 from launch.opened import open_run, read_config, run_folder_of
@@ -132,20 +130,11 @@ def _of_run(subject: Subject) -> TextModel:
 def _exported(subject: Subject) -> TextModel:
     path = Path(subject.path)
     device = _device()
-    loaded = load_exported(path, str(device))
+    changes = {key.removeprefix("method."): value for key, value in subject.changes.items()}
+    loaded = load_exported(path, str(device), changes)
     method: Any = loaded.method
     if method.config.name not in TEXT_METHODS:
         raise _other(subject.path, method.config.name)
-    if subject.changes:
-        layers = Layers()
-        layers.merge(method.config.model_dump(mode="json"), str(path / CONFIG), {})
-        for key, value in subject.changes.items():
-            nested = value
-            for part in reversed(key.removeprefix("method.").split(".")):
-                nested = {part: nested}
-            layers.merge(nested, "command line", {})
-        entry = METHODS[method.config.name]
-        method = entry.build(validate(layers, entry.config()), method.facts)
     tokenizer = open_named(subject.tokenizer) if subject.tokenizer else _own(path)
     return TextModel(method, loaded.networks, tokenizer, device, subject.begin)
 

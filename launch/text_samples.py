@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from generative.data.text import TextData
+from generative.data.tokenizers import Tokenizer
 from generative.errors import ConfigError
+from generative.method import DataFacts
 from generative.randomness import Streams
 from launch.sections import TextSampling
 
@@ -20,9 +22,23 @@ Item = dict[str, Any]
 BLANK = re.compile("▁")
 
 
+class Words(Protocol):
+    """What must be known of a model's text to write some."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of its training text."""
+        ...
+
+    @property
+    def facts(self) -> DataFacts:
+        """With the length of its windows."""
+        ...
+
+
 def draw_samples(
     settings: TextSampling,
-    data: TextData,
+    data: Words,
     method: Any,
     nets: Mapping[str, nn.Module],
     device: torch.device,
@@ -62,19 +78,38 @@ def draw_infills(
     method: Any,
     nets: Mapping[str, nn.Module],
     device: torch.device,
-    text: str | None,
 ) -> list[Item]:
-    """Fill the blanks ("▁", one a token) of `text`; without a text, the middle quarters of held-out windows."""
-    truths: Sequence[str | None] = [None]
-    if text is not None:
-        canvas = _canvas_of(text, data, method.mask_id)[None]
-    else:
-        canvas, truths = _held_out(settings.infill, data, method.mask_id)
+    """Fill the middle quarters of held-out windows."""
+    canvas, truths = _held_out(settings.infill, data, method.mask_id)
     ids = torch.arange(len(canvas), device=device)
     return _fill("infill", canvas.to(device), ids, settings, data, method, nets, truths)
 
 
-def _canvas_of(text: str, data: TextData, mask_id: int) -> Tensor:
+def draw_texts(
+    settings: TextSampling,
+    data: Words,
+    method: Any,
+    nets: Mapping[str, nn.Module],
+    device: torch.device,
+    prompt: str | None,
+    text: str | None,
+) -> list[Item]:
+    """`draw_samples`, or where there is a `text`: that with its blanks ("▁", one a token) filled in."""
+    if text is None:
+        return draw_samples(settings, data, method, nets, device, prompt)
+    if not hasattr(method, "mask_id"):
+        raise ConfigError(
+            f"this model's method ({type(method).__name__}) writes from left to right and cannot fill gaps",
+            expected="a masked diffusion model",
+            remedy="leave out --infill and give the beginning with --prompt",
+        )
+    canvas = _canvas_of(text, data, method.mask_id)[None].to(device)
+    return _fill(
+        "infill", canvas, torch.zeros(1, dtype=torch.int64, device=device), settings, data, method, nets, [None]
+    )
+
+
+def _canvas_of(text: str, data: Words, mask_id: int) -> Tensor:
     pieces: list[int] = []
     for index, part in enumerate(BLANK.split(text)):
         pieces += ([mask_id] if index else []) + (list(data.tokenizer.encode(part)) if part else [])
@@ -101,7 +136,7 @@ def _streams(settings: TextSampling) -> Streams:
     return Streams(settings.seed).within("samples")
 
 
-def _sampler(data: TextData, method: Any, nets: Mapping[str, nn.Module]) -> Any:
+def _sampler(data: Words, method: Any, nets: Mapping[str, nn.Module]) -> Any:
     """The method's sampler, which ends texts where its settings say so."""
     ending = method.config.sampling.stop_at_eos
     if ending and data.tokenizer.eos_id is None:
@@ -118,7 +153,7 @@ def _fill(
     canvas: Tensor,
     ids: Tensor,
     settings: TextSampling,
-    data: TextData,
+    data: Words,
     method: Any,
     nets: Mapping[str, nn.Module],
     truths: Sequence[str | None],

@@ -122,17 +122,11 @@ def samples(
         prompt: text that every sample begins with.
         infill: text with one "▁" (U+2581) for each token to fill in; else parts of held-out text are masked.
     """
-    from launch.text_samples import draw_infills, draw_samples
+    from launch.text_samples import draw_infills, draw_texts
 
-    if infill is not None and not hasattr(method, "mask_id"):
-        raise ConfigError(
-            f"the method of this run ({type(method).__name__}) writes from left to right and cannot fill gaps",
-            expected="a masked diffusion model",
-            remedy="leave out --infill and give the beginning with --prompt",
-        )
-    items = draw_samples(settings, data, method, nets, device, prompt) if infill is None else []
-    if hasattr(method, "mask_id") and (infill is not None or settings.infill):
-        items += draw_infills(settings, data, method, nets, device, infill)
+    items = draw_texts(settings, data, method, nets, device, prompt, infill)
+    if infill is None and settings.infill and hasattr(method, "mask_id"):
+        items += draw_infills(settings, data, method, nets, device)
     return {"time": time.time(), "step": step, "model": model, "items": items}
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from generative.config import Layers, validate
 from generative.errors import CheckpointError
 from generative.method import DataFacts, Method
 from generative.methods.catalogue import METHODS
@@ -31,11 +32,13 @@ class ExportedModel:
         method: as it was trained.
         networks: by name, in eval mode.
         config: config.json.
+        facts: of the data that it was trained on.
     """
 
     method: Method
     networks: Mapping[str, nn.Module]
     config: Mapping[str, Any]
+    facts: DataFacts
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0, label: Tensor | None = None, text: Tensor | None = None) -> Tensor:
@@ -52,11 +55,17 @@ class ExportedModel:
         return drawn({"sample_id": torch.arange(count), **given}, Streams(seed).within("samples"))
 
 
-def load_exported(folder: str | Path, device: str = "cpu") -> ExportedModel:
+def load_exported(folder: str | Path, device: str = "cpu", changes: Mapping[str, Any] | None = None) -> ExportedModel:
     """The model in a folder that `generative export` or `generative import` wrote.
+
+    Args:
+        folder: that.
+        device: where the networks shall be.
+        changes: settings of the method that are not as they were trained: {"sampling.steps": 8}.
 
     Raises:
         CheckpointError: it is damaged, or in a layout for other programs.
+        ConfigError: a change that the method does not know.
     """
     path = Path(folder)
     try:
@@ -69,14 +78,18 @@ def load_exported(folder: str | Path, device: str = "cpu") -> ExportedModel:
             "export the run again",
         ) from error
     entry = METHODS[str(section["name"])]
-    method = entry.build(entry.config().model_validate(section), facts)
+    layers = Layers()
+    layers.merge(section, str(path / CONFIG), {})
+    for key, value in (changes or {}).items():
+        layers.put(key.split("."), value)
+    method = entry.build(validate(layers, entry.config()), facts)
     names = [config["network"]] if "network" in config else list(config["networks"])
     specs, networks = method.networks(), {}
     for name in names:
         module = specs[name].build()
         initialize(module, f"{path}#{name}", name, {})
         networks[name] = module.to(device).eval()
-    return ExportedModel(method, networks, config)
+    return ExportedModel(method, networks, config, facts)
 
 
 def _facts(told: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,12 +13,14 @@ import yaml
 from safetensors.torch import load_file
 
 from generative.data.tokenizers import load_tokenizer
+from generative.errors import GenerativeError
 from generative.hub.loading import load_exported
 from generative.method import DataFacts
 from generative.methods.catalogue import METHODS
 from generative.training.checkpoint import open_checkpoint
 from generative.training.networks import checkpoint_weights
 from launch.cli import main
+from launch.runs import sample_run, samples_shown
 from tests.end_to_end.runs import write_text
 from tests.support.documents import ROOT, blocks
 
@@ -98,6 +100,51 @@ def test_the_card_tells_what_was_measured_on_these_weights_only(runs: dict[str, 
     assert "| steps | 2 of 4 |" in card
     assert "ELBO" not in card
     assert "| validation loss (denoise) |" in card
+
+
+@pytest.mark.parametrize(
+    ("method", "asked"),
+    [
+        ("autoregressive", {"prompt": "alpha", "count": 3, "temperature": 0.7}),
+        ("masked_diffusion", {"prompt": "alpha", "count": 3, "steps": 5, "order": "confidence", "seed": 4}),
+        ("masked_diffusion", {"infill": "be▁▁ eta", "overrides": ["method.sampling.temperature=0"]}),
+    ],
+)
+def test_an_exported_model_writes_what_its_run_writes(
+    runs: dict[str, Path], method: str, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    assert main(["export", str(runs[method]), "--to", str(tmp_path / "out")]) == 0
+    from_run, from_export = sample_run(runs[method], **asked), sample_run(tmp_path / "out", **asked)
+    assert from_export["items"] == from_run["items"]
+    assert samples_shown(tmp_path / "out", from_export) == samples_shown(runs[method], from_run)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"infill": "a▁"}, "writes from left to right"),
+        ({"label": [3]}, "told no classes"),
+        ({"order": "confidence"}, "no such setting"),
+        ({"workers": 2}, "one process"),
+        ({"overrides": ["sample.length=0"]}, r"sample\.length"),
+        ({"overrides": ["sample.lenght=3"]}, r"sample\.length"),
+    ],
+)
+def test_what_an_exported_model_cannot_is_told(
+    runs: dict[str, Path], asked: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    assert main(["export", str(runs["autoregressive"]), "--to", str(tmp_path / "out")]) == 0
+    with pytest.raises(GenerativeError, match=told):
+        sample_run(tmp_path / "out", **asked)
+
+
+def test_other_folders_are_not_sampled(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(GenerativeError, match="does not tell of which method"):
+        sample_run(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"method": {"name": "sgmse"}}))
+    with pytest.raises(GenerativeError, match=r"model of sgmse[\s\S]*generative enhance"):
+        sample_run(tmp_path)
 
 
 def test_the_code_in_the_readme_loads_a_masked_diffusion_model(

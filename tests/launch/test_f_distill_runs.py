@@ -318,6 +318,24 @@ def test_a_student_is_exported_and_read_back_in_a_few_lines(place: Path, finishe
     assert "network calls each: 1\n" in card
 
 
+def test_an_exported_student_draws_what_its_run_draws(place: Path, finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "student"
+    assert main(["export", str(finished), "--to", str(folder), "--weights", "ema"]) == 0
+    asked: dict[str, Any] = {"label": [5, 8], "count": 6, "seed": 2}
+    of_run = runs.sample_run(finished, overrides=["sample.weights=ema", "sample.neighbours=0"], **asked)
+    drawn = runs.sample_run(folder, out=tmp_path / "pictures", **asked)
+    for item in (drawn["items"][0]["file"], drawn["items"][0]["file"].replace("class_5_8", "0001_class_8")):
+        assert (tmp_path / "pictures" / item).read_bytes() == (Path(of_run["folder"]) / item).read_bytes()
+    assert str(tmp_path / "pictures") in runs.samples_shown(folder, drawn)[0]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    with pytest.raises(GenerativeError, match=r"--label 12[\s\S]*0 \.\. 9"):
+        runs.sample_run(folder, label=[12])
+    with pytest.raises(GenerativeError, match="makes images"):
+        runs.sample_run(folder, prompt="a three")
+    with pytest.raises(GenerativeError, match="--out"):
+        runs.sample_run(finished, out=tmp_path)
+
+
 def test_the_card_of_a_student_of_several_steps_tells_its_calls() -> None:
     config = load_run_config("f_distill/cifar10", ["method.steps.levels=[10, 1, 0.2]"])
     subject: Any = SimpleNamespace(
