@@ -23,6 +23,7 @@ from launch.cli import main
 from launch.runs import sample_run, samples_shown
 from tests.end_to_end.runs import write_text
 from tests.support.documents import ROOT, blocks
+from tests.support.hub import loopback_hub
 
 NETWORK = {"layers": 2, "heads": 2, "width": 16, "ff_width": 24, "max_length": 32}
 
@@ -117,6 +118,20 @@ def test_an_exported_model_writes_what_its_run_writes(
     from_run, from_export = sample_run(runs[method], **asked), sample_run(tmp_path / "out", **asked)
     assert from_export["items"] == from_run["items"]
     assert samples_shown(tmp_path / "out", from_export) == samples_shown(runs[method], from_run)
+
+
+def test_a_model_is_fetched_from_the_hub_with_its_tokenizer(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = tmp_path / "remote"
+    assert main(["export", str(runs["autoregressive"]), "--to", str(remote)]) == 0
+    calls = loopback_hub(monkeypatch, {"me/mine": remote}, tmp_path / "cache")
+    monkeypatch.setattr("launch.importing.fetch", lambda repository, file, revision: remote / file)
+    drawn = sample_run("hub:me/mine", prompt="alpha", count=2)
+    assert drawn["items"] == sample_run(remote, prompt="alpha", count=2)["items"]
+    assert [(name, "model.safetensors" in files, "README.md" in files) for name, _, files in calls] == [
+        ("me/mine", True, False)
+    ]
 
 
 @pytest.mark.parametrize(
