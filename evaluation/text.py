@@ -142,13 +142,21 @@ def _batches(share: range, longest: int, size: int) -> Iterator[tuple[Tensor, Te
 
 
 def per_token(
-    window_nats: Tensor, tokens_per_window: int, bytes_per_token: float, protocol: str, bound: Bound | None = None
+    window_nats: Tensor,
+    tokens_per_window: int | Tensor,
+    bytes_per_token: float,
+    protocol: str,
+    bound: Bound | None = None,
 ) -> TextLikelihood:
     """Estimates from nats per window float64[n]; the standard error is over windows.
 
     bits/byte = nats/token / (ln 2 * bytes_per_token); bytes_per_token is taken as known, without an error of its own.
+    Where windows have different numbers of tokens [n], it is all nats over all tokens, with the error of a ratio.
     """
-    nats = mean_estimate(window_nats.numpy() / tokens_per_window, "nats/token", protocol, bound)
+    counts = torch.as_tensor(tokens_per_window, dtype=torch.float64).expand_as(window_nats)
+    ratio = window_nats.sum() / counts.sum()
+    each = ratio + (window_nats - ratio * counts) / counts.mean()
+    nats = mean_estimate(each.numpy(), "nats/token", protocol, bound)
     return TextLikelihood(nats, nats.scaled(1 / (math.log(2) * bytes_per_token), "bits/byte"))
 
 

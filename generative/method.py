@@ -253,6 +253,7 @@ class Likelihood:
         bound: "upper" where the expectation of `nats` bounds the negative log-likelihood; None where it is exact.
         protocol: how it is estimated, in a few words.
         given: leading tokens of a window that are not scored.
+        tokens: int64[B], how many tokens of each sample are scored; None: all that are not given.
     """
 
     nats: Callable[[Batch, Streams], Tensor]
@@ -260,6 +261,7 @@ class Likelihood:
     bound: Literal["upper"] | None
     protocol: str
     given: int = 0
+    tokens: Callable[[Batch], Tensor] | None = None
 
 
 class Method(Protocol):

@@ -94,8 +94,7 @@ def evaluate(
 def scores(subject: Subject) -> dict[str, Score]:
     """All that takes the networks, by name: nats of each window of a batch, float64[B] or float64[B, K]."""
     method, nets, draws = subject.method, subject.nets, subject.settings.draws
-    nats = method.likelihood(nets, draws, subject.settings.estimator).nats
-    found: dict[str, Score] = {"likelihood": lambda batch: nats(batch, STREAMS)}
+    found: dict[str, Score] = {"likelihood": _scored(method.likelihood(nets, draws, subject.settings.estimator))}
     if subject.settings.only_likelihood:
         return found
     if hasattr(method, "span_likelihood"):
@@ -105,6 +104,14 @@ def scores(subject: Subject) -> dict[str, Score]:
         profile = method.noise_profile(nets, [(low + 0.5) / NOISE_LEVELS for low in range(NOISE_LEVELS)])
         found["profile"] = lambda batch: profile(batch, STREAMS.within("profile"))
     return found
+
+
+def _scored(door: Likelihood) -> Score:
+    """float64[B, 2]: nats and the number of tokens that they are of, of each window; float64[B] where that is all."""
+    tokens = door.tokens
+    if tokens is None:
+        return lambda batch: door.nats(batch, STREAMS)
+    return lambda batch: torch.stack([door.nats(batch, STREAMS), tokens(batch).double()], dim=1)
 
 
 def count_windows(settings: TextEvaluation, data: TextData) -> int:
@@ -143,8 +150,11 @@ def _span(data: TextData) -> int:
 
 
 def _likelihood(door: Likelihood, data: TextData, nats: Tensor) -> Figures:
-    note = protocol_of_windows(door.protocol, len(nats), _length(data))
-    found = per_token(nats, _length(data), data.bytes_per_token, note, door.bound)
+    note, counts = protocol_of_windows(door.protocol, len(nats), _length(data)), None
+    if nats.ndim == 2:
+        nats, counts = nats.unbind(1)
+        note += ", the first token of each document given" if (counts < _length(data)).any() else ""
+    found = per_token(nats, _length(data) if counts is None else counts, data.bytes_per_token, note, door.bound)
     return {
         door.name: found.bits_per_byte.to_json(),
         f"{door.name}_nats_per_token": found.nats_per_token.to_json(),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from evaluation.infill import infill_check, middle_span
-from evaluation.text import evaluate_likelihood, evenly_spaced, score_windows
+from evaluation.text import evaluate_likelihood, evenly_spaced, per_token, score_windows
 from generative.errors import DataError
 from generative.randomness import Streams
 
@@ -174,3 +174,16 @@ def test_both_conditions_see_their_sides_and_share_their_noise():
 def test_a_model_that_ignores_the_right_side_gains_nothing():
     result = check_infilling(lambda batch, visible, span, streams: batch["tokens"][:, 0].double())
     assert result.gain.value == 0
+
+
+def test_windows_of_unequal_numbers_of_tokens_weigh_as_their_tokens_do():
+    counts = torch.tensor([2.0, 10.0, 4.0], dtype=torch.float64)
+    even = per_token(3.0 * counts, counts, 2.0, "").nats_per_token
+    assert (even.value, even.stderr) == (pytest.approx(3.0), pytest.approx(0.0, abs=1e-12))
+    nats = torch.tensor([1.0, 30.0, 9.0], dtype=torch.float64)
+    found = per_token(nats, counts, 2.0, "").nats_per_token
+    assert found.value == pytest.approx(40 / 16)
+    residuals = nats - 2.5 * counts
+    assert found.stderr == pytest.approx(float((residuals.square().sum() / 2 / 3).sqrt()) / float(counts.mean()))
+    alike = per_token(nats, torch.full((3,), 5), 2.0, "").nats_per_token
+    assert alike == per_token(nats, 5, 2.0, "").nats_per_token

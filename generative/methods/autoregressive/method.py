@@ -50,15 +50,21 @@ class Autoregressive:
         return Loss(value)
 
     def likelihood(self, nets: Networks, draws: int = 1, estimator: str = "") -> Likelihood:
-        """Exact -log p of the last T tokens of each window given the first; `draws` and `estimator` are not used."""
+        """Exact -log p of the last T tokens of each window given the first; `draws` and `estimator` are not used.
+
+        Where the data tell documents, each is read by itself, and the first token of each is given.
+        """
 
         @torch.no_grad()
         def nats(batch: Batch, streams: Streams) -> Tensor:
-            tokens = batch["tokens"]
-            _, nll = _next_token(nets, tokens, torch.ones_like(tokens[:, 1:], dtype=torch.float32))
-            return nll.double().view(len(tokens), -1).sum(1)
+            scored = _predicted(batch)
+            _, nll = _next_token(nets, batch["tokens"], scored.float(), batch.get("document"))
+            return nll.double().view(scored.shape).masked_fill(~scored, 0.0).sum(1)
 
-        return Likelihood(nats, "nll", None, "exact, left to right", given=1)
+        def tokens(batch: Batch) -> Tensor:
+            return _predicted(batch).sum(1)
+
+        return Likelihood(nats, "nll", None, "exact, left to right", given=1, tokens=tokens)
 
     def sampler(self, nets: Networks) -> AutoregressiveSampler:
         """Continues `condition["prompt"]` int64[B, P] to whole windows; see `AutoregressiveSampler`."""
@@ -86,12 +92,19 @@ class Autoregressive:
 
 
 def _learned(batch: Batch) -> Tensor:
-    """bool[B, T]: predicted tokens that count, those of prompts (prompt_length int64[B], if there are any) left out,
-    and so the first of each document (document int64[B, T+1], if the data tell), which nothing comes before."""
+    """bool[B, T]: tokens of `_predicted` that count, those of prompts (prompt_length int64[B], if there are any) left
+    out."""
     places = torch.arange(1, batch["tokens"].shape[1], device=batch["tokens"].device)
     prompt = batch.get("prompt_length", torch.zeros_like(batch["sample_id"]))
-    learned = batch["valid"][:, None] & (places >= prompt[:, None])
-    return learned & ~first_places(batch["document"])[:, 1:] if "document" in batch else learned
+    return _predicted(batch) & batch["valid"][:, None] & (places >= prompt[:, None])
+
+
+def _predicted(batch: Batch) -> Tensor:
+    """bool[B, T]: all tokens but the first; and but that of each document (document int64[B, T+1], if the data tell),
+    which nothing comes before."""
+    if "document" in batch:
+        return ~first_places(batch["document"])[:, 1:]
+    return torch.ones_like(batch["tokens"][:, 1:], dtype=torch.bool)
 
 
 def _next_token(

@@ -8,6 +8,9 @@ Shapes: B samples, T places, S segments of a sample: documents, or blocks of doc
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -35,6 +38,44 @@ def segments_of(document: Tensor, block_size: int | None) -> Tensor:
     if block_size is not None:
         first = first | (positions_within(document) % block_size == 0)
     return first.cumsum(1) - 1
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Places of windows gathered by segment, for what is drawn in each.
+
+    Args:
+        segment: int64[B, T], the number of each place's segment, 0, 1, .. along a sample; see `segments_of`.
+    """
+
+    segment: Tensor
+
+    @cached_property
+    def most(self) -> int:
+        """S, segments of the sample that has most."""
+        return int(self.segment[:, -1].max()) + 1
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """int64[B, T]: the row of each place in a table [B * S, longest]."""
+        samples = torch.arange(len(self.segment), device=self.segment.device)
+        return samples[:, None] * self.most + self.segment
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """int64[B, T]: the place within its segment."""
+        return positions_within(self.segment)
+
+    def split(self, values: Tensor, fill: float = 0) -> Tensor:
+        """[B, T] -> [B * S, longest], filled up."""
+        longest = int(self.columns.max()) + 1
+        table = values.new_full((len(values) * self.most, longest), fill)
+        table[self.rows, self.columns] = values
+        return table
+
+    def joined(self, table: Tensor) -> Tensor:
+        """[B * S, longest] -> [B, T]."""
+        return table[self.rows, self.columns]
 
 
 def segment_times(config: MaskedDiffusionConfig, segment: Tensor, batch: Batch, context: Context) -> Tensor:

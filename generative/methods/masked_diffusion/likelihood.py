@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from generative.methods.masked_diffusion.blocks import split_blocks
 from generative.methods.masked_diffusion.denoiser import Denoiser
+from generative.methods.masked_diffusion.documents import Groups, segments_of
 from generative.methods.masked_diffusion.noise import stratified
 from generative.randomness import Streams
 
@@ -37,9 +37,11 @@ class Scorer:
 
     Args:
         denoiser: the trained network, with or without guidance.
+        document: int64[B, T], where tokens see their own document only; not with guidance.
     """
 
     denoiser: Denoiser
+    document: Tensor | None = None
 
     @torch.no_grad()
     def __call__(self, ids: Tensor, mask: Tensor, target: Tensor) -> Tensor:
@@ -54,7 +56,8 @@ class Scorer:
             return nll
         if denoiser.guidance == 0.0:
             weights = torch.ones_like(rows, dtype=torch.float32)
-            _, values = denoiser.form.loss(denoiser.net, noisy, ids, rows, ids.flatten()[rows], weights)
+            targets = ids.flatten()[rows]
+            _, values = denoiser.form.loss(denoiser.net, noisy, ids, rows, targets, weights, document=self.document)
         else:
             logits = denoiser(noisy, ~target, rows, clean=ids)
             values = F.cross_entropy(logits.float(), ids.flatten()[rows], reduction="none")
@@ -131,7 +134,8 @@ def exact_count(score: Scorer, ids: Tensor, target: Tensor, streams: Streams, sa
     """The bound by exact-count masks: stratified levels, even coverage of positions. Unbiased. Nats, float64[B].
 
     For models trained by block diffusion each block has levels and masks of its own, all blocks in one evaluation; the
-    sum over blocks is the bound of the window. With blocks of one token it is exact.
+    sum over blocks is the bound of the window. With blocks of one token it is exact. Documents that do not see each
+    other need no levels of their own: the bound is linear in what each token is predicted from.
 
     Args:
         score: the trained network.
@@ -141,27 +145,29 @@ def exact_count(score: Scorer, ids: Tensor, target: Tensor, streams: Streams, sa
         sample_id: int64[B], addresses it.
         draws: network evaluations a window (twice as many under guidance).
     """
-    size = score.denoiser.form.block_size or ids.shape[1]
-    blocks = -(-ids.shape[1] // size)
+    groups = Groups(_blocks(ids, score))
     half = -(-draws // 2)
-    levels = streams.uniform("level", sample_id, (blocks * half,), torch.float64).view(-1, half)
+    levels = streams.uniform("level", sample_id, (groups.most * half,), torch.float64).view(-1, half)
     places = streams.uniform("order", sample_id, (ids.shape[1],), torch.float64)
-    inside = split_blocks(target, size)
+    inside = groups.split(target)
     lengths = inside.sum(1)
     counts = level_counts(levels, lengths, draws)
     weights = 1.0 / (counts * count_probability(counts, lengths))
-    masks = relabel(even_masks(counts, weights, lengths), split_blocks(places, size, 1.0), inside)
-
-    def whole(values: Tensor) -> Tensor:
-        """[B * blocks, size] -> [B, T]."""
-        return values.reshape(len(ids), -1)[:, : ids.shape[1]]
-
+    masks = relabel(even_masks(counts, weights, lengths), groups.split(places, 1.0), inside)
     total = torch.zeros(len(ids), dtype=torch.float64, device=ids.device)
     for j in range(draws):
-        mask = whole(masks[:, j])
-        weight = whole(weights[:, j, None].expand(-1, size))
+        mask, weight = groups.joined(masks[:, j]), weights[:, j][groups.rows]
         total += (weight.double() * score(ids, mask, target)).masked_fill(~mask, 0.0).sum(1)
     return total / draws
+
+
+def _blocks(ids: Tensor, score: Scorer) -> Tensor:
+    """int64[B, T]: the number of each place's block, 0 where the network knows none."""
+    size, document = score.denoiser.form.block_size, score.document
+    if document is not None and size is not None:
+        return segments_of(document, size)
+    places = torch.arange(ids.shape[1], device=ids.device)
+    return (places // (size or ids.shape[1])).expand_as(ids)
 
 
 def monte_carlo(score: Scorer, ids: Tensor, target: Tensor, t: Tensor, uniform: Callable[[int], Tensor]) -> Tensor:

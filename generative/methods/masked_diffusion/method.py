@@ -107,8 +107,8 @@ class MaskedDiffusion:
         how = "exact-count masks in" if estimator == "exact_count" else "independent masks at times in"
         return Likelihood(nats, "elbo", "upper", f"{how} {draws} strata")
 
-    def _scorer(self, nets: Networks) -> Scorer:
-        return Scorer(Denoiser(nets["net"], self.mask_id, form=self.form))
+    def _scorer(self, nets: Networks, batch: Batch) -> Scorer:
+        return Scorer(Denoiser(nets["net"], self.mask_id, form=self.form), documents_of(batch, None))
 
     def span_likelihood(
         self, nets: Networks, draws: int = 16, estimator: EstimatorName = "exact_count"
@@ -117,9 +117,9 @@ class MaskedDiffusion:
 
         The function takes (batch, visible bool[B, T], span bool[B, T], streams) and gives float64[B].
         """
-        score = self._scorer(nets)
 
         def nats(batch: Batch, visible: Tensor, span: Tensor, streams: Streams) -> Tensor:
+            score = self._scorer(nets, batch)
             ids = batch["tokens"][:, :-1].masked_fill(~(visible | span), self.mask_id)
             return estimate(estimator, score, ids, span, streams, batch["sample_id"], draws)
 
@@ -127,9 +127,9 @@ class MaskedDiffusion:
 
     def noise_profile(self, nets: Networks, levels: Sequence[float]) -> Callable[[Batch, Streams], Tensor]:
         """Nats per masked token, float64[B, K], where exactly round(level * T) tokens of a window are masked (>= 1)."""
-        score = self._scorer(nets)
 
         def nats(batch: Batch, streams: Streams) -> Tensor:
+            score = self._scorer(nets, batch)
             ids = batch["tokens"][:, :-1]
             whole = torch.full_like(batch["sample_id"], ids.shape[1])
             everything = torch.ones_like(ids, dtype=torch.bool)

@@ -111,4 +111,7 @@ def test_documents_of_a_window_are_learned_apart(make_batch, context):
                 apart += float(one.value.detach())
     found = method.loss(update, nets, packed, context(2)).value
     assert float(found.detach()) == pytest.approx(apart, rel=1e-12)
+    figure = method.likelihood(nets)
+    assert float(figure.nats(packed, Streams(0)).sum()) == pytest.approx(apart, rel=1e-12)
+    assert figure.tokens(packed).tolist() == [9, 12]
     assert int(method.divisor(update, packed, context(2))) == 9 + 12

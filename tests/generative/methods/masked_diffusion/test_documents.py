@@ -10,6 +10,7 @@ from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
 from generative.methods.masked_diffusion.documents import segment_sizes, segments_of
 from generative.methods.masked_diffusion.losses import Masking, draw_lengths, draw_masking, masked_cross_entropy
 from generative.methods.masked_diffusion.method import MaskedDiffusion
+from generative.randomness import Streams
 from tests.support.sampling_cases import CONFIG, MASK, VOCAB, sharp_net
 
 DOCUMENT = torch.tensor([[0] * 5 + [1] * 3 + [2] + [3] * 4, [0] * 13, [0] * 2 + [1] * 11])
@@ -111,3 +112,56 @@ def test_random_lengths_cut_the_window(net, batch, context, sampler):
     longer["tokens"][:, :-1][torch.arange(12) >= lengths[:, None]] = 7
     losses = [method.loss(update, {"net": net}, b, context(3)).value for b in (batch, longer)]
     torch.testing.assert_close(*losses, rtol=1e-12, atol=0)
+
+
+def apart(score, batch):
+    """Sums over documents that are windows of their own; the last token of a window is not scored."""
+    found = []
+    for tokens, numbers in zip(batch["tokens"][:, :-1], batch["document"][:, :-1], strict=True):
+        parts = [tokens[numbers == number] for number in numbers.unique()]
+        found.append(sum(float(score(torch.cat([part, part[:1]])[None])) for part in parts))
+    return torch.tensor(found, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_left_to_right_each_document_is_evaluated_by_itself(net, batch, make_batch, form):
+    door = method_of(**form).likelihood({"net": net}, estimator="chain_rule")
+    expected = apart(lambda tokens: door.nats(make_batch(tokens), Streams(0)), batch)
+    torch.testing.assert_close(door.nats(batch, Streams(0)), expected, rtol=1e-9, atol=0)
+
+
+def test_the_bound_of_blocks_of_one_token_is_that_of_each_document(net, batch, make_batch):
+    """Such blocks leave nothing to chance."""
+    door = method_of(block_size=1).likelihood({"net": net}, 2)
+    expected = apart(lambda tokens: door.nats(make_batch(tokens), Streams(0)), batch)
+    torch.testing.assert_close(door.nats(batch, Streams(0)), expected, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_document_is_not_told_what_stands_in_another(net, batch, form):
+    """Spans and noise levels too: the second document of a window stays as it was whatever the first is."""
+    method, span = method_of(**form), torch.zeros(3, 12, dtype=torch.bool)
+    span[0, 5:8] = span[2, 2:12] = span[1, 6:9] = True
+    changed = batch | {"tokens": batch["tokens"].clone()}
+    changed["tokens"][0, :5] = changed["tokens"][2, :2] = (batch["tokens"][0, 0] + 1) % VOCAB
+    for estimator in ("exact_count", "monte_carlo", "chain_rule"):
+        score = method.span_likelihood({"net": net}, 6, estimator)
+        before, after = (score(b, ~span, span, Streams(0)) for b in (batch, changed))
+        torch.testing.assert_close(after, before, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_bound_lies_where_its_mean_over_many_draws_does(net, batch, form):
+    """Two estimators of one bound, both with documents."""
+    doors = [method_of(**form).likelihood({"net": net}, 4, name).nats for name in ("exact_count", "monte_carlo")]
+    exact, free = (torch.stack([nats(batch, Streams(seed)) for seed in range(100)]) for nats in doors)
+    error = ((exact.var(0) + free.var(0)) / 100).sqrt()
+    assert ((exact.mean(0) - free.mean(0)).abs() < 4.5 * error).all()
+
+
+def test_noise_levels_see_one_document(net, batch):
+    method = method_of()
+    plain = {key: value for key, value in batch.items() if key != "document"}
+    with_documents, without = (method.noise_profile({"net": net}, [0.1, 0.9])(b, Streams(0)) for b in (batch, plain))
+    assert torch.equal(with_documents[1], without[1])
+    assert not torch.isclose(with_documents[[0, 2]], without[[0, 2]]).all()
