@@ -160,6 +160,12 @@ def _images(
     settings = _settings(sample, _ImageSection, beneath).sample
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_exported(folder, str(device), method)
+    if loaded.facts.text_shape:
+        raise ConfigError(
+            f"{folder} is told texts, which its folder has no encoder for",
+            "a model of images by class or of any kind",
+            "export its run with --layout diffusers and draw with diffusers, or sample the run with --prompt",
+        )
     data = _data(folder, name, loaded.facts, settings.labels)
     draw = sampler_of(loaded.method, loaded.networks, device, sample_streams(settings.seed), data)
     told = _record(folder)

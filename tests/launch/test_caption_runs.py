@@ -104,6 +104,8 @@ def test_samples_for_prompts_are_those_of_the_exported_pipeline(finished: Path, 
     assert exported == 0
     text = pipe.encode_prompt("a church", "cpu", 1, False)[0].expand(2, -1, -1)
     latents = load_exported(tmp_path / "ours").sample(2, text=text)
+    with pytest.raises(GenerativeError, match=r"told texts[\s\S]*--layout diffusers"):
+        runs.sample_run(tmp_path / "ours")
     asked |= {"output_type": "latent"}
     wanted = pipe(["a church"] * 2, latents=noise, **asked).images
     torch.testing.assert_close(latents, wanted, rtol=2e-3, atol=2e-3 * float(wanted.abs().max()))
