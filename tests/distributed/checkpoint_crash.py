@@ -1,9 +1,8 @@
 """Started by test_checkpoint_kill.py: forks processes that save checkpoints, kills them, and looks at what is left.
 
-Forking from a process that has imported torch already makes hundreds of deaths affordable. Prints one JSON object.
+Forking from a process that has imported torch already makes hundreds of deaths affordable.
 """
 
-import json
 import os
 import random
 import shutil
@@ -12,14 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 
 from generative.training.checkpoint import Checkpoint, CheckpointStore, newest_in, shares
 from generative.training.checkpoint.rotation import complete_steps
-
-torch.set_num_threads(1)
 
 
 def tensors(step: int, n: int) -> dict[str, torch.Tensor]:
@@ -152,6 +150,7 @@ def random_moments(root: Path, world: int, deaths: int) -> dict[str, object]:
     return {"deaths": deaths, "saved": saved, "problems": found}
 
 
-if __name__ == "__main__":
-    mode, root, world = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    print(json.dumps(every_moment(root, world) if mode == "every" else random_moments(root, world, int(sys.argv[4]))))
+def tell(said: Connection, job: Callable[..., dict[str, object]], *arguments: object) -> None:
+    """The whole of a process: sends what `job` finds."""
+    torch.set_num_threads(1)
+    said.send(job(*arguments))
