@@ -11,13 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 
 from generative.training.checkpoint import Checkpoint, CheckpointStore, newest_in, shares
 from generative.training.checkpoint.rotation import complete_steps
+
+torch.set_num_threads(1)
 
 
 def tensors(step: int, n: int) -> dict[str, torch.Tensor]:
@@ -148,9 +149,3 @@ def random_moments(root: Path, world: int, deaths: int) -> dict[str, object]:
         saved = int.from_bytes(told[-8:], "little") if told else saved
         found += [f"death {attempt}: {text}" for text in problems(folder, saved)]
     return {"deaths": deaths, "saved": saved, "problems": found}
-
-
-def tell(said: Connection, job: Callable[..., dict[str, object]], *arguments: object) -> None:
-    """The whole of a process: sends what `job` finds."""
-    torch.set_num_threads(1)
-    said.send(job(*arguments))
