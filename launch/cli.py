@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.main
 
 from generative.allocator import keep_freed_memory
 from generative.errors import GenerativeError
@@ -89,6 +91,12 @@ def options(
     """Options of all commands."""
 
 
+@functools.cache
+def command() -> Callable[..., Any]:
+    """The whole tree of commands: once a process, since reading all their signatures takes a tenth of a second."""
+    return typer.main.get_command(app)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code.
 
@@ -111,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str], debug: bool) -> int:
     try:
-        app(args=words, prog_name="generative")
+        command()(args=words, prog_name="generative")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except GenerativeError as error:

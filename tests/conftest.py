@@ -9,6 +9,10 @@ from pathlib import Path
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Before numpy is imported: where other tests keep the cores busy, the threads of OpenBLAS wait for one another at full
+# speed, and the eigenvalues of a 64 x 64 matrix take 60 times the CPU time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import psutil
@@ -60,12 +64,17 @@ def _memory_is_given_back(request: pytest.FixtureRequest, tmp_path_factory: pyte
         shutil.rmtree(tmp_path_factory.getbasetemp(), ignore_errors=True)
 
 
+# `torch.manual_seed` is for all devices, and where there are none notes the stack of calls for them: 1 ms, and this is
+# done four times a test.
+SEED_TORCH = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
+
+
 def seed(name: str) -> None:
     """Global generators in a state that depends on `name` only: not on the tests before, nor on the process."""
     number = zlib.crc32(name.encode())
     random.seed(number)
     np.random.seed(number)
-    torch.manual_seed(number)
+    SEED_TORCH(number)
 
 
 @pytest.hookimpl(tryfirst=True)

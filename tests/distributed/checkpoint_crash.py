@@ -1,9 +1,8 @@
 """Started by test_checkpoint_kill.py: forks processes that save checkpoints, kills them, and looks at what is left.
 
-Forking from a process that has imported torch already makes hundreds of deaths affordable. Prints one JSON object.
+Forking from a process that has imported torch already makes hundreds of deaths affordable.
 """
 
-import json
 import os
 import random
 import shutil
@@ -150,8 +149,3 @@ def random_moments(root: Path, world: int, deaths: int) -> dict[str, object]:
         saved = int.from_bytes(told[-8:], "little") if told else saved
         found += [f"death {attempt}: {text}" for text in problems(folder, saved)]
     return {"deaths": deaths, "saved": saved, "problems": found}
-
-
-if __name__ == "__main__":
-    mode, root, world = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    print(json.dumps(every_moment(root, world) if mode == "every" else random_moments(root, world, int(sys.argv[4]))))

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 import tomllib
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from generative.config import known_names
 from generative.errors import GenerativeError
 from launch.asked import asked_launch
-from launch.cli import app, main
+from launch.cli import command as root
+from launch.cli import main
 from launch.schema import load_run_config
 from launch.sections import LaunchConfig
 from tests.support.documents import PAGES, ROOMS, ROOT, Told, commands
@@ -25,11 +24,6 @@ RUNS = sorted(name for name in known_names() if name.endswith("/quickstart"))
 
 Command = Any
 """A command of typer's parser."""
-
-
-@cache
-def root() -> Command:
-    return typer.main.get_command(app)
 
 
 def verb_of(told: Told) -> tuple[Command, list[str], list[str]]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from generative.config import known_names
 from launch import cli, demo
@@ -29,7 +28,7 @@ def test_every_quickstart_is_shown() -> None:
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command.words)[:60])
 def test_commands_are_understood_and_runs_lie_in_one_folder(command: demo.Command) -> None:
     verb, *words = command.words
-    typer.main.get_command(cli.app).commands[verb].make_context(verb, list(words))  # type: ignore[attr-defined]
+    cli.command().commands[verb].make_context(verb, list(words))  # type: ignore[attr-defined]
     if verb == "train":
         assert load_run_config(words[0], []).folder == f"{demo.RUNS}/{words[0]}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from evaluation.benchmarks.figure import median_estimate
 from evaluation.benchmarks.mee_gan import GOALS, QUICK
 from evaluation.images.small import LabelledImages, small_extractor
 from evaluation.images.small_network import SmallSettings
+from generative.data.image_config import PointsConfig
 
 TINY = replace(QUICK, updates=2, samples=60, point_updates=2)
 
@@ -38,6 +40,7 @@ def test_figures_of_stacked_digits(blind_judge: None) -> None:
 
 def test_figures_of_points_and_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(mee_gan.VARIABLE, raising=False)
+    monkeypatch.setattr(mee_gan, "PointsConfig", partial(PointsConfig, size=2000))
     figures = mee_gan.points(TINY)
     assert {f"{kind}_modes_{name}" for kind in ("ring", "grid") for name in ("gan", "mee")} <= figures.keys()
     assert mee_gan.cifar(TINY) == {}

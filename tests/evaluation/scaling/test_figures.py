@@ -28,8 +28,8 @@ C = np.geomspace(1e17, 1e19, 5)
 
 
 def words(figure) -> str:
-    """All text of the SVG; room for it is not found, which takes as long as all the rest."""
-    figure.set_layout_engine("none")
+    """All text of the SVG; room for it is not found, which takes two drawings more."""
+    figure.set_layout_engine(None)
     return " ".join(ElementTree.fromstring(rendered(figure)).itertext())
 
 
