@@ -16,6 +16,7 @@ from typing import Any
 
 from generative.errors import ResourceError
 from launch.ray_cluster import OBJECT_STORE_BYTES, temporary_folder
+from launch.ray_slim import bare_head
 
 
 class PracticeCluster:
@@ -116,7 +117,8 @@ def serve(nodes: int, cores: float) -> None:
     os.environ["RAY_TMPDIR"] = str(folder)
     (folder / "ray").mkdir()
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    cluster = Cluster(initialize_head=True, head_node_args=head | {"temp_dir": str(folder)})
+    with bare_head():
+        cluster = Cluster(initialize_head=True, head_node_args=head | {"temp_dir": str(folder)})
     members: dict[str, Any] = {}
 
     def add() -> str:

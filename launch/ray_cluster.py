@@ -12,12 +12,14 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from generative.errors import ResourceError
 from launch.environment import cores
 from launch.placement import Nodes, check_resources, seats
+from launch.ray_slim import bare_head
 
 if TYPE_CHECKING:
     from launch.sections import LaunchConfig
@@ -29,6 +31,8 @@ CONNECT_SECONDS = 5.0
 JOIN_SECONDS = 180.0
 """How long the start of a local cluster, or joining another one, may take."""
 TELL_SECONDS = 3.0
+NODES_AT_ONCE = 16
+"""Of which it is asked at the same time whether they are there."""
 LOCAL_WAIT_SECONDS = 15.0
 """On this machine no node can join; a group that has ended only needs a moment to give its cores back."""
 PREFIX = "gen"
@@ -44,6 +48,8 @@ ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     # How soon the loss or the end of a worker is seen (2 s unless told).
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # What the controller tells goes to logs/ray.log: it is in the driver's process.
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
     # Relative paths in a configuration mean the folder of the command.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
@@ -160,17 +166,18 @@ def connect(launch: LaunchConfig, temporary: Path) -> None:
     common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if launch.address is None:
         try:
-            ray.init(
-                address="local",
-                num_cpus=cores(),
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=str(temporary),
-                # Idle processes that no actor of Ray Train can use (it asks for an environment of its own).
-                _system_config={"prestart_worker_first_driver": False, "enable_worker_prestart": False},
-                **common,
-            )
+            with bare_head():
+                ray.init(
+                    address="local",
+                    num_cpus=cores(),
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=str(temporary),
+                    # Else there is an idle process for each core, however few workers there are to be.
+                    _system_config={"prestart_worker_first_driver": False, "enable_worker_prestart": False},
+                    **common,
+                )
         except Exception as error:  # Ray raises bare ones
             raise ResourceError(
                 f"Ray did not start on this machine: {(str(error) or type(error).__name__).splitlines()[0]}",
@@ -213,16 +220,31 @@ def address() -> str:
 
 
 def nodes(free: bool = False) -> Nodes:
-    """What each living node of the cluster has, or has to spare; those that are being taken away are left out."""
+    """What each living node of the cluster has, or has to spare; those that are being taken away are left out.
+
+    So are those that take no connections: the head needs up to 15 s to count a node as lost, and workers that are sent
+    there meanwhile are waited for in vain.
+    """
     import ray
     from ray._private import state
 
     going = draining()
-    found = {n["NodeID"]: n["Resources"] for n in ray.nodes() if n["Alive"] and n["NodeID"] not in going}
+    alive = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in going]
+    with ThreadPoolExecutor(NODES_AT_ONCE) as pool:
+        there = pool.map(lambda node: _listens(node["NodeManagerAddress"], node["NodeManagerPort"]), alive)
+    found = {node["NodeID"]: node["Resources"] for node, listens in zip(alive, there, strict=True) if listens}
     if free:
         spare = state.available_resources_per_node()
         found = {name: spare.get(name, {}) for name in found}
     return found
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def draining() -> set[str]:

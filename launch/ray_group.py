@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from collections import Counter
@@ -15,6 +14,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _TorchBackend
 
 from launch.placement import resources_per_worker
+from launch.ray_slim import NEEDLESS, slim
 from launch.ray_worker import prepare_process, train_worker
 
 if TYPE_CHECKING:
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 
 NODE_LABEL = "ray.io/node-id"
 """Ray gives each node a label of this name."""
-
-NEEDLESS = ("PlacementGroupCleanerCallback", "DatasetsCallback")
-"""Parts of Ray Train that start a process each, for what a local run has not: a cluster that outlives its driver (whose
-resources must be freed), and Ray datasets."""
 
 
 class _GroupBackend(_TorchBackend):  # type: ignore[misc]
@@ -46,39 +42,19 @@ class _GroupConfig(TorchConfig):  # type: ignore[misc]
 
 
 class _Trainer(TorchTrainer):  # type: ignore[misc]
+    """Without the processes that Ray Train starts beside the workers (`launch.ray_slim`)."""
+
     def _register_sigint_handler(self, controller: Any) -> None:
         """None: Ray's own would abort the workers at Ctrl-C, while they save because the command asked them to."""
 
-
-class _LocalTrainer(_Trainer):
-    """Starts seconds sooner; a Ray that has no such doors starts with all its parts."""
-
     def _create_default_callbacks(self) -> list[Any]:
-        return [c for c in super()._create_default_callbacks() if type(c).__name__ not in NEEDLESS]
+        found = super()._create_default_callbacks()
+        return [each for each in found if slim() is None or type(each).__name__ not in NEEDLESS]
 
-    def _initialize_and_run_controller(self, *rest: Any, **parts: Any) -> Any:
-        if "scaling_policy" in parts:
-            with contextlib.suppress(ImportError):
-                parts["scaling_policy"] = _unreserved(self.scaling_config)
-        return super()._initialize_and_run_controller(*rest, **parts)
-
-
-def _unreserved(scaling: ScalingConfig) -> Any:
-    """As many workers as were asked for; on a cluster that nobody else uses no actor need keep room for them.
-
-    Raises:
-        ImportError: this Ray keeps its policies elsewhere.
-    """
-    from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
-
-    class Unreserved(FixedScalingPolicy):  # type: ignore[misc]
-        def after_controller_start(self, train_run_context: Any) -> None:
-            """Nothing is reserved, so nothing has to be given back either."""
-
-        def _maybe_send_resource_request(self) -> None:
-            pass
-
-    return Unreserved(scaling)
+    def _initialize_and_run_controller(self, **parts: Any) -> Any:
+        if (doors := slim()) is None:
+            return super()._initialize_and_run_controller(**parts)
+        return doors.run(self.scaling_config, parts)
 
 
 def fit(config: schema.RunConfig, folder: Path, work: bytes, nodes: Sequence[str], attempt: int) -> None:
@@ -95,8 +71,7 @@ def fit(config: schema.RunConfig, folder: Path, work: bytes, nodes: Sequence[str
         Exception: Ray's; `worker_failures` has the error of each rank where workers failed.
     """
     launch = config.launch
-    kind = _LocalTrainer if launch.address is None else _Trainer
-    trainer = kind(
+    trainer = _Trainer(
         train_worker,
         train_loop_config={
             "config": config.model_dump(mode="json"),

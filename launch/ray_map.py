@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from generative.allocator import keep_freed_memory
 from generative.errors import GenerativeError, ResourceError
 from launch import ray_cluster
+from launch.ray_slim import bare_data
 from launch.stopping import abandoned
 
 if TYPE_CHECKING:
@@ -199,20 +200,24 @@ class _Job:
             self._joined.set()
             ray_cluster.find_seats(self._launch, ray_cluster.LOG.info)
             self._changed = time.monotonic()
-            for index, result in self._results():
-                self._changed = time.monotonic()
-                self._found[index] = result
-                if result.error is not None:
-                    ray_cluster.LOG.error("item %d: %s\n%s", index, result.error, result.trace)
-                    raise result.error
-                if self._stopped.is_set():
-                    return
+            with bare_data():
+                self._collect()
         except BaseException as error:
             self._error = error
         finally:
             import ray
 
             ray.shutdown()
+
+    def _collect(self) -> None:
+        for index, result in self._results():
+            self._changed = time.monotonic()
+            self._found[index] = result
+            if result.error is not None:
+                ray_cluster.LOG.error("item %d: %s\n%s", index, result.error, result.trace)
+                raise result.error
+            if self._stopped.is_set():
+                return
 
     def _results(self) -> Iterator[tuple[int, _Result]]:
         """(place, result) of each item, as they are finished."""

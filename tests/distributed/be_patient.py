@@ -23,7 +23,7 @@ if rank == 0 and arguments["stop"] and os.fork() == 0:
     # The child freezes its parent, and thaws it much later.
     time.sleep(0.5)
     os.kill(os.getppid(), signal.SIGSTOP)
-    time.sleep(3 * seconds)
+    time.sleep(2 * seconds + 1)
     os.kill(os.getppid(), signal.SIGCONT)
     os._exit(0)
 try:

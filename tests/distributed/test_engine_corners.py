@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -71,15 +72,25 @@ def test_refused_on_every_rank(name):
             assert words in result.get("error", ""), (strategy, result)
 
 
-def test_a_silent_rank_is_given_up_after_the_time_out():
+@pytest.fixture(scope="module")
+def waited(tmp_path_factory):
+    """Two groups that wait, which they do at the same time; a collective may take 3 s. Futures, and the slow disk."""
+    store = tmp_path_factory.mktemp("store")
+    silent = job("regression", "zero2", parallel={"timeout_seconds": 3}, silent_after=3)
+    slow = job("regression", "ddp", parallel={"timeout_seconds": 3}, store=str(store), every=4, slow_disk=4)
+    asked = {"silent": [silent], "slow": [job("regression", "ddp"), slow]}
+    with ThreadPoolExecutor(len(asked)) as pool:
+        return {name: pool.submit(run, 2, jobs) for name, jobs in asked.items()}, store
+
+
+def test_a_silent_rank_is_given_up_after_the_time_out(waited):
     """DeepSpeed has a process group of its own, whose time-out would be half an hour."""
     with pytest.raises(AssertionError, match=r"(?i)timed? ?out"):
-        run(2, [job("regression", "zero2", parallel={"timeout_seconds": 3}, silent_after=3)])
+        waited[0]["silent"].result()
 
 
-def test_a_slow_disk_is_waited_for_beyond_the_time_out(tmp_path):
-    """Of the last rank, at every save; a collective may take 3 s."""
-    slow = job("regression", "ddp", parallel={"timeout_seconds": 3}, store=str(tmp_path), every=4, slow_disk=4)
-    calm, found = run(2, [job("regression", "ddp"), slow])[0]
+def test_a_slow_disk_is_waited_for_beyond_the_time_out(waited):
+    """Of the last rank, at every save."""
+    calm, found = waited[0]["slow"].result()[0]
     assert found["losses"] == calm["losses"]
-    assert {path.name for path in tmp_path.glob("step_*")} == {"step_000004", "step_000008"}
+    assert {path.name for path in waited[1].glob("step_*")} == {"step_000004", "step_000008"}

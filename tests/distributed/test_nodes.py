@@ -14,11 +14,11 @@ import psutil
 import pytest
 
 from launch.practice_cluster import PracticeCluster
-from tests.end_to_end.runs import Run, kill_group, write_text
+from tests.end_to_end.runs import QUIET, Run, kill_group, write_text
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
-QUIET = ("evaluate.at_end=false", "sample.at_end=false")
+STEPS = "train.steps=240"
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def texts(tmp_path_factory):
 def alone(texts, tmp_path_factory):
     """One process."""
     run = Run(texts, tmp_path_factory.mktemp("alone") / "run")
-    run.finish("launch.backend=local", "launch.workers=1", "train.steps=400", *QUIET)
+    run.finish("launch.backend=local", "launch.workers=1", STEPS, *QUIET)
     return run
 
 
@@ -46,11 +46,11 @@ def test_nodes_are_lost_and_the_run_goes_on_with_those_that_are_left(alone, text
         for key, value in cluster.environment.items():
             monkeypatch.setenv(key, value)
         wanted = (f"launch.address={cluster.address}", "launch.nodes=2", "launch.min_workers=1")
-        process = run.start(*wanted, "launch.wait_seconds=5", "train.steps=400", *QUIET)
+        process = run.start(*wanted, "launch.wait_seconds=5", STEPS, *QUIET)
         run.wait_for(lambda: run.step() >= 25, process, timeout=150)
         first = places(run, 1)
         cluster.kill(first[1])
-        run.wait_for(lambda: len(places(run, 2)) == 2 and run.step() >= 100, process)
+        run.wait_for(lambda: len(places(run, 2)) == 2 and run.step() >= 80, process)
         second = places(run, 2)
         cluster.kill(second[1])
         output = run.end(process, timeout=200)
@@ -150,7 +150,7 @@ def test_workers_on_two_hosts_talk_over_the_network_between_them(alone, texts, n
             # One after the other: two that start at once on one file system get in each other's way.
             network.start(host, tmp_path / f"node_{host}.log", *ray, *small, *join)
         run = Run(texts, tmp_path / "run")
-        wanted = ("launch.address=10.99.0.1:6399", "launch.nodes=2", "train.steps=400", *QUIET)
+        wanted = ("launch.address=10.99.0.1:6399", "launch.nodes=2", STEPS, *QUIET)
         process = run.start(*wanted, before=network.inside(0))
         try:
             run.end(process)

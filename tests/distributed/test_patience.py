@@ -12,13 +12,13 @@ SCRIPT = pathlib.Path(__file__).with_name("be_patient.py")
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(180)]
 
 
-CASES = {"busy": {"busy": 8}, "too busy": {"busy": 12, "limit": 2}, "frozen": {"busy": 1, "stop": True}}
+CASES = {"busy": {"busy": 6}, "too busy": {"busy": 8, "limit": 2}, "frozen": {"busy": 1, "stop": True}}
 
 
 @pytest.fixture(scope="module")
 def ended():
     """How both ranks of each group ended; the groups wait at the same time."""
-    asked = {name: {"stop": False, "limit": 60, "timeout": 4} | case for name, case in CASES.items()}
+    asked = {name: {"stop": False, "limit": 60, "timeout": 3} | case for name, case in CASES.items()}
     return {name: [rank["ended"] for rank in ranks] for name, ranks in run_groups(SCRIPT, 2, asked).items()}
 
 

@@ -38,7 +38,7 @@ def test_ranks_without_a_group_to_validate_change_nothing():
 
 def test_what_takes_longer_than_a_collective_outside_of_steps_is_waited_for(tmp_path):
     """Hooks of rank 0 at the start and the end, and a long trace; a collective may take 3 s."""
-    jobs = {"hooks": {"slow": 5}, "trace": {"slow_trace": 5, "folder": str(tmp_path)}}
+    jobs = {"hooks": {"slow": 4}, "trace": {"slow_trace": 4, "folder": str(tmp_path)}}
     found = run_groups(SCRIPT, 2, {name: {"jobs": [job], "timeout": 3} for name, job in jobs.items()})
     assert {name: [result["state"] for (result,) in ranks] for name, ranks in found.items()} == {
         name: ["complete", "complete"] for name in jobs

@@ -17,6 +17,9 @@ from tests.support.forked import Forked
 
 Process = subprocess.Popen[str] | Forked
 
+QUIET = ("evaluate.at_end=false", "sample.at_end=false")
+"""For runs of which only the training is looked at."""
+
 CONFIG = pathlib.Path(__file__).with_name("tiny.yaml")
 
 

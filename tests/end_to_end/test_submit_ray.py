@@ -6,6 +6,7 @@ import os
 import pathlib
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import time
 
 import pytest
 
-from tests.end_to_end.runs import CONFIG, Run, kill_group, write_text
+from tests.end_to_end.runs import CONFIG, QUIET, Run, kill_group, write_text
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
 
@@ -78,26 +79,41 @@ def cluster():
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def start(environment: dict[str, str], *words: str) -> subprocess.Popen[str]:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-m", "launch.cli", *words], env=environment, **pipes)
+
+
+def ended(command: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        out, err = command.communicate(timeout=200)
+    finally:
+        command.kill()
+    return subprocess.CompletedProcess(command.args, command.returncode, out, err)
+
+
 def generative(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "launch.cli", *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    return ended(start(environment, *words))
 
 
-def test_job_is_followed_stopped_and_goes_on(cluster, tmp_path):
+def test_job_is_refused_twice_stopped_and_followed_to_its_end(cluster, tmp_path):
     words, environment = cluster
     write_text(tmp_path)
     run = Run(tmp_path, tmp_path / "run")
     submit = ["submit", str(CONFIG), f"data.path={tmp_path}", f"data.cache={tmp_path}/cache", f"run.dir={run.folder}"]
-    long = [*submit, *words, ALONE, "train.steps=100000"]
-    first = generative(environment, *long, "--no-wait")
+    submit += [*words, *QUIET, ALONE, "train.steps=400"]
+    first = generative(environment, *submit, "--no-wait")
     assert first.returncode == 0, first.stdout + first.stderr
     job = first.stdout.split()[2]
     deadline = time.monotonic() + 120
     while run.step() < 5:
         assert time.monotonic() < deadline, generative(environment, "jobs", "logs", job, *words).stdout
-        time.sleep(0.1)
+        time.sleep(0.01)
+    # A run of seconds: its worker waits, lest it be over before anybody has asked about it.
+    (worker,) = {line["pid"] for line in run.lines("logs/workers.jsonl")}
+    os.kill(worker, signal.SIGSTOP)
 
-    again = generative(environment, *long)
+    again = generative(environment, *submit)
     assert again.returncode == 3
     assert job in again.stderr
     assert "jobs stop" in again.stderr
@@ -106,31 +122,25 @@ def test_job_is_followed_stopped_and_goes_on(cluster, tmp_path):
     assert job in shown
     assert str(run.folder) in shown
 
-    stopped = generative(environment, "jobs", "stop", job, *words)
+    stopping = start(environment, "jobs", "stop", str(run.folder), *words)
+    while not (run.folder / "stop").exists():
+        assert stopping.poll() is None, stopping.communicate()
+        time.sleep(0.02)
+    os.kill(worker, signal.SIGCONT)
+    stopped = ended(stopping)
     assert "stopped" in stopped.stdout, stopped.stdout + stopped.stderr
     assert run.read("outcome.json") == {"state": "interrupted", "exit_code": 75}
     stopped_at = run.step()
+    assert 5 <= stopped_at < 400
     assert (run.folder / f"checkpoints/step_{stopped_at:06d}").is_dir()
     assert generative(environment, "jobs", "logs", job, "--follow", *words).returncode == 75
 
-    second = generative(environment, *long, "--no-wait")
-    assert second.stdout.split()[2] == f"{job}.2", second.stdout + second.stderr
-    while run.step() <= stopped_at:
-        assert time.monotonic() < deadline + 60, generative(environment, "jobs", "logs", job, *words).stdout
-        time.sleep(0.1)
-    generative(environment, "jobs", "stop", str(run.folder), *words)
-    assert [event["step"] for event in run.lines("events.jsonl") if event["kind"] == "resume"] == [stopped_at]
-
-
-def test_followed_job_ends_as_the_run_does(cluster, tmp_path):
-    words, environment = cluster
-    write_text(tmp_path)
-    run = Run(tmp_path, tmp_path / "run")
-    data = (f"data.path={tmp_path}", f"data.cache={tmp_path}/cache", f"run.dir={run.folder}", "train.steps=4")
-    whole = generative(environment, "submit", str(CONFIG), *data, *words, ALONE)
+    whole = generative(environment, *submit)
     assert whole.returncode == 0, whole.stdout + whole.stderr
+    assert whole.stdout.split()[2] == f"{job}.2"
     assert "report.html" in whole.stdout
-    assert run.step() == 4
+    assert run.step() == 400
+    assert [event["step"] for event in run.lines("events.jsonl") if event["kind"] == "resume"] == [stopped_at]
 
 
 def test_wrong_token_is_told_apart_from_a_dead_cluster(cluster):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.end_to_end.runs import CONFIG, Run, write_text
+from tests.end_to_end.runs import CONFIG, QUIET, Run, write_text
 from tests.end_to_end.slurm import FakeSlurm
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
@@ -17,7 +17,7 @@ def test_script_trains_and_goes_on_after_its_time_was_up(tmp_path, launcher):
     write_text(tmp_path)
     (tmp_path / "bin").mkdir()
     cluster, run = FakeSlurm(tmp_path / "bin"), Run(tmp_path, tmp_path / "a run")
-    data = (f"data.path={tmp_path}", f"data.cache={tmp_path}/cache", f"run.dir={run.folder}")
+    data = (f"data.path={tmp_path}", f"data.cache={tmp_path}/cache", f"run.dir={run.folder}", *QUIET)
     told = cluster.submit(str(CONFIG), *data, "cluster=our-slurm", *NODES, f"cluster.launcher={launcher}")
     assert "4242" in told
     assert "scancel" in told

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.end_to_end.runs import CONFIG, Run, write_text
+from tests.end_to_end.runs import CONFIG, QUIET, Run, write_text
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(200)]
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.distributed, pytest.mark.timeout(200)]
 def test_interrupt_saves_and_the_same_command_goes_on(tmp_path):
     write_text(tmp_path)
     run = Run(tmp_path, tmp_path / "run")
-    data = (f"data.path={tmp_path}", f"data.cache={tmp_path}/cache", f"run.dir={run.folder}")
+    data = (f"data.path={tmp_path}", f"data.cache={tmp_path}/cache", f"run.dir={run.folder}", *QUIET)
     command = [sys.executable, "-m", "launch.cli", "submit", str(CONFIG), *data, "--backend", "torchrun"]
 
     def start() -> subprocess.Popen[str]:

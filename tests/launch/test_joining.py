@@ -120,6 +120,7 @@ def test_a_real_head_answers_and_a_frozen_one_does_not(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "none"))
     with PracticeCluster(nodes=0) as cluster:
         assert ray_cluster.answers(cluster.address) is None
+        monkeypatch.setattr(ray_cluster, "CONNECT_SECONDS", 1.0)
         family = psutil.Process(cluster._process.pid).children(recursive=True)
         (head,) = [process for process in family if process.name() == "gcs_server"]
         head.suspend()

@@ -9,6 +9,7 @@ its version is bounded; the tests of this engine fail where they are gone.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -32,19 +33,27 @@ INVALID = -1.0
 
 
 def import_deepspeed(device: torch.device) -> Any:
-    """DeepSpeed, quiet, and without the shared-memory kernel that it would compile at the first use on CPUs."""
+    """DeepSpeed, quiet, and on CPUs without the shared-memory kernel that it would compile at the first use.
+
+    It would also try in each process which of its kernels a compiler could build, and ask a program for the CPU's nodes
+    in each step.
+    """
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "ERROR")
     # torch is renaming collectives that DeepSpeed calls; nothing that a user could change.
     warnings.filterwarnings("ignore", category=FutureWarning, message=r".*torch\.distributed\..*is deprecated.*")
     import deepspeed
-    from deepspeed.ops import __compatible_ops__
 
     # What it would warn of is either said better by the trainer (a refused step), or nothing that a user could change.
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     if device.type == "cpu":
-        __compatible_ops__["deepspeed_shm_comm"] = False
+        from deepspeed import ops
+        from deepspeed.utils import numa
+
+        vars(ops).setdefault("__compatible_ops__", {})["deepspeed_shm_comm"] = False
+        if not hasattr(numa.get_numa_cores, "cache_info"):
+            numa.get_numa_cores = functools.cache(numa.get_numa_cores)
     return deepspeed
 
 
