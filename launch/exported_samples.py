@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,17 +18,21 @@ from generative.config import Config, ConfigT, Layers, validate
 from generative.data.image_data import ImageData
 from generative.data.tokenizers import Tokenizer
 from generative.errors import CheckpointError, ConfigError
-from generative.hub.loading import load_exported
+from generative.hub.loading import ExportedModel, load_exported
 from generative.method import DataFacts
 from generative.training.exported import CONFIG
 from launch.asked import check_sampling
+from launch.image_evaluation import sampler_of
 from launch.image_labels import FOR_EACH, number_of, refuse_labels
+from launch.image_samples import Drawn, look, sample_streams
 from launch.image_sections import ImageSampling
 from launch.importing import HUB, fetch_folder
 from launch.modality import AskedSamples, refuse_text
 from launch.sections import TextSampling
 from launch.text_model import TEXT_METHODS, Subject
+from launch.text_samples import BLANK, draw_texts
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 IMAGE_METHODS = ("edm", "f_distill", "mee_gan")
 
 Changes = Mapping[str, Any]
@@ -41,7 +45,12 @@ def is_exported(path: str | Path) -> bool:
 
 
 def sample_exported(
-    path: str | Path, asked: AskedSamples, label: Sequence[int | str] | None, changes: Changes, out: Path | None
+    path: str | Path,
+    asked: AskedSamples,
+    label: Sequence[int | str] | None,
+    changes: Changes,
+    out: Path | None = None,
+    tokenizer: str = "",
 ) -> dict[str, Any]:
     """Draw from an exported or imported folder in this process; the content of a samples file.
 
@@ -51,24 +60,27 @@ def sample_exported(
         label: classes of images, by number, in turn.
         changes: what is not as the method's settings and the section `sample` by default.
         out: where pictures go; None: samples/NAME.
+        tokenizer: of a text model, in the place of its own: bytes, a folder, or a name on the hub.
 
     Raises:
         ConfigError, CheckpointError: no such model, one that is not sampled so, or wrong settings.
     """
     name = str(path).removeprefix(HUB)
     folder = fetch_folder(name, None) if str(path).startswith(HUB) else Path(path)
-    section = _section(folder)
-    method = str(section["name"])
+    told = _config(folder)
+    method = told["method"]["name"]
     for key in changes:
-        check_sampling(key, section)
+        check_sampling(key, told["method"])
     given = {
-        section: {key.removeprefix(section): value for key, value in changes.items() if key.startswith(section)}
-        for section in ("sample.", "method.")
+        prefix: {key.removeprefix(prefix): value for key, value in changes.items() if key.startswith(prefix)}
+        for prefix in ("sample.", "method.")
     }
+    record = {"time": time.time(), "step": told.get("step") or 0, "model": told.get("weights", "published")}
     if method in TEXT_METHODS:
         if label:
             refuse_labels(label, method, "leave out --label")
-        return _texts(folder, asked, given["sample."], given["method."])
+        subject = Subject(str(folder), {f"method.{key}": value for key, value in given["method."].items()}, tokenizer)
+        return record | {"items": _texts(subject, asked, given["sample."])}
     if method not in IMAGE_METHODS:
         raise ConfigError(
             f"{path} is a model of {method}, which is not sampled from its exported folder",
@@ -77,14 +89,18 @@ def sample_exported(
         )
     refuse_text(asked, "makes images", "--count, --label and --seed choose the samples")
     target = out or Path("samples") / Path(name).name
-    return _images(folder, method, label, given["sample."], given["method."], target)
+    loaded = load_exported(folder, DEVICE, given["method."])
+    found = _images(folder, loaded, label, given["sample."], record)
+    found.write(target)
+    return found.record | {"folder": str(target)}
 
 
-def _section(folder: Path) -> Mapping[str, Any]:
+def _config(folder: Path) -> dict[str, Any]:
+    """config.json, which names a method."""
     try:
-        section = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["method"]
-        if isinstance(section["name"], str):
-            return dict(section)
+        told = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if isinstance(told["method"]["name"], str):
+            return dict(told)
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise CheckpointError(
@@ -117,20 +133,20 @@ class _Words:
     facts: DataFacts
 
 
-def _texts(folder: Path, asked: AskedSamples, sample: Changes, method: Changes) -> dict[str, Any]:
-    from launch.text_samples import draw_texts
-
-    settings = _settings(sample, _TextSection, {}).sample
-    model = Subject(str(folder), {f"method.{key}": value for key, value in method.items()}).open()
-    words = _Words(model.tokenizer, model.method.facts)
+def _texts(subject: Subject, asked: AskedSamples, sample: Changes) -> list[dict[str, Any]]:
+    settings, model = _settings(sample, _TextSection, {}).sample, subject.open()
+    length = settings.length or model.method.facts.sequence_length or model.longest
+    if length > model.longest:
+        raise ConfigError(
+            f"sample.length={length} is longer than the model's context ({model.longest})",
+            f"at most {model.longest}",
+            "lower sample.length",
+        )
+    for text in (asked.prompt or "", *BLANK.split(asked.infill or "")):
+        model.encoded(text)  # refuses another model's tokens
+    words = _Words(model.tokenizer, replace(model.method.facts, sequence_length=length))
     with torch.no_grad():
-        items = draw_texts(settings, words, model.method, model.nets, model.device, asked.prompt, asked.infill)
-    return _record(folder) | {"items": items}
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    told = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    return {"time": time.time(), "step": told.get("step") or 0, "model": told.get("weights", "published")}
+        return draw_texts(settings, words, model.method, model.nets, model.device, asked.prompt, asked.infill)
 
 
 class _NoImages:
@@ -145,40 +161,33 @@ class _NoImages:
 
 def _images(
     folder: Path,
-    name: str,
+    loaded: ExportedModel,
     label: Sequence[int | str] | None,
     sample: Changes,
-    method: Changes,
-    target: Path,
-) -> dict[str, Any]:
-    from launch.image_evaluation import sampler_of
-    from launch.image_samples import look, sample_streams
-
-    beneath: dict[str, Any] = {"neighbours": 0, "monitor": 0}
-    if label:
-        beneath |= {"labels": list(label), "count": FOR_EACH * len(label)}
-    settings = _settings(sample, _ImageSection, beneath).sample
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    loaded = load_exported(folder, str(device), method)
+    record: Mapping[str, Any],
+) -> Drawn:
     if loaded.facts.text_shape:
         raise ConfigError(
             f"{folder} is told texts, which its folder has no encoder for",
             "a model of images by class or of any kind",
             "export its run with --layout diffusers and draw with diffusers, or sample the run with --prompt",
         )
-    data = _data(folder, name, loaded.facts, settings.labels)
-    draw = sampler_of(loaded.method, loaded.networks, device, sample_streams(settings.seed), data)
-    told = _record(folder)
-    found = look(settings, data, draw, told["model"], told["step"], singly=bool(data.asked_labels))
-    found.write(target)
-    return found.record | {"folder": str(target)}
+    beneath: dict[str, Any] = {"neighbours": 0, "monitor": 0}
+    if label:
+        beneath |= {"labels": list(label), "count": FOR_EACH * len(label)}
+    settings = _settings(sample, _ImageSection, beneath).sample
+    data = _data(folder, loaded, settings.labels)
+    streams = sample_streams(settings.seed)
+    draw = sampler_of(loaded.method, loaded.networks, torch.device(DEVICE), streams, data)
+    return look(settings, data, draw, record["model"], record["step"], singly=bool(data.asked_labels))
 
 
-def _data(folder: Path, method: str, facts: DataFacts, labels: Sequence[int | str] | None) -> ImageData:
+def _data(folder: Path, loaded: ExportedModel, labels: Sequence[int | str] | None) -> ImageData:
     """What pictures take of data that are not there."""
+    facts = loaded.facts
     shape, classes = facts.sample_shape, facts.classes or 0
     if labels and not classes:
-        refuse_labels(labels, method, "leave out --label")
+        refuse_labels(labels, str(loaded.config["method"]["name"]), "leave out --label")
     asked = tuple(number_of(one, classes, ()) for one in labels or ())
     kind: Literal["image", "points"] = "points" if shape is not None and len(shape) == 1 else "image"
     nothing = _NoImages()

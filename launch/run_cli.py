@@ -97,6 +97,9 @@ def sample(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Pictures of an exported model; else samples/NAME.")
     ] = None,
+    tokenizer: Annotated[
+        str, typer.Option(help="Of an exported model without one: bytes, a folder, or a name on the hub.")
+    ] = "",
     json: Annotated[Path | None, typer.Option(help="Also write the samples, step by step, to this file.")] = None,
 ) -> None:
     """Draw samples or fill gaps with a trained model. What is not given is as in the run's configuration."""
@@ -118,6 +121,7 @@ def sample(
         infill=infill,
         workers=workers,
         out=out,
+        tokenizer=tokenizer,
         overrides=overrides or [],
         progress=bar_progress(console, "sample"),
     )

@@ -35,6 +35,7 @@ def sample_run(
     seed: int | None = None,
     workers: int | None = None,
     out: Path | None = None,
+    tokenizer: str = "",
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -48,10 +49,12 @@ def sample_run(
         count, length, seed: as in the section `sample`.
         steps, temperature, order: as in `method.sampling` (order is its `name`).
         workers: draw with so many Ray workers; None draws in this process.
-        out: where pictures of an exported model go.
+        out, tokenizer: of an exported model, see `sample_exported`.
         overrides: further `a.b=c` of the sections sample, method.sampling and launch.
         progress: told the samples that are done, and all, where workers draw.
     """
+    from launch.exported_samples import is_exported, sample_exported
+
     options = {
         "sample.count": count,
         "sample.length": length,
@@ -61,21 +64,18 @@ def sample_run(
         "method.sampling.name": order,
     }
     launch_overrides, others = split_overrides(overrides, ("sample", "method.sampling"))
-    from launch.exported_samples import is_exported, sample_exported
-
     if is_exported(path):
         if workers is not None or launch_overrides:
             raise ConfigError(
                 f"workers for {path}, an exported model", "one process", "leave them out, or sample the run itself"
             )
         changes = _given(options) | as_changes(others)
-        return sample_exported(path, AskedSamples(prompt, infill), label, changes, out)
-    if out is not None:
-        raise ConfigError(
-            f"--out {out} with a run, whose samples go to {run_folder_of(path) / 'samples' / 'asked'}",
-            "an exported model",
-            "leave out --out",
-        )
+        return sample_exported(path, AskedSamples(prompt, infill), label, changes, out, tokenizer)
+    for option, given, why in (("out", out, "keeps its samples itself"), ("tokenizer", tokenizer, "has its own")):
+        if given:
+            raise ConfigError(
+                f"--{option} {given} with {path}, a run, which {why}", "an exported model", f"leave out --{option}"
+            )
     own = read_config(run_folder_of(path))
     changes = dict(modality(own).WHEN_ASKED) | _classes(own, label) | _given(options) | as_changes(others)
     run = open_run(path, changes)

@@ -12,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from generative.data.tokenizers import load_tokenizer
+from generative.data.tokenizers import FILE, load_tokenizer
 from generative.errors import GenerativeError
 from generative.hub.loading import load_exported
 from generative.method import DataFacts
@@ -120,6 +120,22 @@ def test_an_exported_model_writes_what_its_run_writes(
     assert samples_shown(tmp_path / "out", from_export) == samples_shown(runs[method], from_run)
 
 
+def test_a_tokenizer_is_named_where_a_model_has_none(runs: dict[str, Path], tmp_path: Path) -> None:
+    """As published weights come, without a length of windows too: the longest that the network takes."""
+    out, asked = tmp_path / "out", {"prompt": "beta", "count": 2, "overrides": ["sample.length=12"]}
+    assert main(["export", str(runs["masked_diffusion"]), "--to", str(out)]) == 0
+    (expected, _) = sample_run(out, **asked)["items"]
+    (out / FILE).unlink()
+    told = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(told | {"facts": told["facts"] | {"sequence_length": None}}))
+    with pytest.raises(GenerativeError, match=r"holds no tokenizer[\s\S]*--tokenizer bytes"):
+        sample_run(out, **asked)
+    assert sample_run(out, tokenizer="bytes", **asked)["items"][0] == expected
+    assert len(sample_run(out, tokenizer="bytes", count=1)["items"][0]["text"]) > 12
+    with pytest.raises(GenerativeError, match="--tokenizer bytes with"):
+        sample_run(runs["masked_diffusion"], tokenizer="bytes")
+
+
 def test_a_model_is_fetched_from_the_hub_with_its_tokenizer(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +158,8 @@ def test_a_model_is_fetched_from_the_hub_with_its_tokenizer(
         ({"order": "confidence"}, "no such setting"),
         ({"workers": 2}, "one process"),
         ({"overrides": ["sample.length=0"]}, r"sample\.length"),
+        ({"overrides": ["sample.length=33"]}, r"sample\.length=33 is longer than the model's context \(32\)"),
+        ({"prompt": "beta", "tokenizer": "bytes"}, "the network knows"),
         ({"overrides": ["sample.lenght=3"]}, r"sample\.length"),
     ],
 )
