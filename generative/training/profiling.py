@@ -87,7 +87,7 @@ class ProfileHook(Hook):
         profiler.stop()
         last = trainer.step
         try:
-            self.folder.mkdir(exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             steps = f"{self._first:06d}" if last == self._first else f"{self._first:06d}-{last:06d}"
             trace = _free(self.folder, f"step_{steps}_rank{trainer.backend.rank}")
             aside = trace.with_name(f".{trace.name}.{os.getpid()}.json.gz")
