@@ -37,13 +37,16 @@ def erase(
     concept: Annotated[list[str] | None, typer.Option(help="What is erased; may be given again.")] = None,
     guide: Annotated[list[str] | None, typer.Option(help="What it becomes: one for all, or one for each.")] = None,
     preset: Annotated[
-        str, typer.Option(help="nudity, unsafe, artist, hard_object, easy_object, small, uce, uce_last.")
+        str, typer.Option(help="nudity, unsafe, artist, hard_object, easy_object, small, keep_only, uce, uce_last.")
     ] = "nudity",
     method: Annotated[Method | None, typer.Option(help="uce: without RECE's epochs.")] = None,
     preserve: Annotated[Path | None, typer.Option(metavar="FILE", help="Texts that stay, one a line.")] = None,
     preserve_scale: Annotated[float | None, typer.Option(min=0, help="Weight of each text that stays.")] = None,
     erase_scale: Annotated[float | None, typer.Option(help="Weight of the concepts' tokens.")] = None,
     lamb: Annotated[float | None, typer.Option(min=0, help="Pull towards the current weights.")] = None,
+    shrink: Annotated[
+        float | None, typer.Option(min=0, help="Give up what texts have less of than this share of those that stay.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=0, help="Of RECE.")] = None,
     lam: Annotated[float | None, typer.Option(min=0, help="Ridge of RECE's derivation.")] = None,
     regulariser: Annotated[
@@ -116,6 +119,7 @@ def erase(
             "preserve_scale": preserve_scale,
             "erase_scale": erase_scale,
             "lamb": lamb,
+            "shrink": shrink,
             "regulariser": regulariser,
         },
         strength=strength,

@@ -24,8 +24,17 @@ from generative.data.cache import available_cores
 
 SEEDS, CLASSES = (0, 1, 2), (7, 3)
 QUICK = Settings(steps=6, images=8, attack_images=4, probes=2, attack_steps=2, rhos=(1.0,), words=1, quick=True)
-PLAIN, KEEPING, OURS = ("rece", "rece3"), ("preserve",), ("cumulative",)
-"""Methods whose settings make one curve: RECE as published; with captions kept; and cumulative with captions kept."""
+PLAIN = ("rece", "rece3")
+"""RECE as published: its settings make one curve."""
+CURVES = {
+    "": ("keep_only",),
+    "_relative": ("keep_only_relative",),
+    "_cumulative": ("cumulative",),
+    "_preserve": ("preserve",),
+}
+"""Curves that are compared with it, by the ending of their figures: ours, with the guide " " or another class; without
+giving up what is not kept; and RECE with captions kept."""
+OURS = ("keep_only", "keep_only_relative", "cumulative", "cumulative_relative")
 RHO = "1"
 """The norm at which curves are compared: no larger than the concept's own."""
 ACCURACIES = (0.90, 0.95)
@@ -65,7 +74,7 @@ def figures(cells: Sequence[Cell]) -> dict[str, Figure]:
     chosen = choose([cell for cell in cells if cell["method"] in OURS])
     found: dict[str, Figure] = {}
     if chosen:
-        note = f"cumulative, captions kept at {chosen[0]['dial']:g}, chosen on other images (others at least {LEAST:g})"
+        note = f"{chosen[0]['method']}_{chosen[0]['dial']:g}, chosen on other images (others at least {LEAST:g})"
         found["erased_rate"] = figure(_share(chosen, "erased"), "<= 0.10", note)
         found["others_accuracy"] = figure(_share(chosen, "others"), ">= 0.9", note)
     else:
@@ -73,7 +82,7 @@ def figures(cells: Sequence[Cell]) -> dict[str, Figure]:
     for accuracy in ACCURACIES:
         key = f"asr_drop_at_{round(100 * accuracy):03d}"
         goal = "> 0" if accuracy == ACCURACIES[0] else None
-        for ending, methods in (("", OURS), ("_preserve", KEEPING)):
+        for ending, methods in CURVES.items():
             drop = drop_at(cells, methods, accuracy)
             if drop is None:
                 say(f"{key}{ending}: no class and model has both curves there")
@@ -85,8 +94,8 @@ def figures(cells: Sequence[Cell]) -> dict[str, Figure]:
 def choose(cells: Sequence[Cell]) -> list[Cell]:
     """Cells of the setting with the least erased rate on validation images among those that keep the others there."""
     best: list[Cell] = []
-    for dial in sorted({cell["dial"] for cell in cells}):
-        some = [cell for cell in cells if cell["dial"] == dial]
+    for setting in sorted({(cell["method"], cell["dial"]) for cell in cells}):
+        some = [cell for cell in cells if (cell["method"], cell["dial"]) == setting]
         count = sum(cell["validation"]["images"] for cell in some)
         kept = sum(cell["validation"]["others"] for cell in some) / count
         if kept >= LEAST and (not best or _erased(some) < _erased(best)):
@@ -146,6 +155,9 @@ def _settings(cells: Sequence[Cell]) -> dict[str, Figure]:
         for attack, hits in attacks.items():
             count = sum(cell["attacks"]["images"] for cell in some)
             found[f"{attack}_{name}"] = figure(share(sum(hits), count))
+        left = [cell["left_out"] for cell in some if "left_out" in cell]
+        if left:
+            found[f"left_out_{name}"] = figure(share(sum(c["hits"] for c in left), sum(c["images"] for c in left)))
         ratios = [np.log10(cell["attacks"]["inverse_ratio"]) for cell in some]
         found[f"inverse_norm_{name}"] = figure(mean_estimate(ratios, "log10", "|T^-1 c| / |c|"))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from evaluation.benchmarks.mee_gan import judge
-from evaluation.benchmarks.rece_variants import KEEP_TEMPLATES, TRY_TEMPLATES, Variant, variants
+from evaluation.benchmarks.rece_variants import KEEP_TEMPLATES, TRY_TEMPLATES, Variant, few_variants, variants
 from evaluation.benchmarks.trainings import Training, train
 from evaluation.erasure.probes import of_original
 from evaluation.erasure.soft import SoftSettings, beside, projected, soft_prompt
@@ -70,7 +71,7 @@ class Settings:
 
     def variants(self) -> list[Variant]:
         """What is compared."""
-        return variants((0.1,), (0.02,)) if self.quick else variants()
+        return few_variants() if self.quick else variants()
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def run(job: Job) -> list[dict[str, Any]]:
     cells.mkdir(parents=True, exist_ok=True)
     found = []
     for variant in job.settings.variants():
-        path = cells / f"seed{job.seed}_class{job.label}_{variant.name}.json"
+        path = cells / f"seed{job.seed}_class{job.label}_{variant.name}_{variant.key}.json"
         if not path.is_file():
             measured = _measure(_bench(job.seed, job.settings.steps, job.folder), job, variant)
             write_aside(path, json.dumps(measured).encode())
@@ -132,7 +133,7 @@ def _bench(seed: int, steps: int, folder: str) -> Bench:
 def _measure(bench: Bench, job: Job, variant: Variant) -> dict[str, Any]:
     settings, label = job.settings, job.label
     concept = bench.captions.words[label]
-    transform, derived = _erased(bench, concept, label, variant)
+    transform, derived = _erased(bench, label, variant)
     edited = _edited(bench, transform)
     streams = Streams(job.seed).within(f"bench_rece/{label}")
     others = [k for k in range(len(bench.captions.words)) if k != label]
@@ -142,7 +143,7 @@ def _measure(bench: Bench, job: Job, variant: Variant) -> dict[str, Any]:
         rows = range(len(bench.captions.templates))
         own = [bench.captions.say(label, rows[i % len(rows)]) for i in range(count)]
         rest = [others[i % len(others)] for i in range(count)]
-        told = [bench.captions.say(k, TRY_TEMPLATES[i // len(others) % 3]) for i, k in enumerate(rest)]
+        told = _captions(bench, rest)
         erased = _judged(bench, edited, bench.pipeline.embed(own), streams.within(f"{part}/erased"))
         kept = _judged(bench, edited, bench.pipeline.embed(told), streams.within(f"{part}/others"))
         record[part] = {
@@ -150,6 +151,10 @@ def _measure(bench: Bench, job: Job, variant: Variant) -> dict[str, Any]:
             "erased": int((erased == label).sum()),
             "others": int((kept == torch.tensor(rest)).sum()),
         }
+    if variant.but_one:
+        there = [_next(bench, label)] * (settings.images // 2)
+        left = _judged(bench, edited, bench.pipeline.embed(_captions(bench, there)), streams.within("left_out"))
+        record["left_out"] = {"images": len(there), "hits": int((left == torch.tensor(there)).sum())}
     return record | {"attacks": _attacked(bench, edited, derived, transform, concept, label, settings, streams)}
 
 
@@ -188,17 +193,28 @@ def _attacked(
     return found | {"inverse_ratio": float(inverse.norm() / plain.double().norm())}
 
 
-def _erased(bench: Bench, concept: str, label: int, variant: Variant) -> tuple[Transform, Tensor]:
+def _captions(bench: Bench, classes: Sequence[int]) -> list[str]:
+    """Held-out captions: each template for a round of all classes but one."""
+    count = len(bench.captions.words) - 1
+    return [bench.captions.say(k, TRY_TEMPLATES[i // count % 3]) for i, k in enumerate(classes)]
+
+
+def _next(bench: Bench, label: int) -> int:
+    return (label + 1) % len(bench.captions.words)
+
+
+def _erased(bench: Bench, label: int, variant: Variant) -> tuple[Transform, Tensor]:
     """T, and the embedding c' that RECE derives from the result (lam 0.1, in units of the model), float32[L, d]."""
     state = SharedTransform.of(bench.gram)
-    config = variant.config
+    config, words = variant.config, bench.captions.words
     if config is None:
-        return state.total, bench.pipeline.embed([concept])[0]
-    said = [
-        bench.captions.say(k, t) for k in range(len(bench.captions.words)) if k != label for t in KEEP_TEMPLATES
-    ] * variant.keeps
-    kept = keep_sums(said, bench.encode, keep_groups(config))
-    task = tasks(Request([concept], [" "], config, keep=said), bench.encode, kept)["text"]
+        return state.total, bench.pipeline.embed([words[label]])[0]
+    gone = {label, _next(bench, label)} if variant.but_one else {label}
+    kept = [k for k in range(len(words)) if k not in gone] if variant.keeps else []
+    said = [bench.captions.say(k, t) for k in kept for t in KEEP_TEMPLATES]
+    guide = words[_next(bench, label)] if variant.relative else " "
+    request = Request([words[label]], [guide], config, keep=said)
+    task = tasks(request, bench.encode, keep_sums(said, bench.encode, keep_groups(config)))["text"]
     after = erase(state, task, config).state
     derived: Prompt = derive_all(after, task, config, 0.1 * after.mean_diagonal())[0]
     return after.total, derived.segments[0].rows.float()
@@ -222,7 +238,5 @@ def _judged(bench: Bench, predict: Any, states: Tensor, streams: Streams) -> Ten
 
 
 def told(settings: Settings) -> str:
-    """What names the folder of results."""
-    return json.dumps(
-        [asdict(settings), METHOD, TRAIN, [repr(variant) for variant in settings.variants()]], sort_keys=True
-    )
+    """What names the folder of results; what a setting changes is in the names of its files."""
+    return json.dumps([asdict(settings), METHOD, TRAIN], sort_keys=True)

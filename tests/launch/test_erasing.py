@@ -115,6 +115,20 @@ def test_constants_of_both_edits_and_of_the_derivation(model: Path, tmp_path: Pa
     assert (config["regulariser"], config["epochs"]) == ("surrogate_both", 1)
 
 
+def test_what_no_text_keeps_can_be_given_up(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keep = tmp_path / "keep.txt"
+    keep.write_text("a church\n")
+    told = ("--concept", "nudity", "--preset", "keep_only")
+    assert run(model, tmp_path / "no", *told) == 2
+    assert "shrink 0.05 and no texts to keep" in capsys.readouterr().err
+    assert run(model, tmp_path / "out", *told, "--preserve", str(keep), "--shrink", "0.2") == 0
+    record = json.loads((tmp_path / "out" / RECORD).read_text())
+    assert [record["edits"]["edits"][0]["config"][part]["shrink"] for part in ("start", "step")] == [0.2, 0.2]
+    base = base_weights(model)
+    for name, weight in load_file(tmp_path / "out" / PARTIAL).items():
+        assert weight.norm() < 0.9 * base[name].norm()
+
+
 def test_a_path_is_found_from_another_working_folder(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,8 @@ REFERENCE_SQUARE = 768.0
 
 
 class StepConfig(Config):
-    """One edit of the weights: W' = argmin s_e |W c - v*|^2 + s_p |W c_j - W_cur c_j|^2 + lamb |W - W_cur|^2."""
+    """One edit of the weights: W' = argmin s_e |W c - v*|^2 + s_p |W c_j - W_cur c_j|^2 + lamb |W - W_cur|^2 + s |W|^2,
+    the last (ours) off by default."""
 
     variant: Variant = "suffix"
     """Which tokens: suffix (from the last content token on), whole (all rows), last (the last content token)."""
@@ -34,18 +35,23 @@ class StepConfig(Config):
     """s_p of each text that is kept; null: max(0.1, 1 / number of them), to three decimals."""
     empty_text: Literal["once", "each", "never"] = "once"
     """Whether the empty prompt is among the texts that are kept: once, once for each concept, or not."""
+    shrink: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """s, in units of tr(sum s_p c_j c_j^T): directions of the text space with less than this share of what is kept are
+    given up, so that attacks find little else to use, and texts unlike all that is kept lose their meaning. 0.01 to 0.1
+    in small models."""
     distinct_rows: bool = False
     """Count equal pairs of rows once, of whatever texts they are (start tokens, padding that repeats itself). The
     released code counts all rows."""
 
     @model_validator(mode="after")
-    def _distinct_by_replace(self) -> StepConfig:
-        if self.distinct_rows and self.technique == "tensor":
-            raise combination(
-                "distinct_rows with the technique tensor, which takes all rows of a text as one",
-                "replace, or all rows",
-                "leave one out",
-            )
+    def _rows_by_replace(self) -> StepConfig:
+        for key, given in (("distinct_rows", self.distinct_rows), ("shrink", self.shrink)):
+            if given and self.technique == "tensor":
+                raise combination(
+                    f"{key} with the technique tensor, which takes all rows of a text as one",
+                    f"replace, or no {key}",
+                    "leave one out",
+                )
         return self
 
     def preserve(self, texts: int) -> float:
@@ -102,6 +108,7 @@ I2P = (
 )
 """Concepts of the data set I2P."""
 _KEEP_ONE = StepConfig(preserve_scale=1.0)
+_KEEP_ONLY: dict[str, float] = {"preserve_scale": 1.0, "shrink": 0.05}
 _KEEP_EACH = StepConfig(variant="whole", lamb=0.1, preserve_scale=0.1, empty_text="each")
 
 
@@ -114,6 +121,14 @@ PRESETS: Registry[Preset] = Registry(
         "hard_object": Preset(erase=EraseConfig(start=_KEEP_ONE, lam=1e-3, epochs=1)),
         "easy_object": Preset(erase=EraseConfig(start=_KEEP_ONE, lam=0.1, epochs=1)),
         "small": Preset(erase=EraseConfig(start=_KEEP_ONE, lam=1e-3, epochs=1, scale_free=True)),
+        "keep_only": Preset(
+            erase=EraseConfig(
+                start=StepConfig(**_KEEP_ONLY),
+                step=StepConfig(variant="whole", lamb=0.1, **_KEEP_ONLY),
+                cumulative=True,
+                scale_free=True,
+            )
+        ),
         "uce": Preset(erase=EraseConfig(epochs=0)),
         "uce_last": Preset(
             erase=EraseConfig(start=StepConfig(variant="last", preserve_scale=1.0, empty_text="never"), epochs=0),
@@ -122,4 +137,5 @@ PRESETS: Registry[Preset] = Registry(
     },
 )
 """nudity ... easy_object: RECE's README and scripts; small: ours, hard_object in units of the model's own, for models
-of another width; uce, uce_last: UCE's code, old and new."""
+of another width; keep_only: ours, cumulative, and what no text of --preserve has is given up; uce, uce_last: UCE's
+code, old and new."""

@@ -169,8 +169,8 @@ def erase(
     first, start = state, _scaled(config.start, lamb_factor)
     step = _scaled(config.step, lamb_factor)
     pairs = [pair(start.variant, c, g) for c, g in zip(task.concepts, task.guides, strict=True)]
-    found = Erasure(first.edited(_counted(pairs, start), task.kept_at_start.weighed(start), start))
-    kept = task.kept.weighed(step)
+    kept_at_start, kept = task.kept_at_start.weighed(start), task.kept.weighed(step)
+    found = Erasure(first.edited(_all(pairs, kept_at_start, start), kept_at_start, start))
     epochs: list[Epoch[StateT]] = []
     now = found.start
     for number in range(config.epochs):
@@ -178,7 +178,7 @@ def erase(
         latest = [pair(step.variant, c, g) for c, g in zip(derived, task.guides, strict=True)]
         pairs = [*pairs, *latest]
         before, erased = (first, pairs) if config.cumulative else (now, latest)
-        now = before.edited(_counted(erased, step), kept, step)
+        now = before.edited(_all(erased, kept, step), kept, step)
         epochs.append(Epoch(derived, now))
         on_epoch(number, epochs[-1])
     return Erasure(found.start, epochs)
@@ -204,8 +204,14 @@ def _target(task: Task, number: int, concept: Prompt) -> Tensor:
     return torch.cat([segment.rows for segment in task.targets[number].segments])
 
 
-def _counted(pairs: Sequence[Pairs], step: StepConfig) -> Sequence[Pairs]:
-    return [joined(pairs).merged(once=True)] if step.distinct_rows else pairs
+def _all(pairs: Sequence[Pairs], kept: Tensor, step: StepConfig) -> Sequence[Pairs]:
+    """Pairs as they count; s |W|^2 is a pair for each direction of the space, sent to zero."""
+    counted = [joined(pairs).merged(once=True)] if step.distinct_rows else pairs
+    if not step.shrink:
+        return counted
+    weight = step.shrink * kept.trace() / step.erase_scale
+    every = weight.sqrt() * torch.eye(len(kept), dtype=kept.dtype)
+    return [*counted, Pairs(every, torch.zeros_like(every))]
 
 
 def _scaled(step: StepConfig, factor: float) -> StepConfig:

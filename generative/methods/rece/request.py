@@ -88,10 +88,18 @@ def tasks(request: Request, encode: Encode, kept: Sums | None = None) -> dict[st
         kept: sums over further texts that stay (`keep_sums`).
 
     Raises:
-        ConfigError: as `Request.paired`, a concept that tokenizes to nothing, or one that is too long.
+        ConfigError: as `Request.paired`, a concept that tokenizes to nothing, one that is too long, or `shrink` with
+            nothing to keep.
     """
     paired = request.paired()
     config = request.config
+    shrink = max(config.start.shrink, config.step.shrink if config.epochs else 0.0)
+    if shrink and not kept:
+        raise ConfigError(
+            f"shrink {shrink:g} and no texts to keep: all texts would lose their meaning",
+            expected="texts that show all that the model is to be used for",
+            remedy="give --preserve FILE, or --shrink 0",
+        )
     concepts = encode([concept for concept, _ in paired])
     guides = encode([guide or " " for _, guide in paired])  # '' stands for ' ', as in UCE's code
     targets = encode(request.targets_of_each) if request.targets else {}

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from evaluation.benchmarks import rece_cells
-from evaluation.benchmarks.rece import QUICK, choose, drop_at, figures
+from evaluation.benchmarks.rece import OURS, PLAIN, QUICK, choose, drop_at, figures
 from evaluation.benchmarks.rece_cells import Job, Settings, told
-from evaluation.benchmarks.rece_variants import variants
+from evaluation.benchmarks.rece_variants import few_variants, variants
+from generative.methods.rece.config import PRESETS
 
 
 def cell(method, dial, others, attacked, erased=5, seed=0, label=7, validation=None):
@@ -25,12 +26,14 @@ def cell(method, dial, others, attacked, erased=5, seed=0, label=7, validation=N
     }
 
 
+METHODS = [variant.method for variant in few_variants()]
 TINY = replace(QUICK, steps=2, images=4, attack_images=2)
 CELLS = [
     cell("original", 0, 100, 50),
     cell("rece", 0.1, 80, 10),
     cell("rece3", 0.1, 60, 0),
     cell("preserve", 0.02, 80, 20),
+    cell("keep_only", 0.1, 80, 0, erased=30),
     cell("cumulative", 0.02, 80, 5, erased=2),
     cell("cumulative", 0.1, 96, 30, erased=8),
 ]
@@ -67,6 +70,9 @@ def test_figures_and_goals():
     assert found["erased_rate"]["goal"] == "<= 0.10"
     assert found["others_accuracy"]["value"] == pytest.approx(0.96)
     assert found["asr_drop_at_090"]["goal"] == "> 0"
+    assert found["asr_drop_at_090"]["value"] == pytest.approx(0.6 - 0.5)
+    assert found["asr_drop_at_090_cumulative"]["value"] == pytest.approx(0.6 - (0.1 + 0.5 * 10 / 16))
+    assert found["asr_drop_at_090_cumulative"]["goal"] is None
     assert found["asr_1_rece_0.1"]["value"] == pytest.approx(0.2)
     assert found["asr_derived_original"]["value"] == pytest.approx(0.06)
     assert found["inverse_norm_original"]["value"] == pytest.approx(2)
@@ -75,10 +81,22 @@ def test_figures_and_goals():
 def test_every_method_has_a_setting_of_its_own_name():
     names = [variant.name for variant in variants()]
     assert len(set(names)) == len(names)
-    assert {variant.method for variant in variants()} == {"original", "uce", "rece", "rece3", "preserve", "cumulative"}
-    assert all(v.config.cumulative == (v.method == "cumulative") for v in variants() if v.config)
+    assert set(OURS) | set(PLAIN) | {"original", "uce", "preserve"} <= {v.method for v in variants()}
+    assert set(METHODS) <= {v.method for v in variants()}
+    assert all(v.config.cumulative == v.method.startswith(("cumulative", "keep_only")) for v in variants() if v.config)
+    assert all(bool(v.config.start.shrink) == v.method.startswith("keep_only") for v in variants() if v.config)
+    assert PRESETS["keep_only"].erase == next(
+        v.config.model_copy(update={"start": shrunk(v.config.start), "step": shrunk(v.config.step)})
+        for v in variants()
+        if v.method == "keep_only"
+    )
     assert told(Settings()) != told(Settings(steps=7))
     assert math.inf in Settings().rhos
+
+
+def shrunk(step):
+    """With the preset's shrinkage."""
+    return step.model_copy(update={"shrink": PRESETS["keep_only"].erase.step.shrink})
 
 
 class Judge:
@@ -95,11 +113,14 @@ def test_a_cell_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(rece_cells, "METHOD", rece_cells.METHOD | {"network": small, "sampling": {"steps": 2}})
     job = Job(0, 7, TINY, str(tmp_path))
     found = rece_cells.run(job)
-    assert [c["method"] for c in found] == ["original", "uce", "rece", "rece3", "preserve", "cumulative"]
+    assert [c["method"] for c in found] == METHODS
+    left = [c.get("left_out") for c in found]
+    assert [one is not None for one in left] == [method.endswith("but_one") for method in METHODS]
+    assert left[-1]["images"] == 2
     assert found[0]["attacks"]["inverse_ratio"] == pytest.approx(1, rel=1e-6)
     assert all(c["test"]["images"] == TINY.images for c in found)
     monkeypatch.setattr(rece_cells, "_bench", None)  # what is on the disk needs no model
     assert rece_cells.run(job) == found
-    assert len(list((tmp_path / "cells").iterdir())) == 6
+    assert len(list((tmp_path / "cells").iterdir())) == len(METHODS)
     assert json.loads(next((tmp_path / "cells").iterdir()).read_text())
     assert figures(found)

@@ -26,15 +26,16 @@ STEP = StepConfig(variant="whole", lamb=0.1, preserve_scale=0.1)
     lam=st.floats(1e-3, 1.0),
     cumulative=st.booleans(),
     scale_free=st.booleans(),
+    shrink=st.sampled_from([0.0, 0.01]),
     width=st.sampled_from([6, 12, 30]),
 )
-def test_transform_is_the_edit_layer_by_layer(variant, regulariser, lam, cumulative, scale_free, width) -> None:
+def test_transform_is_the_edit_layer_by_layer(variant, regulariser, lam, cumulative, scale_free, shrink, width) -> None:
     config = EraseConfig(
-        start=StepConfig(variant=variant),
+        start=StepConfig(variant=variant, shrink=shrink),
         epochs=2,
         lam=lam,
         regulariser=regulariser,
-        step=STEP,
+        step=STEP.model_copy(update={"shrink": shrink}),
         cumulative=cumulative,
         scale_free=scale_free,
     )
@@ -66,19 +67,38 @@ def test_distinct_rows_count_equal_pairs_once(cumulative: bool) -> None:
         StepConfig(technique="tensor", distinct_rows=True)
 
 
-def test_the_edit_is_the_minimum() -> None:
+@pytest.mark.parametrize(("shrink", "erase_scale"), [(0.0, 1.0), (0.0, 3.0), (0.2, 1.0), (0.2, 3.0)])
+def test_the_edit_is_the_minimum(shrink: float, erase_scale: float) -> None:
     """The gradient of the objective vanishes at W T."""
     matrices, work = weights(), task()
-    found = erase(shared(matrices), work, EraseConfig(epochs=0, start=STEP)).state.transform
+    step = STEP.model_copy(update={"shrink": shrink, "erase_scale": erase_scale})
+    found = erase(shared(matrices), work, EraseConfig(epochs=0, start=step)).state.transform
+    energy = 0.1 * sum(kept.rows.square().sum() for kept in (prompt("", content=0), prompt("tree")))
     for weight in matrices.values():
         new = (weight @ found.matrix).requires_grad_()
-        loss = 0.1 * (new - weight).square().sum()
+        loss = 0.1 * (new - weight).square().sum() + shrink * energy * new.square().sum()
         for c, g in zip(work.concepts, work.guides, strict=True):
-            loss = loss + (c.rows @ new.T - g.rows @ weight.T).square().sum()
+            loss = loss + erase_scale * (c.rows @ new.T - g.rows @ weight.T).square().sum()
         for kept in (prompt("", content=0), prompt("tree")):
             loss = loss + 0.1 * (kept.rows @ new.T - kept.rows @ weight.T).square().sum()
         loss.backward()
         assert float(new.grad.abs().max()) < 1e-10
+
+
+def test_shrinking_gives_up_what_is_not_kept() -> None:
+    """What is outside of the span of all that is kept goes to nothing, what is within it stays. It is a share: with all
+    weights fifty times as large the edit is the same."""
+    rows = torch.eye(12, dtype=torch.float64)
+    work = Task([prompt("church")], [prompt("art")], Kept(torch.diag(rows[:4].sum(0)), 1), Kept.nothing(12))
+    step = StepConfig(variant="last", lamb=0.0, preserve_scale=1.0, shrink=1e-9, erase_scale=1e-12)
+    config = EraseConfig(start=step, epochs=0)
+    found = erase(shared(weights()), work, config).state.transform.matrix
+    torch.testing.assert_close(found, torch.diag(rows[:4].sum(0)), rtol=0, atol=1e-2)
+    often = Task(work.concepts, work.guides, work.kept_at_start.times(50), work.kept)
+    scaled = EraseConfig(start=step.model_copy(update={"erase_scale": 50e-12}), epochs=0)
+    torch.testing.assert_close(erase(shared(weights()), often, scaled).state.transform.matrix, found)
+    with pytest.raises(ValueError, match="shrink"):
+        StepConfig(technique="tensor", shrink=0.1)
 
 
 def test_a_derived_embedding_brings_the_concept_back_and_erasing_it_does_not() -> None:
@@ -188,6 +208,7 @@ def test_presets_are_the_published_settings() -> None:
     for name, preset in PRESETS.items():
         if name.startswith("uce"):
             assert preset.erase.epochs == 0
+        if name.startswith("uce") or name == "keep_only":  # ours
             continue
         start, step = preset.erase.start, preset.erase.step
         assert (start.variant, start.lamb, start.erase_scale) == ("suffix", 0.5, 1)
