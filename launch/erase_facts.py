@@ -39,7 +39,7 @@ def gather(
     epochs: list[Sequence[str]] = []
     for name, erasure in found.erasures.items():
         task, state = found.tasks[name], erasure.state
-        measured = residuals(state, task) | {"smallest_singular_value": state.total.smallest_singular_value()}
+        measured = residuals(state, task, config) | {"smallest_singular_value": state.total.smallest_singular_value()}
         rows = []
         for number, epoch in enumerate(erasure.epochs, start=1):
             least = epoch.state.total.smallest_singular_value()
