@@ -38,7 +38,7 @@ def gather(
     numbers: list[Sequence[str]] = []
     epochs: list[Sequence[str]] = []
     for name, erasure in found.erasures.items():
-        task, state = found.tasks[name], erasure.state
+        task, state = found.tasks[name], found.applied(name)
         measured = residuals(state, task, config) | {"smallest_singular_value": state.total.smallest_singular_value()}
         rows = []
         for number, epoch in enumerate(erasure.epochs, start=1):
@@ -55,7 +55,8 @@ def gather(
         ]
         record["streams"][name] = {**measured, "epochs": rows}
     rounding = found.rounding()
-    numbers.append(("all", "change lost in the weights' number format", f"{rounding:.3g}"))
+    if rounding is not None:
+        numbers.append(("all", "change lost in the weights' number format", f"{rounding:.3g}"))
     numbers += [("all", "LoRA", note) for note in notes]
     near = _near(request, found)
     drawn, why = _images(asked, found)
@@ -92,8 +93,7 @@ def gather(
 
 def _near(request: Request, found: Outcome) -> list[Sequence[str]]:
     """The nearest texts that are kept, and the nearest words of the vocabulary."""
-    erasure = found.erasures.get("text")
-    if erasure is None:
+    if "text" not in found.erasures:
         return []
     encoders = found.model.encoders()
     concepts = found.tasks["text"].concepts
@@ -102,7 +102,7 @@ def _near(request: Request, found: Outcome) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = []
     for kind, texts in (("kept", list(islice(request.keep, KEPT))), ("vocabulary", list(words))):
         prompts = encoders.encode(texts)["text"] if texts else []
-        for one in neighbours(erasure.state, concepts, prompts, NEIGHBOURS):
+        for one in neighbours(found.applied("text"), concepts, prompts, NEIGHBOURS):
             rows.append((one.text, kind, one.near, f"{one.similarity:.3f}", f"{one.change:.4f}"))
     return rows
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -49,10 +49,19 @@ class Outcome:
     tasks: Mapping[str, Task]
     erasures: Mapping[str, Erasure[SharedTransform]] = field(default_factory=dict)
 
-    def rounding(self) -> float:
-        """Largest part of a matrix's change that was lost in its number format, |rounding|_F / |dW|_F."""
+    def applied(self, stream: str) -> SharedTransform:
+        """A stream as it was written: this erasure at its strength, on the earlier ones."""
+        state = self.erasures[stream].state
+        assert self.edits is not None
+        return replace(state, transform=state.transform.scaled(self.edits.erased[-1].strength))
+
+    def rounding(self) -> float | None:
+        """Largest part of a matrix's change that was lost in its number format, |rounding|_F / |dW|_F.
+
+        None: no transform tells what the exact change is (`tensor`).
+        """
         if self.edits is None:
-            return 0.0
+            return None
         total, worst = self.edits.total(), 0.0
         for stream in self.streams:
             transform = total[stream.name]

@@ -101,7 +101,14 @@ def test_dial_and_uce(model: Path, tmp_path: Path) -> None:
     half, whole = (load_file(tmp_path / name / PARTIAL) for name in ("half", "whole"))
     for name, weight in base_weights(model).items():
         torch.testing.assert_close(half[name], (weight + whole[name]) / 2, rtol=0, atol=1e-6)
-    assert json.loads((tmp_path / "half" / RECORD).read_text())["streams"]["text"]["epochs"] == []
+    records = [json.loads((tmp_path / name / RECORD).read_text()) for name in ("half", "whole")]
+    part, all_of_it = (record["streams"]["text"] for record in records)
+    assert part["epochs"] == []
+    assert part["kept"] == pytest.approx(all_of_it["kept"] / 2)  # the report is of what was written
+    assert part["erased"] > all_of_it["erased"] + 0.1
+    near = [{row[0]: float(row[4]) for row in record["neighbours"]} for record in records]
+    assert near[0]
+    assert all(change == pytest.approx(near[1][word] / 2, abs=2e-4) for word, change in near[0].items())
 
 
 def test_constants_of_both_edits_and_of_the_derivation(model: Path, tmp_path: Path) -> None:
@@ -146,6 +153,7 @@ def test_tensor_has_weights_only(model: Path, tmp_path: Path, capsys: pytest.Cap
     tensor = ("--concept", "nudity", "--technique", "tensor", "--preset", "uce")
     assert run(model, tmp_path / "out", *tensor) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {PARTIAL, REPORT, RECORD}
+    assert json.loads((tmp_path / "out" / RECORD).read_text())["rounding"] is None
     assert run(model, tmp_path / "lora", *tensor, "--format", "lora") == 2
     assert run(model, tmp_path / "lora", *tensor, "--format", "transform") == 2
     assert "a transform of the technique tensor" in capsys.readouterr().err
