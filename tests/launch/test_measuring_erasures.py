@@ -114,6 +114,15 @@ def test_an_erasure_without_its_transform_is_told(
     assert "has no transform.safetensors" in capsys.readouterr().err
 
 
+def test_an_erasure_that_was_undone_has_nothing_to_attack(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["erase", words[1], "--undo", "--out", str(tmp_path / "back")]) == 0
+    words[1] = str(tmp_path / "back")
+    assert main([*words, "--attack", "rece"]) == 2
+    assert "no erasure left to attack" in capsys.readouterr().err
+
+
 def test_two_rows_of_one_number_are_refused_where_images_are_kept(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
