@@ -195,11 +195,17 @@ def contents(
 
 
 def write(files: AskedFiles, written: Mapping[str, bytes], model: TextToImage, edited: Mapping[str, Tensor]) -> None:
-    """The folder, complete or not at all; raises ResourceError."""
+    """The folder, complete or not at all; raises ResourceError, and ConfigError: a copy of the model within itself."""
+    target = files.out.expanduser().resolve()
     if "full" in files.formats and model.folder is not None:
+        if target.is_relative_to(model.folder.resolve()):
+            raise ConfigError(
+                f"{files.out} is within the model's own folder {model.folder}, of which it is to be a copy",
+                "a folder elsewhere",
+                "name another --out, or leave out --format full",
+            )
         whole_folder(model, checker=True)
     whole = model.nbytes() if "full" in files.formats else 0
-    target = files.out.expanduser().resolve()
     check_space(target, whole + sum(map(len, written.values())))
     with appearing(target, force=False) as partial:
         for name, data in written.items():

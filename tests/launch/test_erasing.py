@@ -200,6 +200,14 @@ def test_places_that_cannot_be(model: Path, tmp_path: Path, capsys: pytest.Captu
     assert "it is there already" in capsys.readouterr().err
 
 
+def test_a_model_is_not_copied_into_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = golden_folder(tmp_path / "base")
+    before = sorted(base.rglob("*"))
+    assert run(base, base / "erased", "--concept", "nudity", "--preset", "uce", "--format", "full") == 2
+    assert "within the model's own folder" in capsys.readouterr().err
+    assert sorted(base.rglob("*")) == before
+
+
 def test_a_base_that_has_changed(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = golden_folder(tmp_path / "base")
     assert run(base, tmp_path / "one", "--concept", "nudity") == 0
