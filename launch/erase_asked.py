@@ -46,6 +46,11 @@ class EraseAsked:
     workers: int = 1
     address: str | None = None
 
+    @property
+    def erases(self) -> bool:
+        """Whether there are concepts: given, or the preset's own; raises ConfigError."""
+        return bool(self.concepts or PRESETS[self.preset].concepts)
+
     def request(self) -> Request:
         """With the preset's constants and what was changed of them; raises ConfigError."""
         if not math.isfinite(self.strength):

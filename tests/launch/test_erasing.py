@@ -271,6 +271,9 @@ def test_an_edit_by_another_program_is_converted_and_built_on(
         torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-4)
     assert run(model, more, "--edited", file, "--concept", "church", "--preset", "easy_object") == 0
     assert len(read_transform(more / TRANSFORM).erased) == 2
+    listed = tmp_path / "listed"  # a preset with concepts of its own is no mere conversion
+    assert run(model, listed, "--edited", file, "--preset", "unsafe", "--epochs", "0") == 0
+    assert "bodily fluids" in read_transform(listed / TRANSFORM).erased[1].about["concepts"]
     assert run(ours, base, "--undo") == 0
     original = base_weights(model)
     assert all(torch.equal(weight, original[name]) for name, weight in load_file(base / PARTIAL).items())
