@@ -16,7 +16,7 @@ from generative.methods.rece.closed_form import gram
 from generative.methods.rece.encoders import TextEncoders
 from generative.methods.rece.erase import Erasure, SharedTransform, Task, erase
 from generative.methods.rece.families import Stream, chosen
-from generative.methods.rece.formats import Edits, Erased, edited_weights
+from generative.methods.rece.formats import Edits, Erased, check_held, edited_weights
 from generative.methods.rece.layers import Layers
 from generative.methods.rece.preserve import Kept, cached, content_hash
 from generative.methods.rece.request import Encode, Request, Sums, keep_groups, keep_sums, tasks
@@ -104,7 +104,8 @@ def erase_model(model: TextToImage, asked: Asked) -> Outcome:
     """Erase; the model's files stay as they are.
 
     Raises:
-        ConfigError: what is asked for cannot be (see `tasks`), or builds on edits of other matrices.
+        ConfigError: what is asked for cannot be (see `tasks`), builds on edits of other matrices, or gives numbers that
+            the weights' format cannot hold.
         CheckpointError: the model cannot be read, or the earlier edits are of another one.
     """
     asked.request.paired()
@@ -183,6 +184,7 @@ def _by_layers(
         for name in stream.readers:
             edited[name] = weights[name].clone()
             edited[name][:, stream.columns] = current[name].to(weights[name].dtype)
+            check_held(edited[name], name)
     return Outcome(model, streams, None, weights, edited, work)
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from generative import __version__
-from generative.errors import CheckpointError
+from generative.errors import CheckpointError, ConfigError
 from generative.methods.rece.families import Stream
 from generative.methods.rece.transform import Transform
 
@@ -148,13 +148,29 @@ def _erased(tensors: Mapping[str, Tensor], number: int, about: Mapping[str, Any]
 def edited_weights(
     weights: Mapping[str, Tensor], streams: Sequence[Stream], transforms: Mapping[str, Transform]
 ) -> dict[str, Tensor]:
-    """W T for all readers of streams that have a transform; the others as they are."""
+    """W T for all readers of streams that have a transform; the others as they are.
+
+    Raises:
+        ConfigError: numbers that the weights' format cannot hold.
+    """
     found = dict(weights)
     for stream in streams:
         if stream.name in transforms:
             for name in stream.readers:
                 found[name] = transforms[stream.name].on_weight(weights[name], stream.columns)
+                check_held(found[name], name)
     return found
+
+
+def check_held(weight: Tensor, name: str) -> None:
+    """Raises ConfigError: an edited weight has left the range of its number format."""
+    if not torch.isfinite(weight).all():
+        kind = str(weight.dtype).removeprefix("torch.")
+        raise ConfigError(
+            f"the edit gives {name} numbers that {kind} cannot hold",
+            expected=f"an edit within {torch.finfo(weight.dtype).max:.3g}",
+            remedy="lower --strength or --erase-scale, or raise --lamb or --lam; or edit the model in float32",
+        )
 
 
 def partial_bytes(weights: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from generative.errors import ConfigError
+from generative.methods.rece.closed_form import check_finite
 from generative.methods.rece.config import EraseConfig, StepConfig
 from generative.methods.rece.erase import Task
 from generative.methods.rece.preserve import Kept
@@ -89,6 +90,7 @@ def tasks(request: Request, encode: Encode, kept: Sums | None = None) -> dict[st
 
     Raises:
         ConfigError: as `Request.paired`, a concept that tokenizes to nothing, or one that is too long.
+        DataError: embeddings that are not finite.
     """
     paired = request.paired()
     config = request.config
@@ -101,6 +103,8 @@ def tasks(request: Request, encode: Encode, kept: Sums | None = None) -> dict[st
     _check_content(next(iter(concepts.values())))
     found = {}
     for name in concepts:
+        for prompt in (*concepts[name], *guides[name], *targets.get(name, ())):
+            check_finite(prompt.rows, f"the embeddings of {prompt.text!r}")
         spaced, plain = empty[name]
         found[name] = Task(
             concepts[name],
