@@ -133,7 +133,7 @@ def read_transform(path: Path) -> Edits:
             known = ("base", "revision", "base_hash", "version", "edits")
             extra = {key: value for key, value in told.items() if key not in known}
             return Edits(told["base"], told["base_hash"], erased, told.get("revision"), extra)
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} cannot be read as a transform: {error}", f"a whole file {TRANSFORM}", "copy it again"
         ) from error
@@ -142,6 +142,11 @@ def read_transform(path: Path) -> Edits:
 def _erased(tensors: Mapping[str, Tensor], number: int, about: Mapping[str, Any]) -> Erased:
     names = sorted({name.split("/")[1] for name in tensors if name.startswith(f"{number}/")})
     made = {name: Transform(tensors[f"{number}/{name}/p"], tensors[f"{number}/{name}/q"]) for name in names}
+    if not made:
+        raise ValueError(f"erasure {number + 1} has no tensors")
+    for name, one in made.items():
+        if one.p.ndim != 2 or one.p.shape != one.q.shape or not (one.p.isfinite().all() and one.q.isfinite().all()):
+            raise ValueError(f"P and Q of erasure {number + 1}, {name}, are no finite matrices of one shape")
     return Erased(made, {key: value for key, value in about.items() if key != "strength"}, float(about["strength"]))
 
 
