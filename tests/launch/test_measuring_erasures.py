@@ -114,6 +114,16 @@ def test_an_erasure_without_its_transform_is_told(
     assert "has no transform.safetensors" in capsys.readouterr().err
 
 
+def test_a_concept_that_the_vocabulary_has_not_is_refused(
+    erased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be the token of all unknown words that is erased."""
+    base = ["erase", str(erased.parent / "model"), "--preset", "small", "--out", str(tmp_path / "out")]
+    assert main([*base, "--concept", "twoo"]) == 2
+    assert "'twoo' tokenizes to nothing that the model knows" in capsys.readouterr().err
+    assert main([*base, "--concept", "a photo of twoo"]) == 0
+
+
 def test_an_erasure_that_was_undone_has_nothing_to_attack(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

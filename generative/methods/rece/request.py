@@ -172,7 +172,7 @@ def _check_content(concepts: Sequence[Prompt]) -> None:
 
 def _nothing(concept: str) -> ConfigError:
     return ConfigError(
-        f"the concept {concept!r} tokenizes to nothing",
+        f"the concept {concept!r} tokenizes to nothing that the model knows",
         expected="a text with one token or more in the model's vocabulary",
         remedy="correct --concept",
     )
