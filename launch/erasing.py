@@ -58,7 +58,7 @@ def erase_to(asked: EraseAsked, files: AskedFiles) -> Iterator[Line]:
         ConfigError, CheckpointError, DataError: before anything is written.
         ResourceError: the disk is full or cannot be written; nothing is left behind.
     """
-    check_target(files.out, force=False)
+    check_target(files.out, force=None)
     request = asked.request()
     request.paired()
     model, earlier = open_base(asked.model, asked.revision, asked.text, asked.base)
@@ -96,7 +96,7 @@ def undo_to(name: str, files: AskedFiles, text: str | None = None, base: str | N
         ConfigError: the folder holds no erasure that can be taken back.
         CheckpointError: the base model has changed, or cannot be read.
     """
-    check_target(files.out, force=False)
+    check_target(files.out, force=None)
     path = Path(name).expanduser() / TRANSFORM
     if not path.is_file() or not read_transform(path).erased:
         raise ConfigError(
@@ -124,7 +124,7 @@ def convert_to(asked: EraseAsked, files: AskedFiles) -> Iterator[Line]:
         ConfigError: --edited on top of an erasure, or --base without one.
         CheckpointError: see `recovered`.
     """
-    check_target(files.out, force=False)
+    check_target(files.out, force=None)
     model, edits = open_base(asked.model, asked.revision, asked.text, asked.base)
     if asked.edited is not None:
         edits = _built_on(asked, model, edits)

@@ -197,7 +197,9 @@ def test_places_that_cannot_be(model: Path, tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").write_text("mine")
     assert run(model, tmp_path / "there", "--concept", "dog") == 2
-    assert "it is there already" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "it is there already" in told
+    assert "--force" not in told  # which erase does not have
 
 
 def test_a_model_is_not_copied_into_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
