@@ -87,6 +87,7 @@ def test_attacks_figures_and_the_page(words: list[str], tmp_path: Path, capsys: 
     [
         (["--attack", "ring-a-bell-tokens"], 2, "ring-a-bell-tokens without pairs of texts"),
         (["--attack", "rece", "--norm", "0"], 2, "norms"),
+        (["--attack", "ring-a-bell", "--eta", "nan"], 2, "--eta nan"),
         (["--real", "."], 2, "--real without --fid"),
         (["--fid", "inceptionn"], 2, "unknown extractor"),
         (["--fid", "pixels", "--workers", "2", "--address", "auto"], 2, "without --images"),
