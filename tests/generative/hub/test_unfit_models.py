@@ -58,6 +58,12 @@ def broken(folder: Path, target: Path, change: str) -> Path:
     elif change == "encoder":
         config = json.loads((target / "text_encoder" / "config.json").read_text())
         (target / "text_encoder" / "config.json").write_text(json.dumps(config | {"architectures": ["Qwen2Model"]}))
+    elif change in ("part of an encoder", "another encoder"):
+        path = target / "text_encoder" / "model.safetensors"
+        text = load_file(path)
+        part = next(name for name in text if name.endswith("fc1.weight"))
+        wanted = {name: one for name, one in text.items() if name != part}
+        save_file(wanted if change == "part of an encoder" else wanted | {part: text[part][:-1].clone()}, path)
     save_file(state, weights)
     if change == "cut":
         weights.write_bytes(weights.read_bytes()[:1000])
@@ -77,6 +83,8 @@ def broken(folder: Path, target: Path, change: str) -> Path:
         ("class", "unknown class of denoiser 'UNet1DModel'"),
         ("pipeline", "without a unet or transformer"),
         ("encoder", "class Qwen2Model"),
+        ("part of an encoder", "1 weights are not there"),
+        ("another encoder", "text_encoder or .* cannot be read"),
         ("cut", "cannot be read"),
         ("no weights", "no weights in safetensors"),
         ("no index", "has no model_index.json"),
