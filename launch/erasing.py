@@ -68,7 +68,7 @@ def erase_to(asked: EraseAsked, files: AskedFiles) -> Iterator[Line]:
     begun = time.perf_counter()
 
     def keep() -> Iterator[str]:
-        return iter(()) if asked.preserve is None else read_texts(asked.preserve)
+        return iter(()) if asked.preserve is None else request.agreeing(read_texts(asked.preserve))
 
     wanted = Asked(request, keep, earlier, asked.include, asked.exclude, strength=asked.strength)
     if asked.workers > 1 or asked.address is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from generative.hub import folder as hub_folder
 from generative.hub.open_text_to_image import open_model
 from generative.methods.rece.formats import LORA, PARTIAL, TRANSFORM, read_transform
+from launch import erase_asked
 from launch.cli import main
 from launch.erasing import FULL, RECORD, REPORT
 from tests.support.pipelines import golden_folder
@@ -189,6 +191,25 @@ def test_what_cannot_be(
     options = [option.replace("KEEP", str(tmp_path / "keep.txt")) for option in options]
     assert run(model, tmp_path / "out", *options) == code
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_texts_to_keep_that_cannot_be(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever their number, and not passed over where there are none."""
+    keep, pipe = tmp_path / "keep.txt", tmp_path / "pipe"
+    words = ["--concept", "nudity", "--preserve", str(keep)]
+    monkeypatch.setattr(erase_asked, "MANY", 1)
+    keep.write_text("monet\nNudity\n")
+    assert run(model, tmp_path / "out", *words) == 2
+    assert "to be erased and to stay" in capsys.readouterr().err
+    keep.write_text("# nothing\n\n")
+    assert run(model, tmp_path / "out", *words) == 2
+    assert "has no texts" in capsys.readouterr().err
+    os.mkfifo(pipe)
+    assert run(model, tmp_path / "out", *words[:-1], str(pipe)) == 2
+    assert "is a pipe" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

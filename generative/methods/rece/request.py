@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from generative.errors import ConfigError
@@ -28,7 +28,7 @@ class Request:
         guides: what each is sent to; one for all, or as many.
         config: constants.
         targets: of the regulariser `standard`; empty: the guides.
-        keep: texts that stay beside the empty one, for the checks; those of large sets need not be here.
+        keep: texts that stay beside the empty one, for the checks; those of large sets go through `agreeing`.
     """
 
     concepts: Sequence[str]
@@ -64,15 +64,25 @@ class Request:
                     expected='another text, such as " ", "art" or a harmless relative',
                     remedy="correct --guide",
                 )
-        erased = {_plain(concept): concept for concept in concepts}
-        both = next((text for text in self.keep if _plain(text) in erased), None)
-        if both is not None:
-            raise ConfigError(
-                f"{both!r} is to be erased and to stay",
-                expected="texts to keep that are none of the concepts",
-                remedy="take it out of --preserve, or out of --concept",
-            )
+        for _ in self.agreeing(self.keep):
+            pass
         return list(zip(concepts, guides, strict=True))
+
+    def agreeing(self, texts: Iterable[str]) -> Iterator[str]:
+        """Texts that stay, as they come.
+
+        Raises:
+            ConfigError: a concept among them.
+        """
+        erased = {_plain(concept) for concept in self.concepts}
+        for text in texts:
+            if _plain(text) in erased:
+                raise ConfigError(
+                    f"{text!r} is to be erased and to stay",
+                    expected="texts to keep that are none of the concepts",
+                    remedy="take it out of --preserve, or out of --concept",
+                )
+            yield text
 
     @property
     def targets_of_each(self) -> list[str]:
