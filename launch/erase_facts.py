@@ -9,7 +9,7 @@ from typing import Any
 from evaluation.erasure_report import Drawn, ErasureFacts
 from generative.hub.erasing import Outcome
 from generative.methods.rece.formats import LORA, PARTIAL, TRANSFORM
-from generative.methods.rece.measures import neighbours, norms, residuals
+from generative.methods.rece.measures import Neighbour, neighbours, norms, residuals
 from generative.methods.rece.request import Request
 from launch.erase_asked import EraseAsked
 
@@ -17,6 +17,8 @@ NEIGHBOURS, WORDS = 8, 40
 """Shown of each kind, and words of the vocabulary that are looked at for each concept."""
 KEPT = 2000
 """Texts to keep that are looked at."""
+BATCH = 64
+"""Of them, encoded together."""
 SAYS = {
     TRANSFORM: "P and Q of each erasure; for --undo, stacking, and use at run time",
     PARTIAL: "edited matrices; load_state_dict(..., strict=False)",
@@ -101,8 +103,11 @@ def _near(request: Request, found: Outcome) -> list[Sequence[str]]:
     words = dict.fromkeys(word for prompt in concepts for word in first.near_words(prompt.text, WORDS))
     rows: list[Sequence[str]] = []
     for kind, texts in (("kept", list(islice(request.keep, KEPT))), ("vocabulary", list(words))):
-        prompts = encoders.encode(texts)["text"] if texts else []
-        for one in neighbours(found.applied("text"), concepts, prompts, NEIGHBOURS):
+        near: list[Neighbour] = []
+        for start in range(0, len(texts), BATCH):  # an encoder's states of thousands of texts are gigabytes
+            prompts = encoders.encode(texts[start : start + BATCH])["text"]
+            near += neighbours(found.applied("text"), concepts, prompts, NEIGHBOURS)
+        for one in sorted(near, key=lambda one: -one.similarity)[:NEIGHBOURS]:
             rows.append((one.text, kind, one.near, f"{one.similarity:.3f}", f"{one.change:.4f}"))
     return rows
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from generative.hub import folder as hub_folder
 from generative.hub.open_text_to_image import open_model
+from generative.methods.rece.encoders import Encoder
 from generative.methods.rece.formats import LORA, PARTIAL, TRANSFORM, read_transform
 from launch import erase_asked
 from launch.cli import main
@@ -192,6 +193,32 @@ def test_what_cannot_be(
     assert run(model, tmp_path / "out", *options) == code
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_many_texts_to_keep_are_encoded_in_parts(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All at once their hidden states would be gigabytes; the nearest are found among all parts."""
+    counts, whole = [], Encoder.__call__
+
+    def counted(self: Encoder, texts: list[str]) -> object:
+        counts.append(len(texts))
+        return whole(self, texts)
+
+    monkeypatch.setattr(Encoder, "__call__", counted)
+    (tmp_path / "keep.txt").write_text("".join(f"{i} trees\n" for i in range(150)) + "nudity painting\nnudity art\n")
+    words = ["--concept", "nudity", "--preset", "uce", "--preserve", str(tmp_path / "keep.txt")]
+    assert run(model, tmp_path / "out", *words) == 0
+    assert max(counts) <= 64
+    kept = [row for row in json.loads((tmp_path / "out" / RECORD).read_text())["neighbours"] if row[1] == "kept"]
+    similar = [float(row[3]) for row in kept]
+    assert len(kept) == 8
+    assert similar == sorted(similar, reverse=True)
+    encoders = open_model(str(model)).encoders()
+    (concept,) = encoders.encode(["nudity"])["text"]
+    wanted = max(
+        float(torch.nn.functional.cosine_similarity(p.rows[p.segments[0].last], concept.rows[1], dim=0))
+        for p in encoders.encode([f"{i} trees" for i in range(150)] + ["nudity painting", "nudity art"])["text"]
+    )
+    assert similar[0] == pytest.approx(wanted, abs=1e-3)
 
 
 def test_texts_to_keep_that_cannot_be(
