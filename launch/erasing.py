@@ -18,7 +18,7 @@ from generative.hub.erasing import Asked, erase_model
 from generative.hub.folder import appearing, check_space, check_target
 from generative.hub.text_to_image import TextToImage
 from generative.hub.whole_pipelines import whole_folder
-from generative.methods.rece.families import Stream, chosen
+from generative.methods.rece.families import Stream, chosen, chosen_streams
 from generative.methods.rece.formats import (
     LORA,
     PARTIAL,
@@ -142,9 +142,7 @@ def _built_on(asked: EraseAsked, model: TextToImage, earlier: Edits | None) -> E
             expected="the model that the file was made from",
             remedy="give the untouched model, or leave out --edited",
         )
-    streams = [chosen(stream, asked.include, asked.exclude) for stream in model.streams() if stream.name == "text"]
-    streams += [stream for stream in model.streams() if stream.name != "text"]
-    edits, _ = recovered(model, asked.edited, streams)
+    edits, _ = recovered(model, asked.edited, chosen_streams(model.streams(), asked.include, asked.exclude))
     extra = {"include": asked.include, "exclude": asked.exclude, "text": model.text}
     return replace(edits, extra={name: value for name, value in extra.items() if value is not None})
 

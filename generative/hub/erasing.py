@@ -15,7 +15,7 @@ from generative.hub.text_to_image import TextToImage
 from generative.methods.rece.closed_form import gram
 from generative.methods.rece.encoders import TextEncoders
 from generative.methods.rece.erase import Erasure, SharedTransform, Task, erase
-from generative.methods.rece.families import Stream, chosen
+from generative.methods.rece.families import Stream, chosen_streams
 from generative.methods.rece.formats import Edits, Erased, check_held, edited_weights
 from generative.methods.rece.layers import Layers
 from generative.methods.rece.preserve import Kept, cached, content_hash
@@ -110,9 +110,7 @@ def erase_model(model: TextToImage, asked: Asked) -> Outcome:
     """
     asked.request.paired()
     everything = model.streams()
-    streams = [chosen(one, asked.include, asked.exclude) for one in everything if _wanted(one, asked)]
-    if not streams:
-        raise ConfigError("--include leaves nothing to edit", "a part of a matrix's name", "correct it")
+    streams = chosen_streams(everything, asked.include, asked.exclude)
     weights = model.read([name for stream in streams for name in stream.readers])
     base_hash = model.fingerprint(everything)
     if asked.earlier is not None:
@@ -135,17 +133,6 @@ def erase_model(model: TextToImage, asked: Asked) -> Outcome:
     edits = Edits(earlier.base, base_hash, (*earlier.erased, made), earlier.revision, extra)
     edited = edited_weights(weights, streams, edits.total())
     return Outcome(model, streams, edits, weights, edited, work, found)
-
-
-def _wanted(stream: Stream, asked: Asked) -> bool:
-    """Whether something of it is left: an expression for attention layers need not match the pooled text's."""
-    try:
-        chosen(stream, asked.include, asked.exclude)
-    except ConfigError:
-        if stream.name == "text":
-            raise
-        return False
-    return True
 
 
 def _state(
