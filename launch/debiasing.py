@@ -51,7 +51,7 @@ def debias_to(asked: AskedShares, files: AskedFiles) -> Iterator[Line]:
         ConfigError: attributes or shares that do not go together, a concept that tokenizes to nothing.
         CheckpointError: a model that cannot draw, or be fetched.
     """
-    check_target(files.out, force=False)
+    check_target(files.out, force=None)
     model = open_model(asked.model, asked.revision, asked.text)
     drawing_folder(model)
     everything = model.streams()

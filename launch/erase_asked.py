@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from generative.config_messages import explain
-from generative.errors import ConfigError
+from generative.errors import ConfigError, DataError
 from generative.methods.rece.config import PRESETS, EraseConfig, StepConfig
 from generative.methods.rece.preserve import read_texts
 from generative.methods.rece.request import Request
@@ -20,7 +20,7 @@ from generative.methods.rece.request import Request
 OF_EDITS = tuple(StepConfig.model_fields)
 """Of UCE's edit and of RECE's, which are changed together."""
 MANY = 10_000
-"""Texts to keep that are looked through for contradictions and neighbours; larger sets are summed only."""
+"""Texts to keep that are held in memory, for neighbours; those beyond are looked through as they are summed."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,19 @@ class EraseAsked:
     workers: int = 1
     address: str | None = None
 
+    @property
+    def erases(self) -> bool:
+        """Whether there are concepts: given, or the preset's own; raises ConfigError."""
+        return bool(self.concepts or PRESETS[self.preset].concepts)
+
     def request(self) -> Request:
-        """With the preset's constants and what was changed of them; raises ConfigError."""
+        """With the preset's constants and what was changed of them; raises ConfigError, DataError (--preserve)."""
         if not math.isfinite(self.strength):
             raise ConfigError(f"--strength {self.strength}", "a finite number: 0 nothing, 1 all of it", "correct it")
         preset = PRESETS[self.preset]
         keep = [] if self.preserve is None else list(islice(read_texts(self.preserve), MANY))
+        if self.preserve is not None and not keep:
+            raise DataError(f"{self.preserve} has no texts", "texts to keep, one a line", "correct --preserve")
         guides = list(self.guides) if self.guides else [preset.guide]
         return Request(list(self.concepts) or list(preset.concepts), guides, self._config(preset.erase), keep=keep)
 

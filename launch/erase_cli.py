@@ -134,7 +134,7 @@ def erase(
         workers=workers,
         address=address,
     )
-    if (edited is not None or base is not None) and not asked.concepts:
+    if (edited is not None or base is not None) and not asked.erases:
         for line in convert_to(asked, files):
             console.line(*line)
         return

@@ -9,7 +9,7 @@ from typing import Any
 from evaluation.erasure_report import Drawn, ErasureFacts
 from generative.hub.erasing import Outcome
 from generative.methods.rece.formats import LORA, PARTIAL, TRANSFORM
-from generative.methods.rece.measures import neighbours, norms, residuals
+from generative.methods.rece.measures import Neighbour, neighbours, norms, residuals
 from generative.methods.rece.request import Request
 from launch.erase_asked import EraseAsked
 
@@ -17,6 +17,8 @@ NEIGHBOURS, WORDS = 8, 40
 """Shown of each kind, and words of the vocabulary that are looked at for each concept."""
 KEPT = 2000
 """Texts to keep that are looked at."""
+BATCH = 64
+"""Of them, encoded together."""
 SAYS = {
     TRANSFORM: "P and Q of each erasure; for --undo, stacking, and use at run time",
     PARTIAL: "edited matrices; load_state_dict(..., strict=False)",
@@ -38,8 +40,8 @@ def gather(
     numbers: list[Sequence[str]] = []
     epochs: list[Sequence[str]] = []
     for name, erasure in found.erasures.items():
-        task, state = found.tasks[name], erasure.state
-        measured = residuals(state, task) | {"smallest_singular_value": state.total.smallest_singular_value()}
+        task, state = found.tasks[name], found.applied(name)
+        measured = residuals(state, task, config) | {"smallest_singular_value": state.total.smallest_singular_value()}
         rows = []
         for number, epoch in enumerate(erasure.epochs, start=1):
             least = epoch.state.total.smallest_singular_value()
@@ -55,7 +57,8 @@ def gather(
         ]
         record["streams"][name] = {**measured, "epochs": rows}
     rounding = found.rounding()
-    numbers.append(("all", "change lost in the weights' number format", f"{rounding:.3g}"))
+    if rounding is not None:
+        numbers.append(("all", "change lost in the weights' number format", f"{rounding:.3g}"))
     numbers += [("all", "LoRA", note) for note in notes]
     near = _near(request, found)
     drawn, why = _images(asked, found)
@@ -92,8 +95,7 @@ def gather(
 
 def _near(request: Request, found: Outcome) -> list[Sequence[str]]:
     """The nearest texts that are kept, and the nearest words of the vocabulary."""
-    erasure = found.erasures.get("text")
-    if erasure is None:
+    if "text" not in found.erasures:
         return []
     encoders = found.model.encoders()
     concepts = found.tasks["text"].concepts
@@ -101,8 +103,11 @@ def _near(request: Request, found: Outcome) -> list[Sequence[str]]:
     words = dict.fromkeys(word for prompt in concepts for word in first.near_words(prompt.text, WORDS))
     rows: list[Sequence[str]] = []
     for kind, texts in (("kept", list(islice(request.keep, KEPT))), ("vocabulary", list(words))):
-        prompts = encoders.encode(texts)["text"] if texts else []
-        for one in neighbours(erasure.state, concepts, prompts, NEIGHBOURS):
+        near: list[Neighbour] = []
+        for start in range(0, len(texts), BATCH):  # an encoder's states of thousands of texts are gigabytes
+            prompts = encoders.encode(texts[start : start + BATCH])["text"]
+            near += neighbours(found.applied("text"), concepts, prompts, NEIGHBOURS)
+        for one in sorted(near, key=lambda one: -one.similarity)[:NEIGHBOURS]:
             rows.append((one.text, kind, one.near, f"{one.similarity:.3f}", f"{one.change:.4f}"))
     return rows
 

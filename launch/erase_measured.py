@@ -68,7 +68,14 @@ def measure_all(asked: AskedMeasures, launch: LaunchConfig, progress: Callable[[
     """
     rows = read_prompts(asked.prompts)
     if asked.attacks:
-        check_kind(opened_erasure(asked.folder)[0])
+        model, edits, _, _ = opened_erasure(asked.folder)
+        check_kind(model)
+        if not edits.erased:
+            raise ConfigError(
+                f"{asked.folder} has no erasure left to attack: the last one was undone",
+                "the folder of an erasure",
+                "give another folder, or leave out --attack",
+            )
         check_pairs(asked.attacks, asked.pairs)
     further = prepare(asked.figures)
     with _kept(asked, launch) as images:

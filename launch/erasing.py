@@ -18,7 +18,7 @@ from generative.hub.erasing import Asked, erase_model
 from generative.hub.folder import appearing, check_space, check_target
 from generative.hub.text_to_image import TextToImage
 from generative.hub.whole_pipelines import whole_folder
-from generative.methods.rece.families import Stream, chosen
+from generative.methods.rece.families import Stream, chosen, chosen_streams
 from generative.methods.rece.formats import (
     LORA,
     PARTIAL,
@@ -58,7 +58,7 @@ def erase_to(asked: EraseAsked, files: AskedFiles) -> Iterator[Line]:
         ConfigError, CheckpointError, DataError: before anything is written.
         ResourceError: the disk is full or cannot be written; nothing is left behind.
     """
-    check_target(files.out, force=False)
+    check_target(files.out, force=None)
     request = asked.request()
     request.paired()
     model, earlier = open_base(asked.model, asked.revision, asked.text, asked.base)
@@ -68,7 +68,7 @@ def erase_to(asked: EraseAsked, files: AskedFiles) -> Iterator[Line]:
     begun = time.perf_counter()
 
     def keep() -> Iterator[str]:
-        return iter(()) if asked.preserve is None else read_texts(asked.preserve)
+        return iter(()) if asked.preserve is None else request.agreeing(read_texts(asked.preserve))
 
     wanted = Asked(request, keep, earlier, asked.include, asked.exclude, strength=asked.strength)
     if asked.workers > 1 or asked.address is not None:
@@ -96,7 +96,7 @@ def undo_to(name: str, files: AskedFiles, text: str | None = None, base: str | N
         ConfigError: the folder holds no erasure that can be taken back.
         CheckpointError: the base model has changed, or cannot be read.
     """
-    check_target(files.out, force=False)
+    check_target(files.out, force=None)
     path = Path(name).expanduser() / TRANSFORM
     if not path.is_file() or not read_transform(path).erased:
         raise ConfigError(
@@ -124,7 +124,7 @@ def convert_to(asked: EraseAsked, files: AskedFiles) -> Iterator[Line]:
         ConfigError: --edited on top of an erasure, or --base without one.
         CheckpointError: see `recovered`.
     """
-    check_target(files.out, force=False)
+    check_target(files.out, force=None)
     model, edits = open_base(asked.model, asked.revision, asked.text, asked.base)
     if asked.edited is not None:
         edits = _built_on(asked, model, edits)
@@ -142,9 +142,7 @@ def _built_on(asked: EraseAsked, model: TextToImage, earlier: Edits | None) -> E
             expected="the model that the file was made from",
             remedy="give the untouched model, or leave out --edited",
         )
-    streams = [chosen(stream, asked.include, asked.exclude) for stream in model.streams() if stream.name == "text"]
-    streams += [stream for stream in model.streams() if stream.name != "text"]
-    edits, _ = recovered(model, asked.edited, streams)
+    edits, _ = recovered(model, asked.edited, chosen_streams(model.streams(), asked.include, asked.exclude))
     extra = {"include": asked.include, "exclude": asked.exclude, "text": model.text}
     return replace(edits, extra={name: value for name, value in extra.items() if value is not None})
 
@@ -195,11 +193,17 @@ def contents(
 
 
 def write(files: AskedFiles, written: Mapping[str, bytes], model: TextToImage, edited: Mapping[str, Tensor]) -> None:
-    """The folder, complete or not at all; raises ResourceError."""
+    """The folder, complete or not at all; raises ResourceError, and ConfigError: a copy of the model within itself."""
+    target = files.out.expanduser().resolve()
     if "full" in files.formats and model.folder is not None:
+        if target.is_relative_to(model.folder.resolve()):
+            raise ConfigError(
+                f"{files.out} is within the model's own folder {model.folder}, of which it is to be a copy",
+                "a folder elsewhere",
+                "name another --out, or leave out --format full",
+            )
         whole_folder(model, checker=True)
     whole = model.nbytes() if "full" in files.formats else 0
-    target = files.out.expanduser().resolve()
     check_space(target, whole + sum(map(len, written.values())))
     with appearing(target, force=False) as partial:
         for name, data in written.items():

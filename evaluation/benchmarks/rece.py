@@ -121,7 +121,8 @@ def drop_at(cells: Sequence[Cell], methods: Sequence[str], accuracy: float) -> E
     if not drops:
         return None
     protocol = f"plain RECE's success less that of {', '.join(methods)}, soft prompts of the concept's norm, others at "
-    return mean_estimate(drops, protocol=protocol + f"{accuracy:g}; paired over {len(drops)} of class x model")
+    protocol += f"{accuracy:g} by straight lines between settings and the untouched model"
+    return mean_estimate(drops, protocol=f"{protocol}; paired over {len(drops)} of class x model")
 
 
 def _curve(cells: Sequence[Cell], methods: Sequence[str]) -> list[tuple[float, float]]:

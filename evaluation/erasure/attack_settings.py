@@ -51,6 +51,8 @@ class AttackSettings:
         _ = PROTOCOLS[self.name]  # raises ConfigError, with the nearest name
         if not self.rhos or any(not rho > 0 for rho in self.rhos):
             raise ConfigError(f"norms {self.rhos}", "one or more above 0, in units of the prompt's", "correct --norm")
+        if not math.isfinite(self.eta):
+            raise ConfigError(f"--eta {self.eta}", "a finite number, such as 3", "correct it")
 
     @property
     def protocol(self) -> str:

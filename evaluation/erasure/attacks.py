@@ -73,8 +73,8 @@ def _p4d(case: Case) -> list[Attempt]:
     steps = case.settings.search_steps
     each = case.original(min(steps, P4D_PROBES)).each()
     text = case.prefixed(case.row.prompt)
-    turn = [each[i % len(each)] for i in range(steps)]
-    return case.of_tokens(text, p4d(case.victim.predict, text, turn, P4D_RATE, P4D_DECAY, _generator(case)))
+    found = p4d(case.victim.predict, text, each, steps, P4D_RATE, P4D_DECAY, _generator(case))
+    return case.of_tokens(text, found)
 
 
 def _generator(case: Case) -> torch.Generator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,11 +94,26 @@ def _row(path: Path, number: int, row: dict[str, str]) -> PromptRow:
         return PromptRow(
             case=int(told(("case_number",), str(number))),
             prompt=row["prompt"] or "",
-            seed=int(float(told(SEEDS, str(number)))),
-            guidance=float(told(GUIDANCES, str(GUIDANCE))),
+            seed=_seed(told(SEEDS, str(number))),
+            guidance=_finite(told(GUIDANCES, str(GUIDANCE))),
             group=told(GROUPS, ""),
         )
     except ValueError as error:
         raise DataError(
             f"{path}, row {number + 2}: {error}", "numbers for case, seed and guidance", "correct the row"
         ) from error
+
+
+def _seed(text: str) -> int:
+    """Also of a column of floats, as pandas writes one with gaps."""
+    found = int(text) if text.strip().lstrip("+-").isdigit() else int(_finite(text))
+    if not -(2**63) <= found < 2**63:
+        raise ValueError(f"the seed {text} has more than 64 bits")
+    return found
+
+
+def _finite(text: str) -> float:
+    found = float(text)
+    if not math.isfinite(found):
+        raise ValueError(f"{text!r} is no finite number")
+    return found

@@ -151,14 +151,24 @@ def nearest(rows: Tensor, table: Tensor) -> Tensor:
 
 
 def p4d(
-    edited: Predict, text: PrefixedText, probes: Sequence[Probes], rate: float, decay: float, generator: torch.Generator
+    edited: Predict,
+    text: PrefixedText,
+    probes: Sequence[Probes],
+    steps: int,
+    rate: float,
+    decay: float,
+    generator: torch.Generator,
 ) -> Tensor:
     """Tokens int64[k] by P4D (hard prompts): the gradient at the nearest tokens moves continuous embeddings.
+
+    After each round of the probes the tokens are compared on all of them: how large the loss on one image is depends
+    on its noise level more than on the tokens.
 
     Args:
         edited: under attack.
         text: the prompt; embeddings begin at random tokens.
-        probes: one for each step, with the original model's prediction as what is wanted.
+        probes: one noisy image each, with the original model's prediction as what is wanted; steps go round them.
+        steps: of AdamW.
         rate: of AdamW (0.1 in P4D).
         decay: weight decay (0.1 there).
         generator: draws the first tokens.
@@ -168,14 +178,18 @@ def p4d(
     variable = table[drawn].clone().requires_grad_(True)
     optimizer = torch.optim.AdamW([variable], rate, weight_decay=decay)
     best, least = drawn, float("inf")
-    for probe in probes:
-        tokens = nearest(variable.detach(), table)
-        rows = table[tokens].clone().requires_grad_(True)
-        loss = probe.loss(edited, text.states(rows))
-        if float(loss.detach()) < least:
-            best, least = tokens, float(loss.detach())
+    for number in range(steps):
+        rows = table[nearest(variable.detach(), table)].clone().requires_grad_(True)
+        loss = probes[number % len(probes)].loss(edited, text.states(rows))
         (variable.grad,) = torch.autograd.grad(loss, rows)
         optimizer.step()
+        if (number + 1) % len(probes) == 0 or number + 1 == steps:
+            tokens = nearest(variable.detach(), table)
+            with torch.no_grad():
+                states = text.states(table[tokens])
+                whole = sum(float(probe.loss(edited, states)) for probe in probes)
+            if whole < least:
+                best, least = tokens, whole
     return best
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -15,8 +15,8 @@ from generative.hub.text_to_image import TextToImage
 from generative.methods.rece.closed_form import gram
 from generative.methods.rece.encoders import TextEncoders
 from generative.methods.rece.erase import Erasure, SharedTransform, Task, erase
-from generative.methods.rece.families import Stream, chosen
-from generative.methods.rece.formats import Edits, Erased, edited_weights
+from generative.methods.rece.families import Stream, chosen_streams
+from generative.methods.rece.formats import Edits, Erased, check_held, edited_weights
 from generative.methods.rece.layers import Layers
 from generative.methods.rece.preserve import Kept, cached, content_hash
 from generative.methods.rece.request import Encode, Request, Sums, keep_groups, keep_sums, tasks
@@ -49,10 +49,19 @@ class Outcome:
     tasks: Mapping[str, Task]
     erasures: Mapping[str, Erasure[SharedTransform]] = field(default_factory=dict)
 
-    def rounding(self) -> float:
-        """Largest part of a matrix's change that was lost in its number format, |rounding|_F / |dW|_F."""
+    def applied(self, stream: str) -> SharedTransform:
+        """A stream as it was written: this erasure at its strength, on the earlier ones."""
+        state = self.erasures[stream].state
+        assert self.edits is not None
+        return replace(state, transform=state.transform.scaled(self.edits.erased[-1].strength))
+
+    def rounding(self) -> float | None:
+        """Largest part of a matrix's change that was lost in its number format, |rounding|_F / |dW|_F.
+
+        None: no transform tells what the exact change is (`tensor`).
+        """
         if self.edits is None:
-            return 0.0
+            return None
         total, worst = self.edits.total(), 0.0
         for stream in self.streams:
             transform = total[stream.name]
@@ -95,14 +104,13 @@ def erase_model(model: TextToImage, asked: Asked) -> Outcome:
     """Erase; the model's files stay as they are.
 
     Raises:
-        ConfigError: what is asked for cannot be (see `tasks`), or builds on edits of other matrices.
+        ConfigError: what is asked for cannot be (see `tasks`), builds on edits of other matrices, or gives numbers that
+            the weights' format cannot hold.
         CheckpointError: the model cannot be read, or the earlier edits are of another one.
     """
     asked.request.paired()
     everything = model.streams()
-    streams = [chosen(one, asked.include, asked.exclude) for one in everything if _wanted(one, asked)]
-    if not streams:
-        raise ConfigError("--include leaves nothing to edit", "a part of a matrix's name", "correct it")
+    streams = chosen_streams(everything, asked.include, asked.exclude)
     weights = model.read([name for stream in streams for name in stream.readers])
     base_hash = model.fingerprint(everything)
     if asked.earlier is not None:
@@ -125,17 +133,6 @@ def erase_model(model: TextToImage, asked: Asked) -> Outcome:
     edits = Edits(earlier.base, base_hash, (*earlier.erased, made), earlier.revision, extra)
     edited = edited_weights(weights, streams, edits.total())
     return Outcome(model, streams, edits, weights, edited, work, found)
-
-
-def _wanted(stream: Stream, asked: Asked) -> bool:
-    """Whether something of it is left: an expression for attention layers need not match the pooled text's."""
-    try:
-        chosen(stream, asked.include, asked.exclude)
-    except ConfigError:
-        if stream.name == "text":
-            raise
-        return False
-    return True
 
 
 def _state(
@@ -174,6 +171,7 @@ def _by_layers(
         for name in stream.readers:
             edited[name] = weights[name].clone()
             edited[name][:, stream.columns] = current[name].to(weights[name].dtype)
+            check_held(edited[name], name)
     return Outcome(model, streams, None, weights, edited, work)
 
 

@@ -19,12 +19,12 @@ SPARE = 16 << 20
 _LOCK = ".lock"
 
 
-def check_target(folder: Path, force: bool) -> None:
+def check_target(folder: Path, force: bool | None) -> None:
     """Refuse a place where an export cannot go, before any work.
 
     Args:
         folder: what the export is to become.
-        force: whether an earlier export there may be replaced.
+        force: whether an earlier export there may be replaced; None: never, and there is no --force to be told of.
 
     Raises:
         ConfigError: something is there, and it may not be replaced.
@@ -34,7 +34,8 @@ def check_target(folder: Path, force: bool) -> None:
     if not folder.is_dir():
         raise ConfigError(f"{folder}: this is a file", "a folder", "name another folder")
     if not force:
-        raise ConfigError(f"{folder}: it is there already", "a new folder", "name another one, or give --force")
+        remedy = "name another one" if force is None else "name another one, or give --force"
+        raise ConfigError(f"{folder}: it is there already", "a new folder", remedy)
     if not _is_export(folder):
         raise ConfigError(
             f"{folder}: not replaced, since it holds other things than an export",

@@ -57,8 +57,12 @@ def _encoder(folder: Path, name: str, t5_length: int, kind: str) -> Encoder:
     try:
         tokenizer = library.AutoTokenizer.from_pretrained(tokenizer_folder, trust_remote_code=False)
         wide = "auto" if architecture.startswith("T5") else torch.float32
-        model = getattr(library, architecture).from_pretrained(folder / name, dtype=wide, use_safetensors=True)
-    except (OSError, ValueError, KeyError) as error:
+        model, told = getattr(library, architecture).from_pretrained(
+            folder / name, dtype=wide, use_safetensors=True, output_loading_info=True
+        )
+        if missing := sorted(told["missing_keys"]):  # transformers would go on with random numbers
+            raise ValueError(f"{len(missing)} weights are not there, such as {missing[0]}")
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(
             f"{folder / name} or {tokenizer_folder} cannot be read: {reason[:200]}",

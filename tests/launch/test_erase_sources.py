@@ -172,3 +172,20 @@ def test_a_file_in_the_layout_of_compvis_draws_what_its_folder_draws(tmp_path: P
     edited = [load_file(out / PARTIAL) for out in (folder, alone)]
     assert edited[0].keys() == edited[1].keys()
     assert all(torch.equal(weight, edited[1][name]) for name, weight in edited[0].items())
+
+
+def test_an_edit_of_the_values_of_a_model_with_pooled_text(tmp_path: Path) -> None:
+    """A whole UNet's file has the pooled text's matrix too, which --include to_v leaves out."""
+    from tests.support.pipelines import stable_diffusion_xl
+
+    stable_diffusion_xl().save_pretrained(tmp_path / "xl")
+    model, words = str(tmp_path / "xl"), ["--include", "to_v"]
+    whole = ["--concept", "church", "--preset", "uce", *words, "--format", "full", "--out", str(tmp_path / "theirs")]
+    assert main(["erase", model, *whole]) == 0
+    file = tmp_path / "theirs" / FULL / "unet" / "diffusion_pytorch_model.safetensors"
+    assert main(["erase", model, "--edited", str(file), *words, "--out", str(tmp_path / "ours")]) == 0
+    wanted, found = load_file(file), load_file(tmp_path / "ours" / PARTIAL)
+    assert found
+    assert all(name.endswith("to_v.weight") for name in found)
+    for name, weight in found.items():
+        torch.testing.assert_close(weight, wanted[name], rtol=0, atol=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from safetensors.torch import load_file
 
 from generative.hub import folder as hub_folder
 from generative.hub.open_text_to_image import open_model
+from generative.methods.rece.encoders import Encoder
 from generative.methods.rece.formats import LORA, PARTIAL, TRANSFORM, read_transform
+from launch import erase_asked
 from launch.cli import main
 from launch.erasing import FULL, RECORD, REPORT
 from tests.support.pipelines import golden_folder
@@ -101,7 +104,14 @@ def test_dial_and_uce(model: Path, tmp_path: Path) -> None:
     half, whole = (load_file(tmp_path / name / PARTIAL) for name in ("half", "whole"))
     for name, weight in base_weights(model).items():
         torch.testing.assert_close(half[name], (weight + whole[name]) / 2, rtol=0, atol=1e-6)
-    assert json.loads((tmp_path / "half" / RECORD).read_text())["streams"]["text"]["epochs"] == []
+    records = [json.loads((tmp_path / name / RECORD).read_text()) for name in ("half", "whole")]
+    part, all_of_it = (record["streams"]["text"] for record in records)
+    assert part["epochs"] == []
+    assert part["kept"] == pytest.approx(all_of_it["kept"] / 2)  # the report is of what was written
+    assert part["erased"] > all_of_it["erased"] + 0.1
+    near = [{row[0]: float(row[4]) for row in record["neighbours"]} for record in records]
+    assert near[0]
+    assert all(change == pytest.approx(near[1][word] / 2, abs=2e-4) for word, change in near[0].items())
 
 
 def test_constants_of_both_edits_and_of_the_derivation(model: Path, tmp_path: Path) -> None:
@@ -160,6 +170,7 @@ def test_tensor_has_weights_only(model: Path, tmp_path: Path, capsys: pytest.Cap
     tensor = ("--concept", "nudity", "--technique", "tensor", "--preset", "uce")
     assert run(model, tmp_path / "out", *tensor) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {PARTIAL, REPORT, RECORD}
+    assert json.loads((tmp_path / "out" / RECORD).read_text())["rounding"] is None
     assert run(model, tmp_path / "lora", *tensor, "--format", "lora") == 2
     assert run(model, tmp_path / "lora", *tensor, "--format", "transform") == 2
     assert "a transform of the technique tensor" in capsys.readouterr().err
@@ -198,12 +209,67 @@ def test_what_cannot_be(
     assert not (tmp_path / "out").exists()
 
 
+def test_many_texts_to_keep_are_encoded_in_parts(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All at once their hidden states would be gigabytes; the nearest are found among all parts."""
+    counts, whole = [], Encoder.__call__
+
+    def counted(self: Encoder, texts: list[str]) -> object:
+        counts.append(len(texts))
+        return whole(self, texts)
+
+    monkeypatch.setattr(Encoder, "__call__", counted)
+    (tmp_path / "keep.txt").write_text("".join(f"{i} trees\n" for i in range(150)) + "nudity painting\nnudity art\n")
+    words = ["--concept", "nudity", "--preset", "uce", "--preserve", str(tmp_path / "keep.txt")]
+    assert run(model, tmp_path / "out", *words) == 0
+    assert max(counts) <= 64
+    kept = [row for row in json.loads((tmp_path / "out" / RECORD).read_text())["neighbours"] if row[1] == "kept"]
+    similar = [float(row[3]) for row in kept]
+    assert len(kept) == 8
+    assert similar == sorted(similar, reverse=True)
+    encoders = open_model(str(model)).encoders()
+    (concept,) = encoders.encode(["nudity"])["text"]
+    wanted = max(
+        float(torch.nn.functional.cosine_similarity(p.rows[p.segments[0].last], concept.rows[1], dim=0))
+        for p in encoders.encode([f"{i} trees" for i in range(150)] + ["nudity painting", "nudity art"])["text"]
+    )
+    assert similar[0] == pytest.approx(wanted, abs=1e-3)
+
+
+def test_texts_to_keep_that_cannot_be(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever their number, and not passed over where there are none."""
+    keep, pipe = tmp_path / "keep.txt", tmp_path / "pipe"
+    words = ["--concept", "nudity", "--preserve", str(keep)]
+    monkeypatch.setattr(erase_asked, "MANY", 1)
+    keep.write_text("monet\nNudity\n")
+    assert run(model, tmp_path / "out", *words) == 2
+    assert "to be erased and to stay" in capsys.readouterr().err
+    keep.write_text("# nothing\n\n")
+    assert run(model, tmp_path / "out", *words) == 2
+    assert "has no texts" in capsys.readouterr().err
+    os.mkfifo(pipe)
+    assert run(model, tmp_path / "out", *words[:-1], str(pipe)) == 2
+    assert "is a pipe" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_places_that_cannot_be(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path / "nothing", tmp_path / "out", "--concept", "dog") == 3
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").write_text("mine")
     assert run(model, tmp_path / "there", "--concept", "dog") == 2
-    assert "it is there already" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "it is there already" in told
+    assert "--force" not in told  # which erase does not have
+
+
+def test_a_model_is_not_copied_into_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = golden_folder(tmp_path / "base")
+    before = sorted(base.rglob("*"))
+    assert run(base, base / "erased", "--concept", "nudity", "--preset", "uce", "--format", "full") == 2
+    assert "within the model's own folder" in capsys.readouterr().err
+    assert sorted(base.rglob("*")) == before
 
 
 def test_a_base_that_has_changed(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,6 +335,9 @@ def test_an_edit_by_another_program_is_converted_and_built_on(
         torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-4)
     assert run(model, more, "--edited", file, "--concept", "church", "--preset", "easy_object") == 0
     assert len(read_transform(more / TRANSFORM).erased) == 2
+    listed = tmp_path / "listed"  # a preset with concepts of its own is no mere conversion
+    assert run(model, listed, "--edited", file, "--preset", "unsafe", "--epochs", "0") == 0
+    assert "bodily fluids" in read_transform(listed / TRANSFORM).erased[1].about["concepts"]
     assert run(ours, base, "--undo") == 0
     original = base_weights(model)
     assert all(torch.equal(weight, original[name]) for name, weight in load_file(base / PARTIAL).items())

@@ -87,6 +87,7 @@ def test_attacks_figures_and_the_page(words: list[str], tmp_path: Path, capsys: 
     [
         (["--attack", "ring-a-bell-tokens"], 2, "ring-a-bell-tokens without pairs of texts"),
         (["--attack", "rece", "--norm", "0"], 2, "norms"),
+        (["--attack", "ring-a-bell", "--eta", "nan"], 2, "--eta nan"),
         (["--real", "."], 2, "--real without --fid"),
         (["--fid", "inceptionn"], 2, "unknown extractor"),
         (["--fid", "pixels", "--workers", "2", "--address", "auto"], 2, "without --images"),
@@ -112,6 +113,25 @@ def test_an_erasure_without_its_transform_is_told(
     (tmp_path / "out" / "transform.safetensors").unlink()
     assert main(words) == 3
     assert "has no transform.safetensors" in capsys.readouterr().err
+
+
+def test_a_concept_that_the_vocabulary_has_not_is_refused(
+    erased: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be the token of all unknown words that is erased."""
+    base = ["erase", str(erased.parent / "model"), "--preset", "small", "--out", str(tmp_path / "out")]
+    assert main([*base, "--concept", "twoo"]) == 2
+    assert "'twoo' tokenizes to nothing that the model knows" in capsys.readouterr().err
+    assert main([*base, "--concept", "a photo of twoo"]) == 0
+
+
+def test_an_erasure_that_was_undone_has_nothing_to_attack(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["erase", words[1], "--undo", "--out", str(tmp_path / "back")]) == 0
+    words[1] = str(tmp_path / "back")
+    assert main([*words, "--attack", "rece"]) == 2
+    assert "no erasure left to attack" in capsys.readouterr().err
 
 
 def test_two_rows_of_one_number_are_refused_where_images_are_kept(

@@ -58,7 +58,13 @@ class Encoder:
         return self.length - int(self.tokenizer.num_special_tokens_to_add())
 
     def _content(self, text: str) -> int:
-        return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        """Tokens; 0 where none is known: words that the vocabulary has not are all one token, which says nothing."""
+        found: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        unknown = self.tokenizer.unk_token_id
+        # CLIP's end is its unknown token as well, and CLIP's pieces cover all texts
+        if unknown == self.tokenizer.eos_token_id or any(token != unknown for token in found):
+            return len(found)
+        return 0
 
     def near_words(self, text: str, count: int) -> list[str]:
         """Whole words of the vocabulary whose input embeddings are nearest to those of a text, its own left out."""

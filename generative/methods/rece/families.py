@@ -8,7 +8,7 @@ reads the embeddings themselves. Its bias stays out of the edit: W (T h) + b nee
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +92,22 @@ def chosen(stream: Stream, include: str | None, exclude: str | None) -> Stream:
             remedy="correct the expressions (to_v: values only)",
         )
     return Stream(stream.name, stream.width, tuple(kept), stream.argument)
+
+
+def chosen_streams(streams: Iterable[Stream], include: str | None, exclude: str | None) -> list[Stream]:
+    """Of all streams, those with something left: an expression for attention layers need not match the pooled text's.
+
+    Raises:
+        ConfigError: as `chosen`, for the token sequence.
+    """
+    found = []
+    for stream in streams:
+        try:
+            found.append(chosen(stream, include, exclude))
+        except ConfigError:
+            if stream.name == "text":
+                raise
+    return found
 
 
 def _unet(config: Mapping[str, Any], shapes: Shapes, pooled: int | None) -> list[Stream]:

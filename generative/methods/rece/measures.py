@@ -8,24 +8,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from generative.methods.rece.config import EraseConfig
 from generative.methods.rece.erase import SharedTransform, Task
 from generative.methods.rece.tokens import Prompt, joined, pair, preserved, used
 
 
-def residuals(state: SharedTransform, task: Task) -> dict[str, float]:
+def residuals(state: SharedTransform, task: Task, config: EraseConfig) -> dict[str, float]:
     """How far outputs are from what they should be, as |error| / |what there was to do|, over all matrices.
 
-    erased: |W c - W^orig g| / |W^orig c - W^orig g|; kept: |W c_j - W^orig c_j| / |W^orig c_j|, of the texts that
-    RECE's edits keep.
+    erased: |W c - W^orig g| / |W^orig c - W^orig g|; kept: |W c_j - W^orig c_j| / |W^orig c_j|. Rows are paired, and
+    texts kept, as the last edit has it (RECE's; UCE's where there are no epochs): its aim is no other.
     """
     gram, transform = state.gram, state.total
-    pairs = joined([pair("whole", c, g) for c, g in zip(task.concepts, task.guides, strict=True)])
+    variant, kept = (config.step.variant, task.kept) if config.epochs else (config.start.variant, task.kept_at_start)
+    pairs = joined([pair(variant, c, g) for c, g in zip(task.concepts, task.guides, strict=True)])
     moved = transform.on_states(pairs.old)
     change = transform.p @ transform.q.T
-    drift = torch.trace(gram @ change @ task.kept.gram @ change.T)
+    drift = torch.trace(gram @ change @ kept.gram @ change.T)
     return {
         "erased": _size(gram, moved - pairs.new) / max(_size(gram, pairs.old - pairs.new), 1e-300),
-        "kept": float((drift.clamp_min(0) / torch.trace(gram @ task.kept.gram).clamp_min(1e-300)).sqrt()),
+        "kept": float((drift.clamp_min(0) / torch.trace(gram @ kept.gram).clamp_min(1e-300)).sqrt()),
     }
 
 

@@ -112,8 +112,12 @@ def read_texts(path: Path) -> Iterator[str]:
     """Texts of a file, one a line; empty lines and those that begin with # are passed over.
 
     Raises:
-        DataError: no such file, or no text (UTF-8).
+        DataError: no such file, no text (UTF-8), or a pipe, which would be empty when it is read again.
     """
+    if path.is_fifo():
+        raise DataError(
+            f"{path} is a pipe, and texts to keep are read more than once", "a file", "write them to a file first"
+        )
     try:
         with path.open(encoding="utf-8") as file:
             for line in file:

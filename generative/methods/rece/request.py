@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from generative.errors import ConfigError
+from generative.methods.rece.closed_form import check_finite
 from generative.methods.rece.config import EraseConfig, StepConfig
 from generative.methods.rece.erase import Task
 from generative.methods.rece.preserve import Kept
@@ -27,7 +28,7 @@ class Request:
         guides: what each is sent to; one for all, or as many.
         config: constants.
         targets: of the regulariser `standard`; empty: the guides.
-        keep: texts that stay beside the empty one, for the checks; those of large sets need not be here.
+        keep: texts that stay beside the empty one, for the checks; those of large sets go through `agreeing`.
     """
 
     concepts: Sequence[str]
@@ -63,15 +64,25 @@ class Request:
                     expected='another text, such as " ", "art" or a harmless relative',
                     remedy="correct --guide",
                 )
-        erased = {_plain(concept): concept for concept in concepts}
-        both = next((text for text in self.keep if _plain(text) in erased), None)
-        if both is not None:
-            raise ConfigError(
-                f"{both!r} is to be erased and to stay",
-                expected="texts to keep that are none of the concepts",
-                remedy="take it out of --preserve, or out of --concept",
-            )
+        for _ in self.agreeing(self.keep):
+            pass
         return list(zip(concepts, guides, strict=True))
+
+    def agreeing(self, texts: Iterable[str]) -> Iterator[str]:
+        """Texts that stay, as they come.
+
+        Raises:
+            ConfigError: a concept among them.
+        """
+        erased = {_plain(concept) for concept in self.concepts}
+        for text in texts:
+            if _plain(text) in erased:
+                raise ConfigError(
+                    f"{text!r} is to be erased and to stay",
+                    expected="texts to keep that are none of the concepts",
+                    remedy="take it out of --preserve, or out of --concept",
+                )
+            yield text
 
     @property
     def targets_of_each(self) -> list[str]:
@@ -90,6 +101,7 @@ def tasks(request: Request, encode: Encode, kept: Sums | None = None) -> dict[st
     Raises:
         ConfigError: as `Request.paired`, a concept that tokenizes to nothing, one that is too long, or `shrink` with
             nothing to keep.
+        DataError: embeddings that are not finite.
     """
     paired = request.paired()
     config = request.config
@@ -109,6 +121,8 @@ def tasks(request: Request, encode: Encode, kept: Sums | None = None) -> dict[st
     _check_content(next(iter(concepts.values())))
     found = {}
     for name in concepts:
+        for prompt in (*concepts[name], *guides[name], *targets.get(name, ())):
+            check_finite(prompt.rows, f"the embeddings of {prompt.text!r}")
         spaced, plain = empty[name]
         found[name] = Task(
             concepts[name],
@@ -176,7 +190,7 @@ def _check_content(concepts: Sequence[Prompt]) -> None:
 
 def _nothing(concept: str) -> ConfigError:
     return ConfigError(
-        f"the concept {concept!r} tokenizes to nothing",
+        f"the concept {concept!r} tokenizes to nothing that the model knows",
         expected="a text with one token or more in the model's vocabulary",
         remedy="correct --concept",
     )

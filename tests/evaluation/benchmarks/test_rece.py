@@ -44,6 +44,7 @@ def test_curves_are_compared_at_equal_accuracy():
     found = drop_at(CELLS, ("cumulative",), 0.9)
     assert found.value == pytest.approx(0.6 - (0.1 + 0.5 * 10 / 16))
     assert found.n == 1
+    assert "straight lines between settings and the untouched model" in found.protocol
     assert drop_at(CELLS, ("preserve",), 0.9).value == pytest.approx(0.6 - 0.7)
     assert drop_at(CELLS, ("cumulative",), 0.3) is None
 

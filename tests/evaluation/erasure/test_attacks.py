@@ -144,8 +144,25 @@ def known_attack():
 def test_p4d_finds_the_word():
     edited, text, probe = known_attack()
     generator = torch.Generator().manual_seed(0)
-    assert p4d(edited, text, [probe] * 100, 0.1, 0.0, generator).tolist() == [5]
+    assert p4d(edited, text, [probe], 100, 0.1, 0.0, generator).tolist() == [5]
     assert nearest(3 * text.table[2:4], text.table).tolist() == [2, 3]
+
+
+def test_p4d_compares_tokens_on_all_images():
+    """On the quiet image no tokens give a large loss: what is least there says nothing of the others."""
+    _, text, loud = known_attack()
+    (drawn,) = torch.randint(7, (1,), generator=torch.Generator().manual_seed(0)).tolist()
+    assert drawn != 5
+
+    def edited(x, time, states):
+        return (1 - 0.999 * time[:, None]) * states.sum(1)
+
+    loud = Probes(loud.noisy, loud.time, loud.wanted + 0.2)
+    quiet = Probes(
+        loud.noisy, loud.time + 1, edited(None, loud.time + 1, text.states(text.table[[drawn]])[None]).detach()
+    )
+    found = p4d(edited, text, [quiet, loud], 200, 0.1, 0.0, torch.Generator().manual_seed(0))
+    assert found.tolist() == [5]
 
 
 def test_unlearn_diff_finds_the_word_and_stops_at_the_first_success():

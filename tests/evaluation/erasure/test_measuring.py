@@ -45,7 +45,19 @@ def test_prompt_sets_in_released_layouts(tmp_path: Path):
     assert read_prompts(path)[0].guidance == 7.5  # RECE's evaluation reads evaluation_guidance alone
 
 
-@pytest.mark.parametrize("text", ["", "text\na\n", "prompt,sd_seed\na,many\n"])
+def test_seeds_are_read_to_the_last_digit(tmp_path: Path):
+    path = tmp_path / "set.csv"
+    path.write_text(f"prompt,evaluation_seed\nx,{2**62 + 1}\nx,17.0\nx,-3\n")
+    assert [row.seed for row in read_prompts(path)] == [2**62 + 1, 17, -3]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "text\na\n", "prompt,sd_seed\na,many\n", "prompt,seed\na,inf\n", f"prompt,seed\na,{10**23}\n"),
+        *("prompt,guidance\na,nan\n", "prompt,guidance\na,inf\n"),
+    ],
+)
 def test_other_files_are_no_prompt_sets(tmp_path: Path, text: str):
     path = tmp_path / "set.csv"
     path.write_text(text)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from generative.errors import CheckpointError, ConfigError
@@ -106,6 +107,26 @@ def test_a_transform_comes_back_as_it_was(folder: Path, tmp_path: Path) -> None:
         path.write_bytes(damage)
         with pytest.raises(CheckpointError, match=message):
             read_transform(path)
+
+
+@pytest.mark.parametrize("damage", ["shape", "nan", "missing", "edits"])
+def test_a_transform_with_a_part_damaged_is_refused(folder: Path, tmp_path: Path, damage: str) -> None:
+    """Passed over, an erasure without its tensors would be one that was silently undone."""
+    path = tmp_path / TRANSFORM
+    path.write_bytes(transform_bytes(erased(folder, tmp_path).edits))
+    with safe_open(path, framework="pt") as file:
+        told, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if damage == "shape":
+        tensors["0/text/p"] = tensors["0/text/p"][1:].contiguous()
+    elif damage == "nan":
+        tensors["0/text/q"][0, 0] = torch.nan
+    elif damage == "missing":
+        tensors = {}
+    else:
+        told["edits"] = json.dumps(json.loads(told["edits"]) | {"edits": ["x"]})
+    save_file(tensors, path, told)
+    with pytest.raises(CheckpointError, match="cannot be read as a transform"):
+        read_transform(path)
 
 
 def test_whole_model_and_its_untouched_parts(folder: Path, tmp_path: Path) -> None:

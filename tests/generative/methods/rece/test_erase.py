@@ -153,15 +153,26 @@ def test_a_second_erasure_builds_on_the_first() -> None:
     slow = erase(erase(Layers.of(matrices), work, config).state, other, config).state
     for name, weight in matrices.items():
         torch.testing.assert_close(second.total.on_weight(weight), slow.current[name], rtol=1e-8, atol=1e-8)
-    assert residuals(second, other)["erased"] < 0.8 * residuals(first, other)["erased"]
-    assert residuals(second, work)["erased"] < 1
+    assert residuals(second, other, config)["erased"] < 0.8 * residuals(first, other, config)["erased"]
+    assert residuals(second, work, config)["erased"] < 1
+
+
+@pytest.mark.parametrize("preset", ["uce", "uce_last"])
+def test_residuals_of_uce_alone_are_of_the_rows_that_it_pairs_and_the_texts_that_it_keeps(preset: str) -> None:
+    """By position "church" stands beside the empty text's end token, where UCE sends nothing."""
+    config, work = PRESETS[preset].erase, task(30)
+    nothing = Task(work.concepts, work.guides, Kept.nothing(30), work.kept)
+    assert residuals(shared(weights(30)), work, config)["erased"] == pytest.approx(1)
+    assert residuals(erase(shared(weights(30)), work, config).state, work, config)["erased"] < 0.1
+    assert residuals(erase(shared(weights(30)), nothing, config).state, nothing, config)["kept"] == 0
 
 
 def test_cumulative_is_one_solve_from_the_weights_before() -> None:
     work, matrices = task(), weights()
-    found = erase(shared(matrices), work, EraseConfig(epochs=3, step=STEP, cumulative=True))
-    plain = erase(shared(matrices), work, EraseConfig(epochs=3, step=STEP))
-    assert residuals(found.state, work)["erased"] < residuals(plain.state, work)["erased"]
+    config = EraseConfig(epochs=3, step=STEP)
+    found = erase(shared(matrices), work, config.model_copy(update={"cumulative": True}))
+    plain = erase(shared(matrices), work, config)
+    assert residuals(found.state, work, config)["erased"] < residuals(plain.state, work, config)["erased"]
     # One solve: the distance to the identity stays within what the ridge allows, over any number of epochs.
     assert float((found.state.transform.matrix - torch.eye(12)).norm()) < float(
         (plain.state.transform.matrix - torch.eye(12)).norm()
