@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -93,14 +94,31 @@ def ours(given: Case) -> list[Tensor]:
     return [transform.on_weight(weight) for weight in given.weights]
 
 
-def plain(given: Case, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """Layer by layer, each layer's sums once; with float64 the reference."""
-    return _form(given, dtype, _plain_edit)
+def plain(given: Case) -> list[Tensor]:
+    """Layer by layer, each layer's sums once, in float32."""
+    return _form(given, torch.float32, _plain_edit)
 
 
-def released(given: Case) -> list[Tensor]:
-    """Layer by layer as published."""
-    return _form(given, torch.float32, _released_edit)
+def exact(given: Case) -> list[Tensor]:
+    """The same in float64, but for the inverse, which is one for all layers: the reference."""
+    return _form(given, torch.float64, _exact_edit)
+
+
+def released(given: Case, every: int = 1) -> list[Tensor]:
+    """Layer by layer as published.
+
+    Args:
+        given: what is edited.
+        every: only each such layer, without the derivation: for times of models that would take too long.
+    """
+    edit = partial(_released_edit, every=every)
+    if every == 1:
+        return _form(given, torch.float32, edit)
+    weights, kept = list(given.weights), given.kept.segments[0].rows.float()
+    for step in (CONFIG.start, CONFIG.step):
+        pairs = pair(step.variant, given.concept, given.guide)
+        weights = edit(weights, pairs.old.float(), pairs.new.float(), kept, step)
+    return weights
 
 
 def _form(given: Case, dtype: torch.dtype, edit: Edit) -> list[Tensor]:
@@ -120,17 +138,27 @@ def _form(given: Case, dtype: torch.dtype, edit: Edit) -> list[Tensor]:
 
 
 def _plain_edit(weights: Sequence[Tensor], old: Tensor, new: Tensor, kept: Tensor, step: StepConfig) -> list[Tensor]:
-    found = []
-    for weight in weights:
-        left = step.lamb * weight + (new @ weight.T).T @ old + step.preserve(1) * (kept @ weight.T).T @ kept
-        right = step.lamb * torch.eye(old.shape[1], dtype=old.dtype) + old.T @ old + step.preserve(1) * kept.T @ kept
-        found.append(left @ torch.inverse(right))
-    return found
+    return [_left(weight, old, new, kept, step) @ torch.inverse(_right(old, kept, step)) for weight in weights]
 
 
-def _released_edit(weights: Sequence[Tensor], old: Tensor, new: Tensor, kept: Tensor, step: StepConfig) -> list[Tensor]:
+def _exact_edit(weights: Sequence[Tensor], old: Tensor, new: Tensor, kept: Tensor, step: StepConfig) -> list[Tensor]:
+    inverse = torch.inverse(_right(old, kept, step))
+    return [_left(weight, old, new, kept, step) @ inverse for weight in weights]
+
+
+def _left(weight: Tensor, old: Tensor, new: Tensor, kept: Tensor, step: StepConfig) -> Tensor:
+    return step.lamb * weight + (new @ weight.T).T @ old + step.preserve(1) * (kept @ weight.T).T @ kept
+
+
+def _right(old: Tensor, kept: Tensor, step: StepConfig) -> Tensor:
+    return step.lamb * torch.eye(old.shape[1], dtype=old.dtype) + old.T @ old + step.preserve(1) * kept.T @ kept
+
+
+def _released_edit(
+    weights: Sequence[Tensor], old: Tensor, new: Tensor, kept: Tensor, step: StepConfig, every: int = 1
+) -> list[Tensor]:
     found = copy.deepcopy(list(weights))
-    for number in range(len(found)):
+    for number in range(0, len(found), every):
         left = step.lamb * found[number]
         right = step.lamb * torch.eye(old.shape[1])
         for context, wanted, scale in ((old, new, 1.0), (kept, kept, step.preserve(1))):

@@ -6,19 +6,29 @@ import pytest
 import torch
 
 from evaluation.benchmarks import rece_speed
-from evaluation.benchmarks.rece_forms import SD14, SDXL, Shapes, case, deviation, ours, plain, released
+from evaluation.benchmarks.rece_forms import SD14, SDXL, Shapes, case, deviation, exact, ours, plain, released
 
 SMALL = Shapes("small", 24, (8, 8, 12), 10)
 
 
 def test_all_forms_are_one_edit() -> None:
     given = case(SMALL)
-    reference = plain(given, torch.float64)
+    reference = exact(given)
     assert deviation(ours(given), reference, given.weights) < 1e-6
     assert deviation(plain(given), reference, given.weights) < 1e-2
     assert deviation(released(given), reference, given.weights) < 1e-2
     assert deviation(given.weights, reference, given.weights) == pytest.approx(1)
     assert all(weight.dtype == torch.float32 for weight in ours(given))
+
+
+def test_a_sample_of_layers_is_edited_as_in_the_whole() -> None:
+    """Without the derivation: after the first edit the others are still as they were."""
+    given = case(SMALL)
+    found = released(given, every=2)
+    assert torch.equal(found[1], given.weights[1])
+    assert all(not torch.equal(found[i], given.weights[i]) for i in (0, 2))
+    wide = [rows for number, rows in enumerate(SDXL.rows) if number % rece_speed.SAMPLE == 0]
+    assert (wide.count(640), wide.count(1280)) == (20 // rece_speed.SAMPLE, 120 // rece_speed.SAMPLE)
 
 
 def test_shapes_of_the_models() -> None:
@@ -28,6 +38,9 @@ def test_shapes_of_the_models() -> None:
 
 
 def test_figures() -> None:
+    large = rece_speed.of_model(SMALL, "_large", pairs=2, slow_pairs=2, every=2)
+    assert all(figure["goal"] is None for figure in large.values())
+    assert "2 times its two edits" in large["speedup_released_large"]["protocol"]
     found = rece_speed.of_model(SMALL, "", pairs=2, slow_pairs=2)
     goals = {name: figure["goal"] for name, figure in found.items()}
     assert goals == {
