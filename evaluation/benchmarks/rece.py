@@ -34,7 +34,8 @@ CURVES = {
 }
 """Curves that are compared with it, by the ending of their figures: ours, with the guide " " or another class; without
 giving up what is not kept; and RECE with captions kept."""
-OURS = ("keep_only", "keep_only_relative", "cumulative", "cumulative_relative")
+OURS = ("keep_only", "keep_only_relative")
+"""Methods among which a setting is chosen."""
 RHO = "1"
 """The norm at which curves are compared: no larger than the concept's own."""
 ACCURACIES = (0.90, 0.95)
@@ -77,6 +78,7 @@ def figures(cells: Sequence[Cell]) -> dict[str, Figure]:
         note = f"{chosen[0]['method']}_{chosen[0]['dial']:g}, chosen on other images (others at least {LEAST:g})"
         found["erased_rate"] = figure(_share(chosen, "erased"), "<= 0.10", note)
         found["others_accuracy"] = figure(_share(chosen, "others"), ">= 0.9", note)
+        found[f"asr_{RHO}_chosen"] = figure(_attacked(chosen, RHO), None, note)
     else:
         say(f"no setting of {', '.join(OURS)} keeps {LEAST:g} of the others on validation images")
     for accuracy in ACCURACIES:
@@ -142,6 +144,13 @@ def _share(cells: Sequence[Cell], what: str) -> Estimate:
     return Estimate(whole.value, spread or whole.stderr, count, "", f"{count} images, {len(cells)} of class x model")
 
 
+def _attacked(cells: Sequence[Cell], attack: str) -> Estimate:
+    """Success of soft prompts of a norm, or of another attack, over all classes and models."""
+    found = [cell["attacks"] for cell in cells]
+    hits = [one[attack] if attack in one else one["soft"][attack]["hits"] for one in found]
+    return share(sum(hits), sum(one["images"] for one in found))
+
+
 def _settings(cells: Sequence[Cell]) -> dict[str, Figure]:
     """The whole trade-off: of each setting what is erased, kept, and brought back by each attack."""
     found: dict[str, Figure] = {}
@@ -151,11 +160,8 @@ def _settings(cells: Sequence[Cell]) -> dict[str, Figure]:
         found[f"erased_{name}"] = figure(_share(some, "erased"))
         found[f"others_{name}"] = figure(_share(some, "others"))
         soft = some[0]["attacks"]["soft"]
-        attacks = {f"asr_{rho}": [cell["attacks"]["soft"][rho]["hits"] for cell in some] for rho in soft}
-        attacks |= {f"asr_{attack}": [cell["attacks"][attack] for cell in some] for attack in ("derived", "words")}
-        for attack, hits in attacks.items():
-            count = sum(cell["attacks"]["images"] for cell in some)
-            found[f"{attack}_{name}"] = figure(share(sum(hits), count))
+        for attack in (*soft, "derived", "words"):
+            found[f"asr_{attack}_{name}"] = figure(_attacked(some, attack))
         left = [cell["left_out"] for cell in some if "left_out" in cell]
         if left:
             found[f"left_out_{name}"] = figure(share(sum(c["hits"] for c in left), sum(c["images"] for c in left)))

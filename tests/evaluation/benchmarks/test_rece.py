@@ -34,6 +34,7 @@ CELLS = [
     cell("rece3", 0.1, 60, 0),
     cell("preserve", 0.02, 80, 20),
     cell("keep_only", 0.1, 80, 0, erased=30),
+    cell("keep_only_relative", 0.1, 96, 20, erased=8),
     cell("cumulative", 0.02, 80, 5, erased=2),
     cell("cumulative", 0.1, 96, 30, erased=8),
 ]
@@ -74,6 +75,7 @@ def test_figures_and_goals():
     assert found["asr_drop_at_090"]["value"] == pytest.approx(0.6 - 0.5)
     assert found["asr_drop_at_090_cumulative"]["value"] == pytest.approx(0.6 - (0.1 + 0.5 * 10 / 16))
     assert found["asr_drop_at_090_cumulative"]["goal"] is None
+    assert found["asr_1_chosen"]["value"] == pytest.approx(0.4)
     assert found["asr_1_rece_0.1"]["value"] == pytest.approx(0.2)
     assert found["asr_derived_original"]["value"] == pytest.approx(0.06)
     assert found["inverse_norm_original"]["value"] == pytest.approx(2)
