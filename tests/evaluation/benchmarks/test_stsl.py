@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from evaluation.benchmarks import posterior_samplers, stsl_digits, stsl_exact, stsl_speed
+from evaluation.benchmarks import posterior_samplers, stsl_digits, stsl_exact, stsl_latent, stsl_speed
 from evaluation.benchmarks.kept import FOLDER
 from evaluation.benchmarks.posterior_samplers import Judged, entries, rows_ratio
 from evaluation.benchmarks.stsl_digits import QUICK
 from evaluation.benchmarks.stsl_exact import Size, cases, compare, contenders, floor, sliced_w2
+from generative.data.image_config import FolderImageConfig
+from generative.data.images import open_images
 from generative.methods.stsl.levels import linear_alphas
 from generative.methods.stsl.methods import METHODS
 from generative.methods.stsl.sampler import update
@@ -176,6 +180,39 @@ def test_what_is_kept_is_not_measured_again(tmp_path, monkeypatch) -> None:
     assert posterior_samplers.compare(comparison, size) == whole
     assert whole["superres_rows_stsl_550"]["value"] == 22
     assert whole["superres_psnr_psld"]["n"] == 3
+
+
+def test_latents_of_made_images(tmp_path, monkeypatch) -> None:
+    """Autoencoder, model of its latents, and samplers through both; without its data the part says so."""
+    pytest.importorskip("diffusers")
+    monkeypatch.delenv(stsl_latent.VARIABLE, raising=False)
+    assert stsl_latent.run(quick=True) == {}
+    monkeypatch.setenv(FOLDER, str(tmp_path / "kept"))
+    monkeypatch.setattr(posterior_samplers, "available_cores", lambda: 1)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3)).astype(np.uint8)
+    for number, image in enumerate(pixels):
+        (tmp_path / "images" / f"class{number % 2}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "images" / f"class{number % 2}" / f"{number}.png")
+    section = FolderImageConfig(
+        path=str(tmp_path / "images"),
+        classes=True,
+        size=16,
+        channels=3,
+        validation_fraction=0.2,
+        cache=str(tmp_path / "cache"),
+    )
+    monkeypatch.setattr(stsl_latent, "opened", lambda size: open_images(section))
+    small = {name: replace(entry, settings=replace(entry.settings, steps=2)) for name, entry in entries(QUICK).items()}
+    monkeypatch.setattr(posterior_samplers, "entries", lambda size: small)
+    comparison = replace(stsl_latent.COMPARISON, names=("psld", "p2l_style", "first_order_550", "stsl_550", "mmps"))
+    size = replace(stsl_latent.QUICK, training=1, autoencoder=1, tuning=1, testing=2, judge_steps=1, real=30)
+    told = posterior_samplers.compare(comparison, size)
+    assert told["latent_superres_rows_psld"]["value"] == told["latent_superres_decoder_vjps_psld"]["value"] == 2
+    assert told["latent_superres_decoder_vjps_stsl_550"]["value"] == 10
+    assert 0 <= told["latent_superres_ssim_mmps"]["value"] <= 1
+    ground = stsl_latent.ground(size, tmp_path / "kept" / "stsl_latent" / "steps_1")
+    assert (ground.prior.shape, ground.prior.image) == ((4, 8, 8), (3, 16, 16))
+    assert ground.prior.decode(ground.prior.encode(ground.images)).shape == ground.images.shape == (3, 3, 16, 16)
 
 
 def test_a_quick_run_gives_all_figures() -> None:
