@@ -215,8 +215,12 @@ def test_latents_of_made_images(tmp_path, monkeypatch) -> None:
     assert ground.prior.decode(ground.prior.encode(ground.images)).shape == ground.images.shape == (3, 3, 16, 16)
 
 
-def test_a_quick_run_gives_all_figures() -> None:
+def test_a_quick_run_gives_all_figures(tmp_path, monkeypatch) -> None:
+    """And gives them again from what it has kept, with nothing run."""
+    monkeypatch.setenv(FOLDER, str(tmp_path))
     told = stsl_exact.run(True)
+    monkeypatch.setattr(stsl_exact, "compare", pytest.fail)
+    assert stsl_exact.run(True) == told
     assert {"mmps_w2_gauss4", "mmps_w2_gmm2", "exact_w2_gauss4", "stsl_unit_variance_gmm2"} <= set(told)
     assert told["mmps_w2_gmm2"]["goal"] == "<= 0.14"
     assert linear_alphas()[0] < 1
