@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -82,22 +83,35 @@ Run = Callable[[Problem, float], Tensor]
 
 @dataclass(frozen=True)
 class Contender:
-    """A sampler, the grid that its weight is taken from, the goal of its distance by problem, sets of measurements."""
+    """What is compared.
+
+    Args:
+        run: the sampler.
+        weights: the grid that its weight is taken from.
+        told: what it is.
+        nfe: evaluations as papers count.
+        goals: of its distance by problem.
+        sets: of measurements.
+    """
 
     run: Run
     weights: Sequence[float]
     told: str
+    nfe: int
     goals: dict[str, str] | None = None
     sets: int = 1
 
 
 @dataclass(frozen=True)
 class Found:
-    """Of one measurement: distance, error of the mean (in standard deviations), ratio of variances."""
+    """Of one measurement: distance, error of the mean in standard deviations, ratio of variances, costs of a chain."""
 
     distance: float
     mean_error: float
     variance_ratio: float
+    rows: float
+    vjps: float
+    seconds: float
 
 
 def cases(names: Sequence[str]) -> list[Case]:
@@ -145,17 +159,19 @@ def contenders(case: Case, size: Size) -> dict[str, Contender]:
             partial(steer, guidance=exact_guidance(case.mixture, case.matrix)),
             (1.0,),
             f"exact guidance, {levels}",
+            steps,
             sets=UNTUNED_SETS,
         ),
         "mmps": Contender(
             partial(steer, guidance=partial(mmps, solver_steps=8)),
             (1.0,),
             f"covariance-aware, {levels}",
+            steps,
             guided_goals,
             UNTUNED_SETS,
         ),
-        "dps": Contender(by_dps, scales, f"DPS, squared norm, {levels}"),
-        "psld": Contender(by_psld, scales, f"PSLD-like without an autoencoder, {levels}"),
+        "dps": Contender(by_dps, scales, f"DPS, squared norm, {levels}", steps),
+        "psld": Contender(by_psld, scales, f"PSLD-like without an autoencoder, {levels}", steps),
     }
     for name, eta, probe in (
         ("first_order", 0.0, "scaled"),
@@ -164,7 +180,7 @@ def contenders(case: Case, size: Size) -> dict[str, Contender]:
         ("stsl_unit", 0.02, "unit"),
     ):
         told = f"{inner} updates at each of {levels}, probe {probe}, eta {eta:g}"
-        found[name] = Contender(partial(by_stsl, eta=eta, probe=probe), scales, told)
+        found[name] = Contender(partial(by_stsl, eta=eta, probe=probe), scales, told, steps * inner)
     return found
 
 
@@ -173,7 +189,7 @@ def compare(case: Case, size: Size, contender: Contender) -> tuple[list[Found], 
     best: tuple[float, list[Found], float] | None = None
     for weight in contender.weights:
         found = [
-            _judge(case, y, contender.run(case.problem(y, size.chains, number), weight), number)
+            _one(case, size, contender, y, number, weight)
             for number, y in enumerate(case.measurements(size.measurements, contender.sets))
         ]
         mean = sum(one.distance for one in found) / len(found)
@@ -195,12 +211,16 @@ def kept(folder: Path, case: Case, size: Size, name: str, contender: Contender) 
     return [Found(**one) for one in read["found"]], read["weight"]
 
 
-def _judge(case: Case, y: Tensor, points: Tensor, number: int) -> Found:
+def _one(case: Case, size: Size, contender: Contender, y: Tensor, number: int, weight: float) -> Found:
+    problem, begun = case.problem(y, size.chains, number), time.perf_counter()
+    points = contender.run(problem, weight)
+    seconds = (time.perf_counter() - begun) / size.chains
     posterior = case.mixture.posterior(case.matrix, y, case.sigma)
     wanted = posterior.sample(len(points), torch.Generator().manual_seed(1000 + number))
     spread = float(torch.trace(posterior.covariance))
     apart = float((points.mean(0) - posterior.mean).norm()) / spread**0.5
-    return Found(sliced_w2(points, wanted), apart, float(points.var(0).sum()) / spread)
+    cost, ratio = problem.cost.by_image(size.chains), float(points.var(0).sum()) / spread
+    return Found(sliced_w2(points, wanted), apart, ratio, cost["rows"], cost["vjps"], seconds)
 
 
 def floor(case: Case, size: Size) -> list[float]:
@@ -228,13 +248,20 @@ def figures(size: Size, folder: Path, wanted: Sequence[str] | None = None) -> di
             if name == "exact" and case.name in ("gauss4", "gmm2"):
                 goal = f"<= {1.3 * least.value + 0.03:.4g}"
             tuned = f", best weight {weight:g} of {len(contender.weights)}" if len(contender.weights) > 1 else ""
-            protocol = f"{contender.told}{tuned}; {_note(found, size)}"
+            protocol = f"{contender.told}{tuned}; {_cost(found, contender)}; {_note(found, size)}"
             values = {what: [getattr(one, what) for one in found] for what in Found.__dataclass_fields__}
             told[f"{name}_w2_{case.name}"] = figure(mean_estimate(values["distance"], "", protocol), goal)
             told[f"{name}_mean_error_{case.name}"] = figure(mean_estimate(values["mean_error"], "std", protocol))
             told[f"{name}_variance_{case.name}"] = figure(mean_estimate(values["variance_ratio"], "", protocol))
             say(f"{case.name} {name}: W2 {told[f'{name}_w2_{case.name}']['value']:.3f} at weight {weight:g}")
     return told
+
+
+def _cost(found: Sequence[Found], contender: Contender) -> str:
+    rows, vjps, seconds = (
+        sum(getattr(one, what) for one in found) / len(found) for what in ("rows", "vjps", "seconds")
+    )
+    return f"a chain: {rows:.4g} rows, {vjps:.4g} vjps, {1e3 * seconds:.2g} ms; a paper's NFE: {contender.nfe}"
 
 
 def _note(found: Sequence[object], size: Size) -> str:

@@ -228,6 +228,10 @@ def test_a_quick_run_gives_all_figures(tmp_path, monkeypatch) -> None:
     """And gives them again from what it has kept, with nothing run."""
     monkeypatch.setenv(FOLDER, str(tmp_path))
     told = stsl_exact.run(True)
+    # costs stand in every table: 4 levels with 2 updates of 2 rows and one more, a paper's 8
+    assert "a chain: 20 rows, 8 vjps, " in told["stsl_scaled_w2_gmm2"]["protocol"]
+    assert "a paper's NFE: 8; 1 measurements" in told["stsl_scaled_w2_gmm2"]["protocol"]
+    assert "a chain: 4 rows, " in told["mmps_w2_gmm2"]["protocol"]
     monkeypatch.setattr(stsl_exact, "compare", pytest.fail)
     assert stsl_exact.run(True) == told
     assert {"mmps_w2_gauss4", "mmps_w2_gmm2", "exact_w2_gauss4", "stsl_unit_variance_gmm2"} <= set(told)
