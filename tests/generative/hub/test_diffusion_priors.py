@@ -92,6 +92,7 @@ def test_a_text_to_image_model_restores(text) -> None:
     for name, settings in (
         ("stsl", Stsl(Terms(weight=0.1, eta=1.0), steps=2, inner=1)),
         ("stsl", Stsl(Terms(weight=0.1, eta=1.0, probe="measurement"), steps=2, inner=1)),
+        ("stsl", Stsl(Terms(weight=0.1, eta=1.0, probe="jvp"), steps=2, inner=1)),
         ("mmps", GuidedSampling(steps=2, solver_steps=1)),
     ):
         found = METHODS[name].run(Problem(prior, operator, y, 0.05, StreamDraws(Streams(0), ids)), settings)
