@@ -77,6 +77,7 @@ class Size:
         seeds: samples of each image.
         long: steps of PSLD, LDPS, DPS and the P2L-style sampler.
         tasks: of `TASKS`.
+        grid: trials of the weight of STSL and of its first-order form.
     """
 
     training: int = 6000
@@ -85,6 +86,7 @@ class Size:
     seeds: Sequence[int] = (0, 1, 2)
     long: int = 1000
     tasks: Sequence[str] = tuple(TASKS)
+    grid: Sequence[float] = (0.1, 0.3, 0.6)
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def entries(size: Size) -> dict[str, Entry]:
     """All that can be compared; the weight of the data is tuned in three trials for each but the default."""
     trace = Terms(data_loss="norm", eta=3.0, probe="scaled", probe_size=0.1)
     paper = Terms(data_loss="norm", eta=0.02, probe="unit")
-    grid, long = (0.1, 0.3, 0.6), (0.1, 0.3, 1.0)
+    grid, long = size.grid, (0.1, 0.3, 1.0)
     return {
         "psld": Entry("psld", long, Psld(size.long)),
         "ldps": Entry("ldps", long, Psld(size.long, gamma=0.0)),

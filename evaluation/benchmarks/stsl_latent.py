@@ -74,6 +74,7 @@ class LatentSize(Size):
     training: int = 3000
     tuning: int = 8
     testing: int = 30
+    grid: Sequence[float] = (0.3, 0.6, 1.2)
     autoencoder: int = 1500
     side: int = 16
     real: int = 20_000
@@ -81,7 +82,7 @@ class LatentSize(Size):
     most: int | None = None
 
 
-QUICK = LatentSize(5, 2, 2, (0, 1), 2, ("superres",), 5, 16, 200, 10, 500)
+QUICK = LatentSize(5, 2, 2, (0, 1), 2, ("superres",), autoencoder=5, real=200, judge_steps=10, most=500)
 
 NAMES: Sequence[str] = (
     "psld",
