@@ -37,6 +37,7 @@ ORDER = (
     # trainings, some of hours
     "masked_reverse",
     "stsl_digits",
+    "stsl_latent",
     "f_distill_modes",
     "shakespeare",
     "rece",
@@ -50,7 +51,7 @@ ORDER = (
     "chaos",
     "scaling",
 )
-IN_PARTS = {"stsl": ("stsl_exact", "stsl_speed", "stsl_digits")}
+IN_PARTS = {"stsl": ("stsl_exact", "stsl_speed", "stsl_digits", "stsl_latent")}
 """Benchmarks that are nothing but others together, which stand in `ORDER`."""
 
 KEPT = "all"

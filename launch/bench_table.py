@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,15 +81,20 @@ class Measured:
     quick: bool
 
 
+def value_of(figure: Figure) -> float:
+    """The value; not a number where there is none, which stands as null in a file."""
+    return math.nan if figure["value"] is None else float(figure["value"])
+
+
 def interval(figure: Figure) -> tuple[float, float] | None:
     """The figure's own interval (bootstrap), or else 1.96 standard errors either side; None where no error is known."""
-    low, high = figure.get("low"), figure.get("high")
+    low, high, value = figure.get("low"), figure.get("high"), value_of(figure)
     if low is not None and high is not None:
         return float(low), float(high)
-    if figure.get("stderr") is None:
+    if figure.get("stderr") is None or math.isnan(value):
         return None
     slack = STANDARD_ERRORS * float(figure["stderr"])
-    return figure["value"] - slack, figure["value"] + slack
+    return value - slack, value + slack
 
 
 def verdict(figure: Figure) -> str:
@@ -101,7 +107,7 @@ def verdict(figure: Figure) -> str:
     def reaches(value: float) -> bool:
         return value <= float(bound) if sign in ("<", "<=") else value >= float(bound)
 
-    if reaches(figure["value"]):
+    if reaches(value_of(figure)):
         return "met"
     return "missed, within its error" if any(map(reaches, interval(figure) or ())) else "NOT MET"
 
@@ -177,10 +183,11 @@ def _rows(measured: Measured) -> Iterator[list[str]]:
             spread = interval(figure)
             shown = "no error known" if spread is None else f"[{spread[0]:.4g}, {spread[1]:.4g}]"
             goal, unit = str(figure.get("goal") or ""), str(figure.get("unit") or "")
+            value = value_of(figure)
             yield [
                 one.name,
                 key,
-                f"{figure['value']:.5g}",
+                "none" if math.isnan(value) else f"{value:.5g}",
                 unit,
                 shown,
                 str(figure.get("n", "-")),

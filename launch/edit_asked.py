@@ -105,6 +105,16 @@ def make_plan(asked: EditAsked) -> Plan:
         raise ConfigError(
             f"{operator.name}: no image can be read off its measurements", "another operator", "give superres, inpaint"
         )
+    if (
+        operator is not None
+        and not asked.simulate
+        and (len(operator.measured) != 3 or operator.measured[0] not in (1, 3))
+    ):
+        raise ConfigError(
+            f"measurements of {operator.name} are no pictures: {list(operator.measured)}",
+            "an operator whose measurements are pictures, or images to simulate from",
+            "give --simulate and clean images",
+        )
     told = [repr(asked), *weights_of_files(folder)]
     stamp = hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
     return Plan(model, texts, control, operator, settings, prior.about, stamp)

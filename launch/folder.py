@@ -233,8 +233,8 @@ def check_output(path: Path | None, option: str) -> None:
 
 
 def write_output(path: Path | None, value: Any) -> None:
-    """A result as JSON, where a file was asked for."""
-    from generative.training.runfolder import atomic_write
+    """A result as JSON, where a file was asked for; null for what is no number (JSON knows no NaN)."""
+    from generative.training.runfolder import atomic_write, finite
 
     if path is not None:
-        atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False))
+        atomic_write(path, json.dumps(finite(value), indent=1, ensure_ascii=False))

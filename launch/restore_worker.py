@@ -111,7 +111,7 @@ class RestoreWorker:
         for number, (file, (y, truth)) in enumerate(read.items()):
             whole = images[number].flatten(1).isfinite().all(1)
             if not bool(whole.any()):
-                reason = "no sample stayed finite (a smaller weight? --set weight=...)"
+                reason = f"no sample stayed finite (smaller steps? --set {self.method.weight}=...)"
                 lines.append(self._told(file, failed=reason))
                 continue
             kept = images[number][whole]

@@ -33,6 +33,7 @@ BENCHMARKS = Registry(
         "stsl_exact": "evaluation.benchmarks.stsl_exact",
         "stsl_speed": "evaluation.benchmarks.stsl_speed",
         "stsl_digits": "evaluation.benchmarks.stsl_digits",
+        "stsl_latent": "evaluation.benchmarks.stsl_latent",
     },
 )
 

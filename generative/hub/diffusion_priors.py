@@ -70,6 +70,13 @@ def open_unet(folder: Path, device: torch.device) -> tuple[Any, Callable[[Networ
     unet = _part(getattr(library, unet_kind), folder, "unet", device)
     scheduler = _read(library.DDPMScheduler, folder, "scheduler", "scheduler_config.json")
     told = read_json(folder / "scheduler" / SCHEDULER) or {}
+    if "beta_schedule" not in told and not told.get("trained_betas"):
+        # the class below would take betas of its own for another's sigmas or flow, and say nothing
+        raise ConfigError(
+            f"{folder} has a scheduler {told.get('_class_name')}, which has no betas",
+            "a variance-preserving path of discrete times, as of DDPMScheduler, DDIMScheduler or PNDMScheduler",
+            "take another model",
+        )
     kind: Kind = scheduler.config.prediction_type
     if kind not in PREDICTIONS:
         raise ConfigError(f"{folder} predicts {kind!r}", f"one of {', '.join(PREDICTIONS)}", "take another model")
@@ -80,7 +87,11 @@ def open_unet(folder: Path, device: torch.device) -> tuple[Any, Callable[[Networ
             "take a model trained without rescale_betas_zero_snr",
         )
     autoencoder = _autoencoder(library, index, folder, device)
-    channels, side = int(unet.config.in_channels), int(unet.config.sample_size)
+    channels, side = int(unet.config.in_channels), unet.config.sample_size
+    if not isinstance(side, int):
+        raise CheckpointError(
+            f"{folder / 'unet'}: sample_size={side} in its config.json", "the side of square samples", "write it there"
+        )
     factor = autoencoder.factor if autoencoder else 1
     final: Literal["first", "one"] = "one" if told.get("set_alpha_to_one", True) else "first"
     alphas = scheduler.alphas_cumprod.double()

@@ -118,13 +118,13 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     atomic_write(path, json.dumps(value, ensure_ascii=False))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """`value` with numbers that JSON does not know (nan, inf) as None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _lock(descriptor: int) -> None:
@@ -174,7 +174,7 @@ def append_line(path: Path, record: Mapping[str, Any]) -> None:
     Raises:
         RunFolderError: the file cannot be written; no part of the line stays.
     """
-    line = (json.dumps(_finite(record)) + "\n").encode()
+    line = (json.dumps(finite(record)) + "\n").encode()
     with _explained(f"cannot write {path}"):
         descriptor = _open_locked(Path(path))
         try:

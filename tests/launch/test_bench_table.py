@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from launch.bench_table import BEGINNING, END, QUICK_NOTE, Measured, Outcome, facts, markdown, text, write_table
+from launch.folder import write_output
 
 DAY = 86400.0
 ABOUT: dict[str, Any] = {
@@ -114,3 +117,15 @@ def test_what_came_of_a_benchmark_in_a_line() -> None:
     assert Outcome.of(result).counts() == "3 figures, 1 of 2 goals met"
     assert Outcome("empty").counts() == "0 figures"
     assert Outcome("x", "interrupted", 61.0, problem="Ctrl-C").ended() == "interrupted after 1 min 01 s: Ctrl-C"
+
+
+def test_what_is_no_number_is_null_in_files_and_misses_its_goal(tmp_path: Path) -> None:
+    """`rows_ratio_...` where no sampler reaches the quality: told so, and read again from what was kept."""
+    figures = {"ratio": {"value": math.nan, "stderr": 0.1, "n": 3, "goal": "<= 0.25", "values": [1.0, math.inf]}}
+    write_output(tmp_path / "kept.json", {"name": "speed", "seconds": 2.0, "figures": figures})
+    kept = json.loads((tmp_path / "kept.json").read_text(), parse_constant=pytest.fail)
+    assert kept["figures"]["ratio"]["value"] is None
+    for outcome in (Outcome("speed", figures=figures), Outcome.of(kept)):
+        assert outcome.counts() == "1 figures, 0 of 1 goals met"
+        (row,) = [cells(line) for line in markdown(measured(outcome)).splitlines() if "`ratio`" in line]
+        assert row[2:] == ["none", "", "no error known", "3", "&lt;= 0.25", "NOT MET"]

@@ -14,6 +14,7 @@ from PIL import Image
 from generative.data.digits import load_digits
 from generative.data.image_files import png
 from generative.errors import ConfigError, DataError
+from generative.methods.stsl.methods import METHODS
 from generative.methods.stsl.problem import Problem
 from launch import restoring
 from launch.cli import main
@@ -178,6 +179,17 @@ def test_bad_images_are_told_and_the_others_done(run, digits, tmp_path, capsys) 
     assert "large.png: 9x9 pixels, where 8x8 are wanted" in shown
     assert main([*words, "--resize"]) == 1
     assert "4 restored · 1 failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_samples_that_diverge_are_told_with_the_setting_that_helps(run, digits, tmp_path, capsys, method) -> None:
+    """What a method calls the length of its steps is a setting of its own."""
+    weight = METHODS[method].weight
+    (digits / "b.png").unlink()
+    words = ["restore", str(run), str(digits), str(tmp_path), "--simulate", "--operator", "superres:factor=2"]
+    steps = ["--set", "steps=2", "--samples", "1", "--method", method, "--set", f"{weight}=1e38"]
+    assert main([*words, *steps]) == 1
+    assert f"smaller steps? --set {weight}=..." in capsys.readouterr().out
 
 
 def test_held_out_images_are_at_hand(run, tmp_path, monkeypatch, capsys) -> None:

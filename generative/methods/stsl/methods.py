@@ -30,12 +30,14 @@ class Method:
         run: how it runs with some.
         note: what its name does not say.
         calls: setting that says how often a step asks the network, as papers count; "": once.
+        weight: setting that is the length of its steps towards the data.
     """
 
     settings: Any
     run: Callable[[Problem, Any], Restored]
     note: str = ""
     calls: str = ""
+    weight: str = "weight"
 
     def nfe(self, settings: Any) -> int:
         """Evaluations as papers count them: of each step one, or `calls` of them (a setting's name)."""
@@ -60,13 +62,15 @@ METHODS: dict[str, Method] = {
         Stsl(Terms(weight=0.3, data_loss="norm", eta=0.0)), stsl, "STSL without its trace term", "inner"
     ),
     "mmps": Method(GuidedSampling(), _mmps),
-    "dps": Method(Dps(), dps),
-    "ldps": Method(Psld(gamma=0.0), psld),
-    "gml_dps": Method(Psld(glue="fixed_point"), psld),
-    "psld": Method(Psld(), psld),
-    "resample": Method(Resample(), resample),
-    "daps": Method(Daps(), daps, calls="flow_steps"),
-    "p2l_style": Method(P2LStyle(), p2l_style, "reconstructed from memory of the paper, without its tuning of texts"),
+    "dps": Method(Dps(), dps, weight="scale"),
+    "ldps": Method(Psld(gamma=0.0), psld, weight="omega"),
+    "gml_dps": Method(Psld(glue="fixed_point"), psld, weight="omega"),
+    "psld": Method(Psld(), psld, weight="omega"),
+    "resample": Method(Resample(), resample, weight="scale"),
+    "daps": Method(Daps(), daps, calls="flow_steps", weight="rate"),
+    "p2l_style": Method(
+        P2LStyle(), p2l_style, "reconstructed from memory of the paper, without its tuning of texts", weight="rho"
+    ),
 }
 
 

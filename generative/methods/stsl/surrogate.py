@@ -113,15 +113,12 @@ def _noise_and_trace(problem: Problem, z: Tensor, level: Level, terms: Terms, st
     count, size = terms.probes, z[0].numel()
     u = [problem.draws("probe", step * count + i, z.shape[1:]).to(z) for i in range(count)]
     if terms.probe == "jvp":
-        slopes: list[Tensor] = []
-        e = z
-        for one in u:
-            problem.count(2 * len(z))
-            with sdpa_kernel([SDPBackend.MATH]):  # attention's fast kernels have no forward derivative
-                found = torch.func.jvp(lambda v: problem.prior.noise(v, level), (z,), (one,))
-            e = found[0]
-            slopes.append(found[1])
-        scale, moved = level.noise, slopes
+        with sdpa_kernel([SDPBackend.MATH]):  # attention's fast kernels have no second derivative
+            e = problem.noise(z, level)
+        # u^T (de/dz) u by the transpose: the forward derivatives of some layers refuse what attention hands them
+        moved = [torch.autograd.grad(e, z, one, create_graph=True)[0] for one in u]
+        problem.cost.vjps += count * len(z)
+        scale = level.noise
     else:
         h = 1.0 if terms.probe == "unit" else terms.probe_size * level.noise
         central = terms.probe == "central"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from generative.errors import CheckpointError, DataError
+from generative.errors import CheckpointError, ConfigError, DataError
 from generative.hub.diffusion_priors import open_pipeline_prior
 from generative.methods.stsl.methods import METHODS
 from generative.methods.stsl.operators.catalogue import make_operator
@@ -92,6 +92,7 @@ def test_a_text_to_image_model_restores(text) -> None:
     for name, settings in (
         ("stsl", Stsl(Terms(weight=0.1, eta=1.0), steps=2, inner=1)),
         ("stsl", Stsl(Terms(weight=0.1, eta=1.0, probe="measurement"), steps=2, inner=1)),
+        ("stsl", Stsl(Terms(weight=0.1, eta=1.0, probe="jvp"), steps=2, inner=1)),
         ("mmps", GuidedSampling(steps=2, solver_steps=1)),
     ):
         found = METHODS[name].run(Problem(prior, operator, y, 0.05, StreamDraws(Streams(0), ids)), settings)
@@ -144,6 +145,26 @@ def test_what_cannot_be_opened(ddpm, tmp_path) -> None:
     (broken / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match="whose unet is Transformer2DModel"):
         open_pipeline_prior(broken, CPU)
+
+
+@pytest.mark.parametrize("name", ["ScoreSdeVeScheduler", "CMStochasticIterativeScheduler", "EDMEulerScheduler"])
+def test_schedules_without_betas_are_refused(ddpm, tmp_path, name) -> None:
+    """DDPMScheduler reads their files without a word, as linear betas of its own."""
+    import diffusers
+
+    shutil.copytree(ddpm, tmp_path / "model")
+    getattr(diffusers, name)().save_pretrained(tmp_path / "model" / "scheduler")
+    with pytest.raises(ConfigError, match=f"{name}, which has no betas"):
+        open_pipeline_prior(tmp_path / "model", CPU)
+
+
+@pytest.mark.parametrize("side", [None, [8, 16]])
+def test_sides_that_are_not_one_number_are_told(ddpm, tmp_path, side) -> None:
+    shutil.copytree(ddpm, tmp_path / "model")
+    config = tmp_path / "model" / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"sample_size": side}))
+    with pytest.raises(CheckpointError, match="sample_size="):
+        open_pipeline_prior(tmp_path / "model", CPU)
 
 
 def test_odd_sides_are_told(text) -> None:

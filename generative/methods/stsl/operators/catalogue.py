@@ -49,7 +49,10 @@ def make_operator(text: str, image: Sequence[int]) -> Operator:
         )
     make = OPERATORS[name]
     hints = {key: kind for key, kind in get_type_hints(make).items() if key not in ("image", "return")}
-    given = dict(_pair(part, text) for part in rest.split(",") if part)
+    pairs = [_pair(part, text) for part in rest.split(",") if part]
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        raise ConfigError(f"operator {text!r}: a parameter is given twice", "each once", "leave out one of them")
     for key in given:
         if key not in hints:
             raise ConfigError(

@@ -219,6 +219,7 @@ def test_starting_points() -> None:
         ("superres:faktor=4", "Did you mean factor?"),
         ("superres:factor=two", "a whole number"),
         ("superres:factor", "parameter=value"),
+        ("superres:factor=2,factor=4", "given twice"),
         ("superres:kernel=bicubik", "Did you mean bicubic?"),
         ("superres:factor=0", "1 or more"),
         ("superres:factor=5", "multiples of 5"),
