@@ -57,6 +57,7 @@ def test_more_budgets_leave_cells_as_they_are(campaign_file):
         ({"budgets": []}, "the family ar has no budgets"),
         ({"extra": [{"family": "br", "budget": 4e7, "size": "sizes/6m"}]}, "extra names the family 'br'"),
         ({"rule": {"name": "power"}}, "rule.name=power without N0"),
+        ({"wsd": {"warmup_steps": 1000}}, "a warm-up of 1000 steps leaves nothing of its"),
         ({"families": {"gan": {"config": "mee_gan/quickstart"}}}, "has no likelihood"),
         ({"families": {"a/b": {"config": "RUN"}}}, "cannot name a folder"),
     ],

@@ -43,6 +43,8 @@ def test_predictions_are_those_of_the_surface(campaign):
         assert any("loss" in text and "lr" in text for _, text in one.lines())
     with pytest.raises(ConfigError, match="cannot be spent"):
         predict(campaign, -1.0, draws=20)
+    with pytest.raises(ConfigError, match=r"leaves nothing of its .* steps"):
+        predict(campaign, 1e9, draws=20)
 
 
 def test_half_a_campaign_says_what_is_missing(campaign, unarranged):
