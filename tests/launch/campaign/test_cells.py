@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evaluation.scaling.flops import CONVENTIONS
+from evaluation.scaling.rules import porian
 from generative.errors import ConfigError
 from generative.training.optimizers import learning_rate
 from launch.campaign.costs import makespan
@@ -82,6 +83,15 @@ def test_power_rule(campaign_file):
     rule = {"name": "power", "N0": 500.0, "lr_exponent": 0.5, "batch_exponent": 0.0}
     for cell in cells(campaign_file(rule=rule)):
         assert cell.run.train.optimizer.lr == pytest.approx(3e-3 * (cell.N / 500) ** -0.5)
+
+
+def test_porians_rule_sets_all_that_it_says(campaign_file):
+    """At small batches its second beta is higher than the usual one."""
+    for cell in cells(campaign_file(rule={"name": "porian"}, budgets=[4e9], min_steps=1)):
+        told = porian(cell.N)
+        optimizer = cell.run.train.optimizer
+        assert cell.run.train.batch_size == max(1, round(told.batch * 2048 / 16))
+        assert (optimizer.lr, optimizer.betas) == (pytest.approx(told.learning_rate), (0.9, 0.99))
 
 
 def test_trunk_serves_all_budgets_of_a_size(campaign_file):
