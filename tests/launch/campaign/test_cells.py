@@ -8,7 +8,7 @@ from evaluation.scaling.flops import CONVENTIONS
 from evaluation.scaling.rules import porian
 from generative.errors import ConfigError
 from generative.training.optimizers import learning_rate
-from launch.campaign.costs import makespan
+from launch.campaign.costs import costs, makespan, plan_lines
 from launch.campaign.opened import open_campaign
 
 
@@ -125,6 +125,16 @@ def test_longest_first_and_after_what_they_wait_for(campaign_file):
         return job.flops + (chain(by_hash[job.after]) if job.after else 0.0)
 
     assert many == pytest.approx(max(map(chain, jobs)))
+
+
+def test_the_plan_tells_workers_that_a_run_would_refuse(campaign_file):
+    """The time is then that of so many devices a cell."""
+    path = campaign_file()
+    for workers, told in ((1, False), (4, True)):
+        one = open_campaign(path, [f"set=[launch.workers={workers}]", "plan.machine=h100-80gb", "launch.slots=4"])
+        lines = plan_lines(one.config, one.grid, one.jobs, costs(one.config, one.grid, one.jobs))
+        assert ("4 cells at once, up to 4 workers each" in dict(lines)["time"]) == told
+        assert any(label == "warning" and "launch.workers=4" in text for label, text in lines) == told
 
 
 def test_the_papers_grid(campaign_file):
