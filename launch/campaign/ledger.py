@@ -27,6 +27,7 @@ VERSION = 1
 FILE = "ledger.jsonl"
 
 PLANNED, RUNNING, DONE, FAILED, DIVERGED, CANCELLED = "planned", "running", "done", "failed", "diverged", "cancelled"
+KINDS = (PLANNED, RUNNING, DONE, FAILED, DIVERGED, CANCELLED)
 ENDED = (DONE, DIVERGED)
 """States that a further `campaign run` leaves alone; what failed is tried again."""
 
@@ -90,7 +91,7 @@ class Ledger:
         whole = data[: data.rfind(b"\n") + 1].splitlines()
         records = [parse_line(line) for line in whole]
         for number, record in enumerate(records, start=1):
-            if record is None or record.get("version") != VERSION or not {"kind", "job"} <= record.keys():
+            if record is None or not _sound(record):
                 raise DataError(
                     f"{self.path} line {number} of {len(records)} is damaged: {whole[number - 1][:60]!r}",
                     f"lines as `generative campaign run` writes them (version {VERSION})",
@@ -190,6 +191,25 @@ class Ledger:
 
     def _states(self) -> Path:
         return self.folder / "state"
+
+
+def _sound(record: Mapping[str, Any]) -> bool:
+    """Whether a line says what lines of the ledger say: a flipped bit often leaves JSON that is whole."""
+    amounts = [record.get(name, 0.0) for name in ("spent", "wasted")]
+    facts = [record.get(name, {}) for name in ("settings", "result")]
+    return (
+        record.get("version") == VERSION
+        and record.get("kind") in KINDS
+        and isinstance(record.get("job"), str)
+        and all(isinstance(amount, int | float) for amount in amounts)
+        and all(isinstance(fact, dict) for fact in facts)
+        and _measured(record.get("result", {}))
+    )
+
+
+def _measured(result: Mapping[str, Any]) -> bool:
+    """Whether what fits read of a result are numbers."""
+    return all(isinstance(result.get(name, 0.0), int | float) for name in ("loss", "N", "D", "C", "seconds"))
 
 
 def _json(value: Any) -> str:

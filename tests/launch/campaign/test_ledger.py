@@ -55,6 +55,26 @@ def test_torn_end_is_left_out_and_damaged_middle_refused(campaign):
         campaign.ledger.entries()
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"kind": "dooe"},
+        {"job": ["a"]},
+        {"spent": "5.0"},
+        {"wasted": [1.0]},
+        {"result": 3},
+        {"result": {"loss": "2.0"}},
+        {"settings": []},
+    ],
+)
+def test_a_line_that_is_json_and_says_nonsense_is_damaged(campaign, damage):
+    line = {"version": 1, "kind": DONE, "job": campaign.jobs[0].hash, "name": "a", "spent": 5.0, "result": result()}
+    with campaign.ledger.path.open("a") as file:
+        file.write(json.dumps(line | damage) + "\n" + json.dumps(line) + "\n")
+    with pytest.raises(DataError, match="line 5 of 6 is damaged"):
+        campaign.ledger.entries()
+
+
 def test_two_results_of_one_cell(campaign):
     job = campaign.jobs[0]
     campaign.ledger.write(DONE, job, spent=5.0, result=result())
