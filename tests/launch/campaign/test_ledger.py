@@ -9,6 +9,7 @@ import pytest
 from generative.errors import DataError, RunFolderError
 from launch.campaign.ledger import DONE, RUNNING, Ledger, totals
 from launch.campaign.opened import open_campaign
+from launch.campaign.report import write_report
 
 
 @pytest.fixture
@@ -89,6 +90,9 @@ def test_changed_configuration_under_an_old_ledger(campaign, campaign_file):
     changed = open_campaign(campaign_file("other.yaml"), ["set=[train.optimizer.lr=1e-3]"])
     with pytest.raises(RunFolderError, match=r"train.optimizer.lr \(0.003 there, 0.001 now\)"):
         changed.ledger.plan(changed.jobs)
+    with pytest.raises(RunFolderError, match=r"has the cell .* with other settings"):
+        write_report(changed, draws=20)
+    assert not (campaign.folder / "report.html").exists()
     more = open_campaign(campaign_file("more.yaml"), ["budgets=[8e7, 1.6e8]"])
     gone = more.ledger.plan(more.jobs)
     assert sorted(gone) == sorted(job.name for job in campaign.jobs if job.cell.budget == 4e7)
