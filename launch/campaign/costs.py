@@ -156,24 +156,29 @@ def plan_lines(config: CampaignConfig, grid: Grid, jobs: Sequence[Job], told: Co
             ("wsd", f"{trunks} trunks serve {len(cells)} cells: {shown(told.flops)} FLOP to train, {saved:.0%} saved")
         )
     lines.append(("rule", f"{config.rule.name} · seeds {', '.join(map(str, config.seeds))}"))
-    lines += _cost_lines(config, told)
+    workers = max(map(devices, jobs))
+    lines += _cost_lines(config, told, workers)
     if grid.left_out:
         why = Counter(key for _, key, _ in grid.left_out)
         lines.append(("left out", ", ".join(f"{count} cells by {key}" for key, count in why.items())))
     return lines
 
 
-def _cost_lines(config: CampaignConfig, told: Costs) -> list[tuple[str, str]]:
+def _cost_lines(config: CampaignConfig, told: Costs, workers: int) -> list[tuple[str, str]]:
     hours = told.device_seconds / 3600
+    each = f", up to {workers} workers each" if workers > 1 else ""
     rate = f"{config.plan.mfu:.0%} MFU (plan.mfu, an assumption)"
     lines = [
         (
             "time",
-            f"{duration(told.seconds)} with {told.slots} cell{'s' if told.slots > 1 else ''} at once · "
+            f"{duration(told.seconds)} with {told.slots} cell{'s' if told.slots > 1 else ''} at once{each} · "
             f"{hours:,.3g} device-hours on {told.machine} at {rate}",
         ),
         ("memory", f"{told.memory[0] / 1e9:.3g} GB a rank for {told.memory[1]}, activations not counted"),
     ]
+    if workers > 1:
+        alone = "`campaign run` gives each cell one worker: set=[launch.workers=1], or `generative train` for each cell"
+        lines.append(("warning", f"launch.workers={workers}: {alone}"))
     if told.price is not None:
         lines.append(("cost", f"about ${told.price:,.0f} (the price of an hour is an assumption)"))
     limit = config.limit.flops

@@ -12,6 +12,7 @@ from evaluation.scaling.shapes import Shape, parameters, shape_of
 from generative.config import load_layers
 from generative.errors import ConfigError
 from generative.nets.transformer_config import TransformerConfig, fit_to_data
+from generative.training.config import OptimizerConfig
 from launch.campaign.cells import Cell, shown, size_of
 from launch.campaign.schema import CampaignConfig, Size, SizeConfig, size_name
 from launch.modality import modality
@@ -95,9 +96,8 @@ def _cell(
     config: CampaignConfig, family: str, budget: float, size: str, seed: int, run: RunConfig, shape: Shape
 ) -> Cell:
     per_token = float(CONVENTIONS[config.count](shape))
-    train, optimizer = run.train, run.train.optimizer
-    batch, rate, decay = _recipe(config, run, shape, budget / per_token)
-    optimizer = optimizer.model_copy(update={"lr": rate, "weight_decay": decay})
+    train = run.train
+    batch, optimizer = _recipe(config, run, shape, budget / per_token)
     update: dict[str, Any] = {"seed": seed, "batch_size": batch, "optimizer": optimizer, "flops": None}
     update["steps"] = steps_for(budget, per_token, batch, shape.length)
     # A validation on the way would cost compute, and the best of several checkpoints is no point of a law.
@@ -114,16 +114,17 @@ def _cell(
     return Cell(family, budget, size, seed, run, shape, config.count)
 
 
-def _recipe(config: CampaignConfig, run: RunConfig, shape: Shape, tokens: float) -> tuple[int, float, float]:
-    """Sequences in a batch, learning rate and weight decay by the campaign's rule."""
+def _recipe(config: CampaignConfig, run: RunConfig, shape: Shape, tokens: float) -> tuple[int, OptimizerConfig]:
+    """Sequences in a batch, and the optimizer's settings, by the campaign's rule."""
     rule, optimizer = config.rule, run.train.optimizer
-    batch, rate, decay = float(run.train.batch_size), optimizer.lr, optimizer.weight_decay
+    batch, rate, decay, betas = float(run.train.batch_size), optimizer.lr, optimizer.weight_decay, optimizer.betas
     if rule.name == "power":
         ratio = size_of(shape, config.count) / (rule.N0 or 1.0)
         batch, rate = batch * ratio**rule.batch_exponent, rate * ratio**-rule.lr_exponent
     elif rule.name == "porian":
         told = porian(parameters(shape).with_head)
         batch, rate = told.batch * 2048 / shape.length, told.learning_rate
+        betas = (betas[0], told.beta2 or betas[1])
     elif rule.name == "nanochat":
         told = nanochat(
             tokens, D_ref=rule.D0 or 1.0, learning_rate=rate, weight_decay=decay, length=shape.length, B_ref=rule.B0
@@ -132,7 +133,8 @@ def _recipe(config: CampaignConfig, run: RunConfig, shape: Shape, tokens: float)
     elif rule.name == "marin":
         told = marin(shape.width, tokens, shape.length, rule.steps)
         batch, rate = told.batch, told.learning_rate
-    return max(1, round(batch)), rate, decay
+    changed = optimizer.model_copy(update={"lr": rate, "weight_decay": decay, "betas": betas})
+    return max(1, round(batch)), changed
 
 
 def _why_not(config: CampaignConfig, cell: Cell, fixed: bool) -> tuple[str, str] | None:

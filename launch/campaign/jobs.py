@@ -11,6 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from generative.errors import ConfigError
 from generative.training.config import ScheduleConfig
 from launch.campaign.cells import Cell, digest, settings_of, trunk_warmup, with_schedule
 from launch.campaign.grid import Grid
@@ -88,6 +89,7 @@ def _trunk_jobs(config: CampaignConfig, cells: list[Cell]) -> list[Job]:
     wsd = config.wsd
     assert wsd is not None
     warmup = trunk_warmup(config, cells)
+    _refuse_short(cells, warmup)
     constant = ScheduleConfig(name="constant", warmup_steps=warmup)
     branches: dict[int, list[Cell]] = defaultdict(list)
     for cell in cells:
@@ -114,6 +116,16 @@ def _trunk_jobs(config: CampaignConfig, cells: list[Cell]) -> list[Job]:
         waiting += job.flops
         ranked.append(replace(job, rank=waiting if job.cell is None else job.flops))
     return ranked[::-1]
+
+
+def _refuse_short(cells: list[Cell], warmup: int) -> None:
+    shortest = min(cells, key=lambda cell: cell.steps)
+    if shortest.steps <= warmup:
+        raise ConfigError(
+            f"{shortest.name}: a warm-up of {warmup} steps leaves nothing of its {shortest.steps} steps to decay in",
+            "cells that are longer than the warm-up of their trunk",
+            "lower wsd.warmup_steps, or raise the budget (or min_steps, to leave such cells out)",
+        )
 
 
 def _branch(config: CampaignConfig, cell: Cell, warmup: int, cut: int, trunk: str) -> Job:

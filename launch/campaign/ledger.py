@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ VERSION = 1
 FILE = "ledger.jsonl"
 
 PLANNED, RUNNING, DONE, FAILED, DIVERGED, CANCELLED = "planned", "running", "done", "failed", "diverged", "cancelled"
+KINDS = (PLANNED, RUNNING, DONE, FAILED, DIVERGED, CANCELLED)
 ENDED = (DONE, DIVERGED)
 """States that a further `campaign run` leaves alone; what failed is tried again."""
 
@@ -90,7 +91,7 @@ class Ledger:
         whole = data[: data.rfind(b"\n") + 1].splitlines()
         records = [parse_line(line) for line in whole]
         for number, record in enumerate(records, start=1):
-            if record is None or record.get("version") != VERSION or not {"kind", "job"} <= record.keys():
+            if record is None or not _sound(record):
                 raise DataError(
                     f"{self.path} line {number} of {len(records)} is damaged: {whole[number - 1][:60]!r}",
                     f"lines as `generative campaign run` writes them (version {VERSION})",
@@ -122,7 +123,7 @@ class Ledger:
 
     # ------------------------------------------------------------------ writing
 
-    def plan(self, jobs: Iterable[Job]) -> list[str]:
+    def plan(self, jobs: Sequence[Job]) -> list[str]:
         """Enter jobs that are new; returns the names of those that are not in the campaign any more.
 
         Raises:
@@ -131,19 +132,26 @@ class Ledger:
         check_writable(self.folder)
         with RunLock(self.folder, "ledger").acquire(wait_seconds=30.0):
             known = self.entries()
-            by_name = {entry.name: (key, entry) for key, entry in known.items()}
+            self.refuse_changed(jobs, known)
             for job in jobs:
-                settings = dict(job.cell.settings) if job.cell else {}
                 if job.hash not in known:
-                    self._refuse_changed(job, settings, by_name)
-                    self.write(PLANNED, job, settings=settings)
+                    self.write(PLANNED, job, settings=_settings(job))
         wanted = {job.hash for job in jobs}
         return [entry.name for key, entry in known.items() if key not in wanted]
 
-    def _refuse_changed(self, job: Job, settings: Mapping[str, Any], by_name: Mapping[str, tuple[str, Entry]]) -> None:
-        if job.cell is None or job.name not in by_name:
-            return
-        was = by_name[job.name][1].settings
+    def refuse_changed(self, jobs: Sequence[Job], known: Mapping[str, Entry]) -> None:
+        """Cells that were planned under the same names with other settings have other results.
+
+        Raises:
+            RunFolderError: there is one; each difference is told.
+        """
+        by_name = {entry.name: entry for entry in known.values()}
+        for job in jobs:
+            if job.cell is not None and job.hash not in known and job.name in by_name:
+                self._refuse(job, by_name[job.name].settings)
+
+    def _refuse(self, job: Job, was: Mapping[str, Any]) -> None:
+        settings = _settings(job)
         keys = [key for key in {**was, **settings} if was.get(key) != settings.get(key)]
         listed = ", ".join(f"{key} ({_json(was.get(key))} there, {_json(settings.get(key))} now)" for key in keys[:4])
         raise RunFolderError(
@@ -190,6 +198,29 @@ class Ledger:
 
     def _states(self) -> Path:
         return self.folder / "state"
+
+
+def _sound(record: Mapping[str, Any]) -> bool:
+    """Whether a line says what lines of the ledger say: a flipped bit often leaves JSON that is whole."""
+    amounts = [record.get(name, 0.0) for name in ("spent", "wasted")]
+    facts = [record.get(name, {}) for name in ("settings", "result")]
+    return (
+        record.get("version") == VERSION
+        and record.get("kind") in KINDS
+        and isinstance(record.get("job"), str)
+        and all(isinstance(amount, int | float) for amount in amounts)
+        and all(isinstance(fact, dict) for fact in facts)
+        and _measured(record.get("result", {}))
+    )
+
+
+def _measured(result: Mapping[str, Any]) -> bool:
+    """Whether what fits read of a result are numbers."""
+    return all(isinstance(result.get(name, 0.0), int | float) for name in ("loss", "N", "D", "C", "seconds"))
+
+
+def _settings(job: Job) -> dict[str, Any]:
+    return dict(job.cell.settings) if job.cell else {}
 
 
 def _json(value: Any) -> str:

@@ -27,8 +27,14 @@ class Campaign:
         return self.ledger.folder
 
     def entries(self) -> dict[str, Entry]:
-        """What the ledger says of the jobs of this campaign; those that it does not know are planned."""
+        """What the ledger says of the jobs of this campaign; those that it does not know are planned.
+
+        Raises:
+            DataError: the ledger is damaged.
+            RunFolderError: it has cells of this campaign with other settings.
+        """
         known = self.ledger.entries()
+        self.ledger.refuse_changed(self.jobs, known)
         return {job.hash: known.get(job.hash, Entry(job.name)) for job in self.jobs}
 
 

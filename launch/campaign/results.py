@@ -108,10 +108,10 @@ def next_cells(campaign: Campaign, entries: Entries, found: list[FamilyLaws]) ->
             if valley.bracketed or valley.proposal is None or (one.name, valley.budget) in planned:
                 continue
             size = nearest_size(campaign, one.name, valley.proposal, valley.budget)
+            shape = f"layers: {size.layers}, heads: {size.heads}, width: {size.width}, ff_width: {size.ff_width}"
             lines.append(
-                f"{one.name}, budget {valley.budget:.4g}: not bracketed ({valley.why}); add to extra: "
-                f"{{family: {one.name}, budget: {valley.budget:.4g}, size: {{layers: {size.layers}, "
-                f"heads: {size.heads}, width: {size.width}}}}}, N about {valley.proposal:.3g}"
+                f"{one.name}, budget {valley.budget:.4g}: not bracketed ({valley.why}); add to extra: {{family: "
+                f"{one.name}, budget: {valley.budget!r}, size: {{{shape}}}}}, N about {valley.proposal:.3g}"
             )
     return lines
 

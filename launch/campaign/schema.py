@@ -120,7 +120,7 @@ class LimitConfig(Config):
     """Where a campaign stops, whatever is left to do."""
 
     flops: float | None = Field(default=None, gt=0)
-    """Training FLOPs in all, lost work included; no cell is started that would go beyond. null: what the grid costs."""
+    """Training FLOPs in all, lost work included; no cell is started that would go beyond. null: no limit."""
     hours: float | None = Field(default=None, gt=0)
     """Wall-clock of one `campaign run`: then running cells save and it ends."""
 

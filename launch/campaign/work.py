@@ -120,13 +120,13 @@ def ended(job: Job, root: Path, outcome: Mapping[str, Any], lost: int, seconds: 
         return Ended(kind, str(outcome.get("problem")), wasted=waste + reached, again=again, seconds=seconds)
     if state != "complete":
         return Ended(FAILED, "ended without saying how", wasted=waste, again=True, seconds=seconds)
+    if diverged([loss for at, loss in zip(*losses(folder), strict=True) if at <= job.steps]):
+        why = "the loss stayed above twice its lowest value"
+        return Ended(DIVERGED, why, wasted=waste + job.flops, seconds=seconds)
     if job.cell is None:
         for heir in job.heirs:
             hand_on(folder / "checkpoints", root / heir / "checkpoints", job.steps)
         return Ended(DONE, spent=job.flops, wasted=waste, seconds=seconds)
-    if diverged(losses(folder)[1]):
-        why = "the loss stayed above twice its lowest value"
-        return Ended(DIVERGED, why, wasted=waste + job.flops, seconds=seconds)
     found = result(job.cell, folder, seconds)
     if not math.isfinite(found["loss"]):
         return Ended(DIVERGED, f"the loss is {found['loss']}", wasted=waste + job.flops, seconds=seconds)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from evaluation.scaling.flops import CONVENTIONS
+from evaluation.scaling.rules import porian
 from generative.errors import ConfigError
 from generative.training.optimizers import learning_rate
-from launch.campaign.costs import makespan
+from launch.campaign.costs import costs, makespan, plan_lines
 from launch.campaign.opened import open_campaign
 
 
@@ -57,6 +58,7 @@ def test_more_budgets_leave_cells_as_they_are(campaign_file):
         ({"budgets": []}, "the family ar has no budgets"),
         ({"extra": [{"family": "br", "budget": 4e7, "size": "sizes/6m"}]}, "extra names the family 'br'"),
         ({"rule": {"name": "power"}}, "rule.name=power without N0"),
+        ({"wsd": {"warmup_steps": 1000}}, "a warm-up of 1000 steps leaves nothing of its"),
         ({"families": {"gan": {"config": "mee_gan/quickstart"}}}, "has no likelihood"),
         ({"families": {"a/b": {"config": "RUN"}}}, "cannot name a folder"),
     ],
@@ -81,6 +83,15 @@ def test_power_rule(campaign_file):
     rule = {"name": "power", "N0": 500.0, "lr_exponent": 0.5, "batch_exponent": 0.0}
     for cell in cells(campaign_file(rule=rule)):
         assert cell.run.train.optimizer.lr == pytest.approx(3e-3 * (cell.N / 500) ** -0.5)
+
+
+def test_porians_rule_sets_all_that_it_says(campaign_file):
+    """At small batches its second beta is higher than the usual one."""
+    for cell in cells(campaign_file(rule={"name": "porian"}, budgets=[4e9], min_steps=1)):
+        told = porian(cell.N)
+        optimizer = cell.run.train.optimizer
+        assert cell.run.train.batch_size == max(1, round(told.batch * 2048 / 16))
+        assert (optimizer.lr, optimizer.betas) == (pytest.approx(told.learning_rate), (0.9, 0.99))
 
 
 def test_trunk_serves_all_budgets_of_a_size(campaign_file):
@@ -114,6 +125,16 @@ def test_longest_first_and_after_what_they_wait_for(campaign_file):
         return job.flops + (chain(by_hash[job.after]) if job.after else 0.0)
 
     assert many == pytest.approx(max(map(chain, jobs)))
+
+
+def test_the_plan_tells_workers_that_a_run_would_refuse(campaign_file):
+    """The time is then that of so many devices a cell."""
+    path = campaign_file()
+    for workers, told in ((1, False), (4, True)):
+        one = open_campaign(path, [f"set=[launch.workers={workers}]", "plan.machine=h100-80gb", "launch.slots=4"])
+        lines = plan_lines(one.config, one.grid, one.jobs, costs(one.config, one.grid, one.jobs))
+        assert ("4 cells at once, up to 4 workers each" in dict(lines)["time"]) == told
+        assert any(label == "warning" and "launch.workers=4" in text for label, text in lines) == told
 
 
 def test_the_papers_grid(campaign_file):

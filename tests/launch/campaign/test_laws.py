@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from evaluation.scaling.family import fit_family
 from generative.errors import ConfigError
 from launch.campaign.cells import shown
 from launch.campaign.ledger import DIVERGED
 from launch.campaign.opened import open_campaign
 from launch.campaign.prediction import predict
 from launch.campaign.report import write_report
-from launch.campaign.results import nearest_size, rows
+from launch.campaign.results import nearest_size, next_cells, rows
 from launch.schema import load_run_config
 from tests.support.campaigns import LAWS, measured
 
@@ -43,6 +44,8 @@ def test_predictions_are_those_of_the_surface(campaign):
         assert any("loss" in text and "lr" in text for _, text in one.lines())
     with pytest.raises(ConfigError, match="cannot be spent"):
         predict(campaign, -1.0, draws=20)
+    with pytest.raises(ConfigError, match=r"leaves nothing of its .* steps"):
+        predict(campaign, 1e9, draws=20)
 
 
 def test_half_a_campaign_says_what_is_missing(campaign, unarranged):
@@ -71,6 +74,25 @@ def test_size_that_is_proposed_is_near(campaign):
             "campaign/mdm_vs_ar_tiny", [*own, "families.ar.budgets=[1e13]", "families.mdm.budgets=[1e13]"]
         ).grid
         assert pytest.approx(N, rel=0.35) == grid.cells[0].N
+
+
+def test_what_is_proposed_can_be_pasted_into_extra(tmp_path):
+    settings = [
+        "sizes=[{layers: 2, heads: 2, width: 32, ff_width: 48}]",
+        "families.ar.budgets=[1.23456789e+12]",
+        "families.mdm.budgets=[1.0e+12]",
+        "near=null",
+        f"dir={tmp_path}/c",
+    ]
+    campaign = measured(open_campaign("campaign/mdm_vs_ar_tiny", settings))
+    entries = campaign.entries()
+    laws = fit_family("ar", rows(campaign, entries, "ar"), draws=20)
+    (line,) = next_cells(campaign, entries, [laws])
+    extra = line[line.index("{") : line.rindex("}") + 1]
+    cell = open_campaign("campaign/mdm_vs_ar_tiny", [*settings, f"extra=[{extra}]"]).grid.cells[-1]
+    assert cell.budget == laws.valleys[0].budget
+    assert pytest.approx(laws.valleys[0].proposal, rel=0.35) == cell.N
+    assert cell.shape.ff_width == 1.5 * cell.shape.width
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from generative.errors import DataError, RunFolderError
 from launch.campaign.ledger import DONE, RUNNING, Ledger, totals
 from launch.campaign.opened import open_campaign
+from launch.campaign.report import write_report
 
 
 @pytest.fixture
@@ -55,6 +56,26 @@ def test_torn_end_is_left_out_and_damaged_middle_refused(campaign):
         campaign.ledger.entries()
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"kind": "dooe"},
+        {"job": ["a"]},
+        {"spent": "5.0"},
+        {"wasted": [1.0]},
+        {"result": 3},
+        {"result": {"loss": "2.0"}},
+        {"settings": []},
+    ],
+)
+def test_a_line_that_is_json_and_says_nonsense_is_damaged(campaign, damage):
+    line = {"version": 1, "kind": DONE, "job": campaign.jobs[0].hash, "name": "a", "spent": 5.0, "result": result()}
+    with campaign.ledger.path.open("a") as file:
+        file.write(json.dumps(line | damage) + "\n" + json.dumps(line) + "\n")
+    with pytest.raises(DataError, match="line 5 of 6 is damaged"):
+        campaign.ledger.entries()
+
+
 def test_two_results_of_one_cell(campaign):
     job = campaign.jobs[0]
     campaign.ledger.write(DONE, job, spent=5.0, result=result())
@@ -69,6 +90,9 @@ def test_changed_configuration_under_an_old_ledger(campaign, campaign_file):
     changed = open_campaign(campaign_file("other.yaml"), ["set=[train.optimizer.lr=1e-3]"])
     with pytest.raises(RunFolderError, match=r"train.optimizer.lr \(0.003 there, 0.001 now\)"):
         changed.ledger.plan(changed.jobs)
+    with pytest.raises(RunFolderError, match=r"has the cell .* with other settings"):
+        write_report(changed, draws=20)
+    assert not (campaign.folder / "report.html").exists()
     more = open_campaign(campaign_file("more.yaml"), ["budgets=[8e7, 1.6e8]"])
     gone = more.ledger.plan(more.jobs)
     assert sorted(gone) == sorted(job.name for job in campaign.jobs if job.cell.budget == 4e7)

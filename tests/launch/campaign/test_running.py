@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
 
 from generative.errors import ConfigError, DataError
 from generative.training.checkpoint import open_checkpoint
+from launch.campaign.cells import with_schedule
 from launch.campaign.jobs import jobs_of
-from launch.campaign.ledger import DONE
+from launch.campaign.ledger import DIVERGED, DONE
 from launch.campaign.opened import open_campaign
 from launch.campaign.prediction import predict
 from launch.campaign.report import status_lines, write_report
 from launch.campaign.running import run_campaign
-from launch.campaign.work import hand_on, work
+from launch.campaign.work import ended, hand_on, work
 
 
 class Quiet:
@@ -122,3 +125,19 @@ def test_handing_on_twice_does_nothing(tmp_path):
 def test_several_workers_a_cell_are_refused(campaign_file):
     with pytest.raises(ConfigError, match=r"launch.workers=2"):
         run_campaign(open_campaign(campaign_file(), ["set=[launch.workers=2]"]), Quiet())
+
+
+@pytest.mark.parametrize("trunk", [True, False])
+def test_a_loss_that_went_astray_is_no_result(campaign_file, trunk):
+    """Also on a trunk: the branches would begin at the high loss, and their own curves would look sound."""
+    campaign = open_campaign(campaign_file(wsd={"decay": 0.25}))
+    job = next(one for one in campaign.jobs if (one.cell is None) == trunk)
+    job = replace(job, run=with_schedule(job.run, job.run.train.schedule, 101))
+    folder = campaign.folder / job.folder
+    folder.mkdir(parents=True)
+    curve = [2.0] + [4.1] * 100 + [math.nan]  # what is beyond the job's last step belongs to the next stretch
+    rows = [{"kind": "train", "step": step, "loss": {"net": loss}} for step, loss in enumerate(curve, start=1)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = ended(job, campaign.folder, {"state": "complete"}, 0, 1.0)
+    assert (told.state, told.again, told.wasted) == (DIVERGED, False, job.flops)
+    assert not any((campaign.folder / heir).exists() for heir in job.heirs)
