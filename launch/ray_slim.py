@@ -7,8 +7,9 @@ some beside the workers, at every start and after every loss. Here the controlle
 group starts no process but its workers.
 
 A cluster of this machine goes without a dashboard (Ray starts a process for it even where it is told not to, and waits
-for it), an autoscaler, and a log that follows the workers' output, which goes to the run folder. Ray Data goes without
-the process that keeps statistics for the dashboard.
+for it), an autoscaler, and a log that follows the workers' output, which goes to the run folder. The agent of a node,
+which cannot be left out, takes any free port: Ray's own is the same for all clusters, and the second one on a machine
+tries for three seconds to get it. Ray Data goes without the process that keeps statistics for the dashboard.
 
 None of this has a public door. Where a version of Ray keeps it elsewhere, runs start with all its parts.
 """
@@ -26,6 +27,9 @@ from typing import Any
 
 NEEDLESS = ("PlacementGroupCleanerCallback", "DatasetsCallback")
 """Callbacks of Ray Train that start a process each."""
+
+AGENT_PORT = "dashboard_agent_listen_port"
+"""What Ray calls the port of each node's agent; 0 is any free one."""
 
 Replaced = tuple[tuple[Any, str, Any], ...]
 """(owner, name, value) of what is to be something else for a while."""
@@ -105,11 +109,19 @@ def _doors() -> Slim:
 
 @contextlib.contextmanager
 def bare_head() -> Iterator[None]:
-    """A cluster that is started inside has no process for a dashboard, an autoscaler or the workers' output."""
+    """A cluster that is started inside has no process for a dashboard, an autoscaler or the workers' output.
+
+    Its agents have ports of their own.
+    """
     from ray._private.node import Node
+    from ray._private.parameter import RayParams
 
     needless = [name for name in ("start_api_server", "start_monitor", "start_log_monitor") if hasattr(Node, name)]
-    with _instead(tuple((Node, name, lambda node, **options: None) for name in needless)):
+    replaced: Replaced = tuple((Node, name, lambda node, **options: None) for name in needless)
+    make = RayParams.__init__
+    if AGENT_PORT in inspect.signature(make).parameters:
+        replaced += ((RayParams, "__init__", functools.partialmethod(make, **{AGENT_PORT: 0})),)
+    with _instead(replaced):
         yield
 
 

@@ -49,6 +49,16 @@ settings.load_profile("untimed")
 gc.disable()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of distributed tests that may take longest go first: of two streams none is left with one of minutes."""
+    limits: dict[Path, float] = {}
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        if limit is not None and item.get_closest_marker("distributed") is not None:
+            limits[item.path] = max(limits.get(item.path, 0), limit.args[0])
+    items.sort(key=lambda item: -limits.get(item.path, 0))
+
+
 def pytest_collection_finish() -> None:
     """What has been imported stays: the collector of garbage need not look through it again and again, nor so often."""
     gc.collect()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.rank_curves import Ranks
 
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 ranks = Ranks(pathlib.Path(__file__).with_name("train_edm.py"), 2e-4, (1e-3, 2e-4))
 
 

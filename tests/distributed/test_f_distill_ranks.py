@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.rank_curves import Ranks
 
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 ranks = Ranks(pathlib.Path(__file__).with_name("train_f_distill.py"), 1e-3, (2e-3, 5e-4))
 
 # so small that it clips fake score and heads, each by its own norm

@@ -40,24 +40,27 @@ class Run:
         self.texts = texts
 
     def start(self, *overrides: str, before: Sequence[str] = (), verb: str = "train") -> Process:
-        """The command in a process group of its own.
+        """The command in a process group of its own, forked from a process that has imported all that it needs itself.
 
-        One that trains without Ray is forked from a process that has imported everything.
+        Args:
+            overrides: `a.b=c`, and options.
+            before: the words of a command that the interpreter is started by; it then imports for itself.
+            verb: of the command line.
         """
         words = ["-m", "launch.cli", verb, str(CONFIG), f"run.dir={self.folder}"]
         words += [f"data.path={self.texts}", f"data.cache={self.texts}/cache", *overrides]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-        if "launch.backend=local" in overrides and not before:
+        if not before:
             return Forked(words, environment)
         pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen([*before, sys.executable, *words], env=environment, start_new_session=True, **pipe)
 
-    def finish(self, *overrides: str, code: int = 0, timeout: float = 150) -> str:
+    def finish(self, *overrides: str, code: int = 0, timeout: float = 250) -> str:
         """Run to the end; its output."""
         process = self.start(*overrides)
         return self.end(process, code, timeout)
 
-    def end(self, process: Process, code: int = 0, timeout: float = 150) -> str:
+    def end(self, process: Process, code: int = 0, timeout: float = 250) -> str:
         try:
             output = process.communicate(timeout=timeout)[0]
         finally:
@@ -71,7 +74,7 @@ class Run:
         ]
         return "\n".join(parts)
 
-    def wait_for(self, condition: Callable[[], object], process: Process, timeout: float = 90) -> object:
+    def wait_for(self, condition: Callable[[], object], process: Process, timeout: float = 200) -> object:
         """Poll until the condition gives something; fails if the process ends first."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

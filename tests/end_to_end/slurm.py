@@ -74,7 +74,7 @@ class FakeSlurm:
     def submit(self, *words: str) -> str:
         """`generative submit`; what it printed."""
         command = [sys.executable, "-m", "launch.cli", "submit", *words]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=150)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -86,7 +86,8 @@ class FakeSlurm:
         """Run the submitted script as Slurm would."""
         script = (self.folder / "submitted").read_text()
         job = {
-            "SLURM_JOB_ID": str(10_000 + os.getpid() % 10_000),
+            # The script's ports follow from it: these are below those that Linux gives to whoever asks for any.
+            "SLURM_JOB_ID": str(10_000 + os.getpid() % 2_500),
             "SLURM_JOB_NODELIST": ",".join(f"node{number}" for number in range(nodes)),
             "SLURM_RESTART_COUNT": str(restarts),
         }
@@ -101,7 +102,7 @@ class FakeSlurm:
 
     @staticmethod
     def finish(
-        process: subprocess.Popen[str], code: int, timeout: float = 150, when: Callable[[], object] | None = None
+        process: subprocess.Popen[str], code: int, timeout: float = 250, when: Callable[[], object] | None = None
     ) -> str:
         """Wait for the job's end (after USR1 as soon as `when` holds); its output."""
         try:

@@ -13,7 +13,7 @@ from tests.end_to_end.runs import Run, write_text
 from tests.support.leftovers import wait_until_gone
 from tests.support.schema import check_lines, check_status
 
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
 LOCAL = ("launch.backend=local", "launch.workers=1")
 
@@ -34,7 +34,7 @@ def chaos(texts, tmp_path_factory):
     """`generative chaos`, which trains twice: without faults, and with a killed and a frozen worker."""
     run = Run(texts, tmp_path_factory.mktemp("chaos") / "run")
     process = run.start(*STORMY, "--kill", "worker@15,hang@45", verb="chaos")
-    run.output = run.end(process, timeout=280)
+    run.output = run.end(process, timeout=550)
     return run
 
 

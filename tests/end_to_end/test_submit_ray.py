@@ -16,14 +16,9 @@ import time
 import pytest
 
 from tests.end_to_end.runs import CONFIG, QUIET, Run, kill_group, write_text
+from tests.support.groups import free_port
 
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
 
 def _silent(port: int) -> bool:
@@ -38,7 +33,7 @@ ALONE = "launch.workers=1"
 @pytest.fixture(scope="module")
 def cluster():
     """The words that name a cluster with a dashboard on loopback, and the environment with its token."""
-    address = f"http://127.0.0.1:{_free_port()}"
+    address = f"http://127.0.0.1:{free_port()}"
     # A short path: Ray's sockets must fit into 107 characters.
     folder = tempfile.mkdtemp(prefix="genjobs-", dir="/tmp")
     environment = {
@@ -51,16 +46,16 @@ def cluster():
         "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]),
     }
     start = "import sys; from ray.scripts.scripts import main; sys.argv[0] = 'ray'; main()"
-    command = [sys.executable, "-c", start, "start", "--head", "--block", "--num-cpus=2", f"--port={_free_port()}"]
+    command = [sys.executable, "-c", start, "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}"]
     command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={address.rpartition(':')[2]}", f"--temp-dir={folder}"]
-    command += [f"--ray-client-server-port={_free_port()}", f"--dashboard-agent-listen-port={_free_port()}"]
+    command += [f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}"]
     command += ["--min-worker-port=0", "--max-worker-port=0"]
     said = pathlib.Path(folder, "start.log")
     with said.open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     words = [f"cluster.address={address}", f"cluster.command={sys.executable} -m launch.cli"]
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 150
         while _silent(int(address.rpartition(":")[2])):
             assert process.poll() is None, said.read_text()
             assert time.monotonic() < deadline, said.read_text()
@@ -149,6 +144,6 @@ def test_wrong_token_is_told_apart_from_a_dead_cluster(cluster):
     assert refused.returncode == 3
     assert "token" in refused.stderr.splitlines()[0]
     assert "f" * 64 not in refused.stderr
-    dead = generative(environment, "jobs", "list", f"cluster.address=http://127.0.0.1:{_free_port()}")
+    dead = generative(environment, "jobs", "list", f"cluster.address=http://127.0.0.1:{free_port()}")
     assert dead.returncode == 3
     assert "no Ray cluster answers" in dead.stderr

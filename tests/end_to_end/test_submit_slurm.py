@@ -7,7 +7,7 @@ import pytest
 from tests.end_to_end.runs import CONFIG, QUIET, Run, write_text
 from tests.end_to_end.slurm import FakeSlurm
 
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 
 NODES = ("cluster.nodes=2", "cluster.cpus_per_node=1", "cluster.gpus_per_node=0")
 

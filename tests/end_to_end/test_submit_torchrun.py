@@ -11,7 +11,7 @@ import pytest
 
 from tests.end_to_end.runs import CONFIG, QUIET, Run, write_text
 
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(400)]
 
 
 def test_interrupt_saves_and_the_same_command_goes_on(tmp_path):

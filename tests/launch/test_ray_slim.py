@@ -40,6 +40,15 @@ def test_a_head_starts_its_other_processes_again_afterwards():
     assert Node.start_monitor is before
 
 
+def test_agents_of_clusters_on_one_machine_have_ports_of_their_own():
+    from ray._private.parameter import RayParams
+
+    before = RayParams().dashboard_agent_listen_port
+    with ray_slim.bare_head():
+        assert RayParams(num_cpus=2).dashboard_agent_listen_port == 0
+    assert RayParams().dashboard_agent_listen_port == before != 0
+
+
 def test_what_cannot_be_replaced_stays(monkeypatch):
     from ray.train.v2._internal.execution.worker_group import worker_group
 

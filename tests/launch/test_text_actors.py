@@ -129,7 +129,7 @@ def test_the_command_with_real_workers(trained, capsys):
 
     asked = ["evaluate", str(trained), "--windows", "9"]
     command = [sys.executable, "-m", "launch.cli", *asked, "launch.workers=2"]
-    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     capsys.readouterr()
     assert main(asked) == 0

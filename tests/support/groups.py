@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -24,10 +25,21 @@ COMMON = {
 }
 
 
+FIRST_PORT, STREAMS, PORTS = 61000, 4, 1000
+"""Above the ports that Linux gives to whoever asks for any: nobody takes one between the asking and the using."""
+_numbers = itertools.count(101 * os.getpid())
+
+
 def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
+    """A port of 127.0.0.1 that nobody listens at; tests that run beside these (pytest-xdist) are given other ones."""
+    stream = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % STREAMS
+    for number in itertools.islice(_numbers, PORTS):
+        port = FIRST_PORT + PORTS * stream + number % PORTS
+        with socket.socket() as server, contextlib.suppress(OSError):
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind(("127.0.0.1", port))
+            return port
+    raise OSError(f"all of {PORTS} ports are taken")
 
 
 def run_group(script: pathlib.Path, world: int, arguments: dict, timeout: float = 90.0) -> list[dict]:
