@@ -15,6 +15,7 @@ import typer.main
 
 from generative.allocator import keep_freed_memory
 from generative.errors import GenerativeError
+from generative.threads import spin_briefly
 from launch import (
     bench_cli,
     campaign_cli,
@@ -104,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     resources, 4 a training anomaly, 1 a fault of this program (its traceback is saved).
     """
     keep_freed_memory()
+    spin_briefly()
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     code = _run([word for word in words if word != "--debug"], debug)
