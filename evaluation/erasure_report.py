@@ -20,6 +20,8 @@ ATTACK_NOTE = (
     "that can be inverted lets an attacker who may set embeddings freely bring it back exactly; the smaller its "
     "smallest singular value, the larger the embedding this may take. This is no measurement of attacks."
 )
+SMALLEST, LARGEST = 136, 384
+"""Width of an image on the page."""
 NEAR_NOTE = "Change of a text's last token in the outputs of all edited matrices, relative to these outputs."
 
 
@@ -111,13 +113,15 @@ def build_erasure_report(told: ErasureFacts) -> str:
 def _images(told: ErasureFacts) -> Html:
     if not told.drawn:
         return element("p", "No images.", class_="quiet") if told.not_drawn else Html("")
-    figures = [
-        element("figure", picture.tag(max(picture.width, 256)), element("figcaption", picture.title))
-        for one in told.drawn
-        for picture in (_picture(one.before, f"{one.prompt!r} before"), _picture(one.after, f"{one.prompt!r} after"))
-        if picture
-    ]
-    return element("div", figures, class_="pictures")
+    return element("div", [_pair(one) for one in told.drawn], class_="pictures")
+
+
+def _pair(drawn: Drawn) -> Html:
+    """Before and after side by side, however many stand in a row."""
+    both = [_picture(drawn.before, f"{drawn.prompt!r} before"), _picture(drawn.after, f"{drawn.prompt!r} after")]
+    shown = [picture.tag(min(max(picture.width, SMALLEST), LARGEST)) for picture in both if picture]
+    caption = element("figcaption", f"{drawn.prompt!r}, before and after")
+    return element("figure", element("div", shown, class_="pair"), caption)
 
 
 def _picture(content: bytes, title: str) -> Picture | None:

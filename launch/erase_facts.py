@@ -73,6 +73,7 @@ def gather(
         "Epochs": str(config.epochs),
         "lam": f"{config.lam:g}",
         "lamb": f"{config.start.lamb:g}, then {config.step.lamb:g}" if config.epochs else f"{config.start.lamb:g}",
+        "Shrink": f"{config.shrink:g}" if config.shrink else "",
         "Tokens": config.start.variant,
         "Strength": f"{asked.strength:g}",
         "Seconds": f"{seconds:.1f}",

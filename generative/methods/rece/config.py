@@ -81,6 +81,11 @@ class EraseConfig(Config):
     """Take lamb times |e|^2 / 768 and lam times tr(G) / d: the published constants hold for one width and scale of
     embeddings and weights. tr(G) / d of SD 1.4 is taken as 1 (unverified)."""
 
+    @property
+    def shrink(self) -> float:
+        """The largest of the edits that are made."""
+        return max(self.start.shrink, self.step.shrink if self.epochs else 0.0)
+
 
 class Preset(Config):
     """Published settings for a kind of concept."""

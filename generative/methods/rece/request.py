@@ -105,10 +105,9 @@ def tasks(request: Request, encode: Encode, kept: Sums | None = None) -> dict[st
     """
     paired = request.paired()
     config = request.config
-    shrink = max(config.start.shrink, config.step.shrink if config.epochs else 0.0)
-    if shrink and not kept:
+    if config.shrink and not kept:
         raise ConfigError(
-            f"shrink {shrink:g} and no texts to keep: all texts would lose their meaning",
+            f"shrink {config.shrink:g} and no texts to keep: all texts would lose their meaning",
             expected="texts that show all that the model is to be used for",
             remedy="give --preserve FILE, or --shrink 0",
         )
