@@ -113,7 +113,7 @@ I2P = (
 )
 """Concepts of the data set I2P."""
 _KEEP_ONE = StepConfig(preserve_scale=1.0)
-_KEEP_ONLY: dict[str, float] = {"preserve_scale": 1.0, "shrink": 0.05}
+_KEEP_ONLY: dict[str, float] = {"preserve_scale": 0.3, "shrink": 0.05}
 _KEEP_EACH = StepConfig(variant="whole", lamb=0.1, preserve_scale=0.1, empty_text="each")
 
 

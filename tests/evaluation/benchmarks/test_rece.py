@@ -98,8 +98,9 @@ def test_every_method_has_a_setting_of_its_own_name():
 
 
 def shrunk(step):
-    """With the preset's shrinkage."""
-    return step.model_copy(update={"shrink": PRESETS["keep_only"].erase.step.shrink})
+    """With the preset's weights."""
+    given = PRESETS["keep_only"].erase.step
+    return step.model_copy(update={"shrink": given.shrink, "preserve_scale": given.preserve_scale})
 
 
 class Judge:
