@@ -54,6 +54,10 @@ def restore(
     weights: Annotated[Weights, typer.Option(help="Of a run: averaged weights, or as trained.")] = Weights.EMA,
     resize: Annotated[bool, typer.Option("--resize", help="Cut and scale clean images to the prior's size.")] = False,
     count: Annotated[int, typer.Option(min=1, help="Images of held_out.")] = 12,
+    checkpoint_decoder: Annotated[
+        bool,
+        typer.Option("--checkpoint-decoder", help="Latent priors: less memory, as the decoder is computed twice."),
+    ] = False,
     workers: Workers = None,
 ) -> None:
     """Draw what an incomplete or blurred image may have been. Given again, it goes on.
@@ -90,6 +94,7 @@ def restore(
         batch_size,
         resize,
         count,
+        checkpoint_decoder,
     )
     console = Console()
     found = restore_files(asked, launch, console.line, bar_progress(console, "restore"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from generative.methods.stsl.methods import method_named, with_changes
 from generative.methods.stsl.operators.base import Operator
 from generative.methods.stsl.operators.catalogue import make_operator
 from generative.methods.stsl.operators.noise import Kind, deviation, with_noise
+from generative.methods.stsl.prior import recomputed
 from generative.methods.stsl.problem import Cost, Problem, StreamDraws, check_sigma
 from generative.randomness import Streams
 from generative.training.runfolder import append_line, replace_file
 from launch.enhance_files import File, writing
 from launch.enhancing import Progress
-from launch.restore_files import RECORD, read_image
+from launch.restore_files import HELD_OUT, RECORD, read_image
 from launch.restore_prior import OpenPrior, PriorAsked, open_prior
 
 Line = dict[str, Any]
@@ -48,11 +49,28 @@ class RestoreAsked:
     batch_size: int = 16
     resize: bool = False
     count: int = 12
+    checkpoint_decoder: bool = False
+
+    def __post_init__(self) -> None:
+        if self.resize and not self.simulate and self.source != Path(HELD_OUT):
+            raise ConfigError(
+                "--resize without --simulate: measurements are taken as they are",
+                "clean images, which are cut and scaled before they are measured",
+                "give --simulate where IN holds clean images, or leave out --resize",
+            )
+        if self.checkpoint_decoder and method_named(self.method).twice:
+            raise ConfigError(
+                f"--checkpoint-decoder with {self.method}, which differentiates the decoder twice",
+                "a method that does so once, such as stsl, psld or daps",
+                "take another method; or a smaller --batch-size, which needs less memory too",
+            )
 
 
 def restore_worker(asked: RestoreAsked) -> RestoreWorker:
     """Restores parts of the images with a prior that is opened now (by an actor, or here)."""
     opened = open_prior(asked.prior)
+    if asked.checkpoint_decoder:
+        opened = replace(opened, prior=recomputed(opened.prior))
     return RestoreWorker(asked, opened, make_operator(asked.operator, opened.prior.image))
 
 

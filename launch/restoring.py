@@ -12,7 +12,6 @@ from typing import Any
 from evaluation.restoration_report import build_restoration_report
 from generative.data.image_files import png
 from generative.methods.stsl.methods import method_named, notes, with_changes
-from generative.methods.stsl.operators.catalogue import make_operator
 from generative.methods.stsl.operators.noise import deviation
 from generative.methods.stsl.problem import check_sigma
 from generative.training.runfolder import read_lines
@@ -45,10 +44,14 @@ def restore_files(asked: RestoreAsked, launch: LaunchConfig | None, say: Say, pr
     begun = time.perf_counter()
     settings = with_changes(method_named(asked.method).settings, asked.settings)
     check_sigma(deviation(asked.noise_model, asked.noise))
-    if asked.source == Path(HELD_OUT) and not asked.source.exists():
-        asked = _with_held_out(asked)
-    files = list_images(asked.source, asked.target)
+    held_out = asked.source == Path(HELD_OUT) and not asked.source.exists()
+    if held_out:
+        asked = replace(asked, source=asked.target / HELD_OUT, simulate=True)
+    files = [] if held_out else list_images(asked.source, asked.target)
     worker = restore_worker(asked)
+    if held_out:
+        _write_held_out(asked)
+        files = list_images(asked.source, asked.target)
     say("prior", worker.opened.about)
     say("operator", f"{worker.operator.name}, {_noise(asked)}")
     for note in [*notes(settings, asked.samples), *filter(None, [method_named(asked.method).note])]:
@@ -72,16 +75,12 @@ def restore_files(asked: RestoreAsked, launch: LaunchConfig | None, say: Say, pr
     return RestoredFiles(done, len(files) - len(todo), failed, time.perf_counter() - begun)
 
 
-def _with_held_out(asked: RestoreAsked) -> RestoreAsked:
+def _write_held_out(asked: RestoreAsked) -> None:
     """Held-out images of the prior's data as files in OUT, to be measured and restored."""
-    images = held_out_images(asked.prior.name, asked.count)
-    make_operator(asked.operator, images.shape[1:])  # before anything is written
-    folder = asked.target / HELD_OUT
-    for number, image in enumerate(images):
-        path, data = folder / f"{number:04d}.png", png(image)
+    for number, image in enumerate(held_out_images(asked.prior.name, asked.count)):
+        path, data = asked.source / f"{number:04d}.png", png(image)
         if not path.is_file() or path.read_bytes() != data:
             write(path, data)
-    return replace(asked, source=folder, simulate=True)
 
 
 def _facts(asked: RestoreAsked, worker: RestoreWorker, settings: Any) -> dict[str, str]:

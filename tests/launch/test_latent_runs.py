@@ -14,6 +14,7 @@ from generative.data.digits import load_digits
 from generative.errors import ConfigError
 from generative.method import Context
 from generative.methods.edm.method import Edm
+from generative.methods.stsl.prior import recomputed
 from generative.nets.kl_autoencoder import drawn
 from generative.randomness import Streams
 from generative.training.checkpoint import open_checkpoint
@@ -132,6 +133,26 @@ def test_the_doors_of_the_prior(run: Path) -> None:
     assert torch.autograd.grad(image.sum(), z)[0].abs().sum() > 0
 
 
+@pytest.mark.parametrize("method", ["stsl", "psld", "resample"])
+def test_a_decoder_that_is_computed_again_changes_nothing(run: Path, tmp_path: Path, method: str) -> None:
+    for name, more in (("kept", []), ("again", ["--checkpoint-decoder"])):
+        asked = ["restore", str(run), "held_out", str(tmp_path / name), "--operator", "superres:factor=2", *more]
+        assert main([*asked, "--method", method, "--count", "1", "--samples", "2", "--set", "steps=2"]) == 0
+    for picture in (tmp_path / "kept").rglob("*.png"):
+        assert picture.read_bytes() == (tmp_path / "again" / picture.relative_to(tmp_path / "kept")).read_bytes()
+
+
+def test_a_decoder_that_is_computed_again_keeps_its_input_alone(run: Path) -> None:
+    kept = open_prior(PriorAsked(str(run))).prior
+    z = torch.randn(2, *kept.shape).requires_grad_()
+    sizes: dict[bool, list[int]] = {True: [], False: []}
+    for prior in (kept, recomputed(kept)):
+        held = sizes[prior is kept]
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, held=held: held.append(x.numel()) or x, lambda x: x):
+            prior.decode(z)
+    assert sum(sizes[False]) <= z.numel() < sum(sizes[True]) / 100
+
+
 def test_export_and_import_of_the_autoencoder(run: Path, place: Path, tmp_path: Path, words: list[str]) -> None:
     """To diffusers' layout and back: the same weights, settings and scale, and a run can begin with the result."""
     from diffusers import AutoencoderKL
@@ -181,3 +202,7 @@ def test_what_is_wrong_is_told_before_work(run: Path, place: Path, tmp_path: Pat
         load_run_config("f_distill/quickstart", [f"method.teacher={run}"])
     assert main(["restore", str(place / "vae_moved"), "held_out", str(tmp_path / "out")]) == 2
     assert "run of kl_vae" in capsys.readouterr().err
+    twice = ["--method", "mmps", "--checkpoint-decoder"]
+    assert main(["restore", str(run), "held_out", str(tmp_path / "out"), *twice]) == 2
+    assert "mmps, which differentiates the decoder twice" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

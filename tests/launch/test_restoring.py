@@ -134,6 +134,16 @@ def test_noise_that_cannot_be_is_told_before_held_out_images_are_written(run, tm
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "told"), [("--resize", "--resize without --simulate"), ("--checkpoint-decoder", "of a prior of pixels")]
+)
+def test_options_that_would_do_nothing_are_told(run, digits, tmp_path, capsys, option, told) -> None:
+    out = tmp_path / "out"
+    assert main(["restore", str(run), str(digits), str(out), "--operator", "inpaint", option]) == 2
+    assert told in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_other_noise_is_simulated(run, digits, tmp_path) -> None:
     """Salt and pepper in a fifth of the pixels; missing ones are grey and have none."""
     words = ["--simulate", "--noise-model", "salt_pepper", "--noise", "0.2", *QUICK]

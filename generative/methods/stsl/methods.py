@@ -31,6 +31,7 @@ class Method:
         note: what its name does not say.
         calls: setting that says how often a step asks the network, as papers count; "": once.
         weight: setting that is the length of its steps towards the data.
+        twice: whether it differentiates decoders twice, which needs their activations.
     """
 
     settings: Any
@@ -38,6 +39,7 @@ class Method:
     note: str = ""
     calls: str = ""
     weight: str = "weight"
+    twice: bool = False
 
     def nfe(self, settings: Any) -> int:
         """Evaluations as papers count them: of each step one, or `calls` of them (a setting's name)."""
@@ -61,7 +63,7 @@ METHODS: dict[str, Method] = {
     "first_order": Method(
         Stsl(Terms(weight=0.3, data_loss="norm", eta=0.0)), stsl, "STSL without its trace term", "inner"
     ),
-    "mmps": Method(GuidedSampling(), _mmps),
+    "mmps": Method(GuidedSampling(), _mmps, twice=True),
     "dps": Method(Dps(), dps, weight="scale"),
     "ldps": Method(Psld(gamma=0.0), psld, weight="omega"),
     "gml_dps": Method(Psld(glue="fixed_point"), psld, weight="omega"),

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from generative.errors import ConfigError
 from generative.methods.stsl.levels import Level, ddim_times, ladder, level_of, linear_alphas
@@ -56,6 +57,34 @@ class Prior:
     def latent(self) -> bool:
         """Whether z is not the image itself."""
         return self.decode is not None
+
+
+def recomputed(prior: Prior) -> Prior:
+    """A latent prior that keeps no activations of its autoencoder: backward passes compute them again.
+
+    Decoders of photographs need more memory than the network of latents; the same results for a second forward pass.
+
+    Raises:
+        ConfigError: a prior of pixels.
+    """
+    if not prior.latent:
+        raise ConfigError(
+            "a decoder to compute again, of a prior of pixels",
+            "a prior of latents, which has an autoencoder",
+            "leave out --checkpoint-decoder",
+        )
+    return replace(prior, encode=_recomputed(prior.encode), decode=_recomputed(prior.decode))
+
+
+def _recomputed(door: Map | None) -> Map | None:
+    if door is None:
+        return None
+
+    def through(x: Tensor) -> Tensor:
+        found: Tensor = checkpoint(door, x, use_reentrant=False, preserve_rng_state=False)
+        return found
+
+    return through
 
 
 def discrete_prior(
