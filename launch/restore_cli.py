@@ -34,7 +34,7 @@ def restore(
     ] = "superres:factor=4",
     method: Annotated[str, typer.Option(help="stsl, mmps, dps, psld, daps, ...; an unknown one lists them.")] = "stsl",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="a=b", help="Of the method: steps=25, weight=0.5, eta=3.")
+        list[str] | None, typer.Option("--set", metavar="a=b", help="Of the method: steps=25, weight=0.5, eta=1.")
     ] = None,
     noise: Annotated[
         float, typer.Option(help="Standard deviation of the noise (images: [-1, 1]), or as --noise-model says.")

@@ -77,7 +77,8 @@ class Size:
         seeds: samples of each image.
         long: steps of PSLD, LDPS, DPS and the P2L-style sampler.
         tasks: of `TASKS`.
-        grid: trials of the weight of STSL and of its first-order form.
+        grid: trials of the weight of STSL and of its first-order form, for 50 levels of 5 updates; for fewer
+            updates they are larger, so that all of them go equally far.
     """
 
     training: int = 6000
@@ -86,7 +87,7 @@ class Size:
     seeds: Sequence[int] = (0, 1, 2)
     long: int = 1000
     tasks: Sequence[str] = tuple(TASKS)
-    grid: Sequence[float] = (0.1, 0.3, 0.6)
+    grid: Sequence[float] = (0.3, 0.6, 1.2)
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,14 @@ class Entry:
 
 def entries(size: Size) -> dict[str, Entry]:
     """All that can be compared; the weight of the data is tuned in three trials for each but the default."""
-    trace = Terms(data_loss="norm", eta=3.0, probe="scaled", probe_size=0.1)
+    trace = Terms(data_loss="norm", eta=1.0, probe="scaled", probe_size=0.1)
     paper = Terms(data_loss="norm", eta=0.02, probe="unit")
-    grid, long = size.grid, (0.1, 0.3, 1.0)
+    first, long = replace(trace, eta=0.0), (0.1, 0.3, 1.0)
+
+    def descent(method: str, terms: Terms, steps: int, inner: int, ours: bool = False) -> Entry:
+        weights = [weight * 250 / (steps * inner) for weight in size.grid]
+        return Entry(method, weights, Stsl(terms, steps, inner), ours)
+
     return {
         "psld": Entry("psld", long, Psld(size.long)),
         "ldps": Entry("ldps", long, Psld(size.long, gamma=0.0)),
@@ -120,12 +126,13 @@ def entries(size: Size) -> dict[str, Entry]:
         "p2l_style": Entry("p2l_style", long, P2LStyle(size.long)),
         "resample": Entry("resample", (0.25, 0.5, 1.0), Resample(size.long // 2)),
         "daps": Entry("daps", (0.01, 0.03, 0.05), Daps(size.long // 5)),
-        "first_order_300": Entry("first_order", grid, Stsl(replace(trace, eta=0.0), 50, 5)),
-        "first_order_550": Entry("first_order", grid, Stsl(replace(trace, eta=0.0), 50, 10)),
-        "stsl_unit_550": Entry("stsl", grid, Stsl(paper, 50, 5)),
-        "stsl_125": Entry("stsl", grid, Stsl(trace, 25, 2), ours=True),
-        "stsl_225": Entry("stsl", grid, Stsl(trace, 25, 4), ours=True),
-        "stsl_550": Entry("stsl", grid, Stsl(trace, 50, 5), ours=True),
+        "first_order_75": descent("first_order", first, 25, 2),
+        "first_order_300": descent("first_order", first, 50, 5),
+        "first_order_550": descent("first_order", first, 50, 10),
+        "stsl_unit_550": descent("stsl", paper, 50, 5),
+        "stsl_125": descent("stsl", trace, 25, 2, ours=True),
+        "stsl_225": descent("stsl", trace, 25, 4, ours=True),
+        "stsl_550": descent("stsl", trace, 50, 5, ours=True),
         "stsl_default": Entry("stsl", (Stsl().terms.weight,), Stsl()),
         "mmps": Entry("mmps", (0.5, 1.0, 1.5), GuidedSampling(50)),
     }
@@ -231,7 +238,7 @@ class Job:
     @property
     def file(self) -> Path:
         """Where its outcome is kept, by all that decides it."""
-        told = repr((self.entry, TASKS[self.task], asdict(self.size) | {"tasks": ()}))
+        told = repr((self.entry, TASKS[self.task], asdict(self.size) | {"tasks": (), "grid": ()}))
         return self.folder / f"{self.task}_{self.name}_{hashlib.sha256(told.encode()).hexdigest()[:8]}.json"
 
 

@@ -74,7 +74,6 @@ class LatentSize(Size):
     training: int = 3000
     tuning: int = 8
     testing: int = 30
-    grid: Sequence[float] = (0.3, 0.6, 1.2)
     autoencoder: int = 1500
     side: int = 16
     real: int = 20_000
@@ -88,6 +87,7 @@ NAMES: Sequence[str] = (
     "psld",
     "ldps",
     "p2l_style",
+    "first_order_75",
     "first_order_550",
     "stsl_unit_550",
     "stsl_125",

@@ -3,6 +3,9 @@
 r = y - A z0, V = sigma^2 I + A C A^T, C = (b^2 / a) dz0/dz = Cov[z0 | z]; guidance (dz0/dz)^T A^T V^-1 r. V^-1 r comes
 from conjugate gradients, one vector-Jacobian product a step (C is symmetric). Exact for Gaussian priors. A decoder or
 an operator that is not linear is linearised at z0.
+
+The Jacobian of a trained network is only nearly symmetric and positive, while V is at least sigma^2 I. Where it says
+less than that of a direction, conjugate gradients end: going on, steps grow without bound, and images with them.
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ class Guided:
 
 
 Guidance = Callable[[Problem, Tensor, Level], Guided]
+
+ROUNDING = 0.99
+"""Of sigma^2: where C vanishes, V has no other eigenvalue, up to rounding."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def mmps(problem: Problem, z: Tensor, level: Level, solver_steps: int = 5, toler
     def product(v: Tensor) -> Tensor:
         return problem.sigma**2 * v + scale * linear.apply(back(linear.transpose(v)))
 
-    v = conjugate_gradients(product, residual, solver_steps, tolerance)
+    v = conjugate_gradients(product, residual, solver_steps, tolerance, ROUNDING * problem.sigma**2)
     score = back(linear.transpose(v))
     return Guided(score, e.detach(), z0.detach(), problem.ratio(residual))
 

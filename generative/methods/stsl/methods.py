@@ -61,7 +61,7 @@ METHODS: dict[str, Method] = {
     "stsl": Method(Stsl(), stsl, calls="inner"),
     "stsl_paper": Method(PAPER, stsl, "eq. 4 as written; the weight of the data term is tuned by task", "inner"),
     "first_order": Method(
-        Stsl(Terms(weight=0.3, data_loss="norm", eta=0.0)), stsl, "STSL without its trace term", "inner"
+        Stsl(Terms(weight=0.6, data_loss="norm", eta=0.0)), stsl, "STSL without its trace term", "inner"
     ),
     "mmps": Method(GuidedSampling(), _mmps, twice=True),
     "dps": Method(Dps(), dps, weight="scale"),

@@ -31,7 +31,7 @@ class Stsl:
         early_exit: an image's updates at a level end once its residual is below that of noise alone.
     """
 
-    terms: Terms = field(default_factory=lambda: Terms(weight=0.3, data_loss="norm", eta=3.0, probe="scaled"))
+    terms: Terms = field(default_factory=lambda: Terms(weight=0.6, data_loss="norm", eta=1.0, probe="scaled"))
     steps: int = 50
     inner: int = 5
     init: Init = "q_sample"

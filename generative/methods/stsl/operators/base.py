@@ -102,17 +102,20 @@ def expand(values: Tensor, x: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (x.dim() - 1))
 
 
-def conjugate_gradients(product: Map, target: Tensor, most: int, tolerance: float = 1e-12) -> Tensor:
+def conjugate_gradients(
+    product: Map, target: Tensor, most: int, tolerance: float = 1e-12, floor: float = 0.0
+) -> Tensor:
     """v with product(v) = target, where `product` is symmetric and positive; each row by itself.
 
-    A row whose residual is below tolerance |target|, or whose direction has no positive curvature (a network's Jacobian
-    need not be symmetric), stays as it is.
+    A row whose residual is below tolerance |target|, or whose direction p has a curvature p^T product(p) of at most
+    floor |p|^2 (a network's Jacobian need be neither symmetric nor positive), stays as it is.
 
     Args:
         product: of each row by itself, [B, ...] -> [B, ...].
         target: [B, ...].
         most: number of steps at most; each calls `product` once.
         tolerance: of the residual's norm, relative to the target's.
+        floor: what the least eigenvalue is known to be.
     """
     found, residual = torch.zeros_like(target), target.clone()
     direction, square = residual.clone(), row_dot(residual, residual)
@@ -123,7 +126,7 @@ def conjugate_gradients(product: Map, target: Tensor, most: int, tolerance: floa
             break
         moved = product(direction)
         curvature = row_dot(direction, moved)
-        going = going & (curvature > 0)
+        going = going & (curvature > floor * row_dot(direction, direction))
         length = torch.where(going, square / curvature.masked_fill(~going, 1.0), torch.zeros_like(square))
         found = found + expand(length, found) * direction
         residual = residual - expand(length, residual) * moved

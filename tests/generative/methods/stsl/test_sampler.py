@@ -291,6 +291,21 @@ def test_operators_that_are_not_linear_are_linearised() -> None:
         assert guided(told, mmps, settings).image.isfinite().all()
 
 
+def test_a_jacobian_that_is_no_covariance_gives_bounded_guidance() -> None:
+    """dz0/dz = -g I, so that V = (sigma^2 - g b^2 / a) I with next to nothing left: unguarded, steps of |r| / 1e-6."""
+    told, level = problem(), TOY.level
+    g = (told.sigma**2 - 1e-6) * level.signal / level.noise**2
+
+    def noise(z: Tensor, at: object) -> Tensor:
+        return (1 + g * level.signal) / level.noise * z
+
+    eyes = matrix_operator(torch.eye(8, dtype=torch.float64)[:3])
+    prior = replace(TOY.mixture.prior(), noise=noise)
+    x = TOY.told("x")[:5]
+    found = mmps(replace(told, prior=prior, operator=eyes), x, level)
+    assert found.score.abs().max() <= g * told.y.norm(dim=1).max() / told.sigma**2 * 1.5
+
+
 def test_parts_of_baselines() -> None:
     told = problem()
     x = TOY.told("x")[:5]
