@@ -117,7 +117,7 @@ def entries(size: Size) -> dict[str, Entry]:
 
     def descent(method: str, terms: Terms, steps: int, inner: int, ours: bool = False) -> Entry:
         weights = [weight * 250 / (steps * inner) for weight in size.grid]
-        return Entry(method, weights, Stsl(terms, steps, inner), ours)
+        return Entry(method, weights, Stsl(terms, steps, inner, early_exit=False), ours)
 
     return {
         "psld": Entry("psld", long, Psld(size.long)),

@@ -150,7 +150,7 @@ def contenders(case: Case, size: Size) -> dict[str, Contender]:
 
     def by_stsl(problem: Problem, weight: float, eta: float, probe: str) -> Tensor:
         terms = Terms(weight / inner, "squared", eta, probe, 0.3)  # type: ignore[arg-type]
-        return stsl(problem, Stsl(terms, steps, inner, "q_sample", 1.0)).image
+        return stsl(problem, Stsl(terms, steps, inner, "q_sample", 1.0, early_exit=False)).image
 
     guided_goals = {"gauss4": "<= 0.14", "gmm2": "<= 0.14"}
     levels = f"{steps} levels"

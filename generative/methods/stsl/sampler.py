@@ -36,7 +36,7 @@ class Stsl:
     inner: int = 5
     init: Init = "q_sample"
     ddim_eta: float = 0.0
-    early_exit: bool = False
+    early_exit: bool = True
 
     @property
     def collapses(self) -> bool:
@@ -44,7 +44,7 @@ class Stsl:
         return self.init == "ddim_inversion" and self.ddim_eta == 0
 
 
-PAPER = Stsl(Terms(weight=1.0, data_loss="squared", eta=0.02, probe="unit"), init="ddim_inversion")
+PAPER = Stsl(Terms(weight=1.0, data_loss="squared", eta=0.02, probe="unit"), init="ddim_inversion", early_exit=False)
 """Eq. 4 and the algorithm as far as they are known; the weight of the data term is not (it is tuned by task)."""
 
 

@@ -84,7 +84,7 @@ def test_no_trace_is_the_first_order_sampler(data_loss, ddim_eta) -> None:
     """T9: eta = 0 against a sampler written here; the probes' stream is not touched."""
     told = problem()
     weight = 0.05 if data_loss == "squared" else 0.3
-    found = stsl(told, Stsl(Terms(weight, data_loss, eta=0.0), steps=5, inner=3, ddim_eta=ddim_eta))
+    found = stsl(told, Stsl(Terms(weight, data_loss, eta=0.0), 5, 3, ddim_eta=ddim_eta, early_exit=False))
     levels = told.prior.levels(5)
     z = start(told, levels, "q_sample")
     for i in range(5):
@@ -116,7 +116,7 @@ def test_an_identity_decoder_changes_nothing(name) -> None:
 
 def test_costs_are_those_of_the_paper_and_more() -> None:
     """Section 2.4: T (2 K + 1) rows, T more for inversion, T K products; PSLD one of each a step."""
-    for settings, more in ((Stsl(steps=5, inner=3), 0), (replace(PAPER, steps=5, inner=3), 5)):
+    for settings, more in ((Stsl(steps=5, inner=3, early_exit=False), 0), (replace(PAPER, steps=5, inner=3), 5)):
         cost = stsl(problem(), settings).cost
         assert cost.rows == 5 * (5 * 7 + more)
         assert cost.vjps == 5 * 15
@@ -138,7 +138,8 @@ def test_costs_of_autoencoders_are_counted() -> None:
     costs = {name: METHODS[name].run(problem(prior=latent), SHORT[name]).cost for name in ("psld", "gml_dps", "ldps")}
     assert {name: cost.encoder_vjps for name, cost in costs.items()} == {"psld": 20, "gml_dps": 20, "ldps": 0}
     assert {cost.decoder_vjps for cost in costs.values()} == {20}
-    glued = stsl(problem(prior=latent), replace(SHORT["stsl"], terms=Terms(eta=0.0, glue_weight=0.1))).cost
+    gluing = replace(SHORT["stsl"], terms=Terms(eta=0.0, glue_weight=0.1), early_exit=False)
+    glued = stsl(problem(prior=latent), gluing).cost
     assert glued.encoder_vjps == glued.vjps == 5 * 8
     cost = guided(problem(prior=latent), partial(mmps, solver_steps=2), GuidedSampling(steps=4)).cost
     assert cost.decoder_vjps == 20 * (1 + 2 * 2 + 1)
@@ -157,7 +158,7 @@ def test_one_images_failure_is_its_own() -> None:
         return torch.where(bad[:, None], torch.nan, found)
 
     marked = start(problem(), plain.levels(4), "q_sample")[2:3].expand(10, -1)
-    how = Stsl(Terms(weight=0.3, eta=0.0), steps=4, inner=2)
+    how = Stsl(Terms(weight=0.3, eta=0.0), steps=4, inner=2, early_exit=False)
     found = stsl(problem(prior=replace(plain, noise=noise)), how)
     wanted = stsl(problem(), how)
     assert found.failed.tolist() == [False, False, True, False, False]
@@ -173,11 +174,11 @@ def test_one_images_failure_is_its_own() -> None:
 
 def test_early_exit_saves_rows_once_noise_alone_is_left() -> None:
     how = Stsl(Terms(weight=0.02, data_loss="squared", eta=0.0), steps=12, inner=4)
-    plain, less = stsl(problem(), how), stsl(problem(), replace(how, early_exit=True))
+    plain, less = stsl(problem(), replace(how, early_exit=False)), stsl(problem(), how)
     assert less.cost.rows < plain.cost.rows
     # with noise that explains everything no update is made: DDIM, and one look at each level
     loud = replace(problem(), sigma=1e3)
-    found = stsl(loud, replace(how, early_exit=True))
+    found = stsl(loud, how)
     assert found.cost.rows == 5 * 12 * 2
     levels = loud.prior.levels(12)
     z = start(loud, levels, "q_sample")
