@@ -9,8 +9,8 @@ from typing import Any
 
 from evaluation.reporting.markup import Html, element, fact_list, join, moment, text_table
 from evaluation.reporting.page import page, section
-from evaluation.reporting.pictures import Picture, png_size
-from evaluation.restoration_report import SHOWN, WIDTH, cost_rows
+from evaluation.reporting.pictures import picture_row
+from evaluation.restoration_report import SHOWN, caption, cost_rows
 
 IMAGES_NOTE = (
     "From left to right: what was given, its restoration (of corrupted images), the image that inversion comes back to "
@@ -26,13 +26,15 @@ COST_NOTE = (
     "and encoder likewise. A step of the edit has three rows, and inversion one for each of its rounds."
 )
 
+WIDTH = 160
+
 
 def build_editing_report(folder: Path, lines: Sequence[Mapping[str, Any]], facts: Mapping[str, str]) -> str:
     """The page as text; `folder`: of the results, `lines`: records of images, `facts`: short ones by name."""
     count = f"{len(lines):,} image{'s' if len(lines) > 1 else ''} edited"
     header = join([element("p", "Editing report", class_="eyebrow"), element("h1", count), fact_list(facts)])
     more = f" The first {SHOWN} of {len(lines):,} are shown." if len(lines) > SHOWN else ""
-    figures = [figure for line in lines[:SHOWN] for figure in _images(folder, line)]
+    figures = [_images(folder, line) for line in lines[:SHOWN]]
     rows = [[str(line["file"]), f"{line['inversion_psnr']:.4g}", f"{line['change']:.3g}"] for line in lines]
     parts = [
         section("images", "Images", IMAGES_NOTE + more, element("div", figures), "Images"),
@@ -49,14 +51,6 @@ def build_editing_report(folder: Path, lines: Sequence[Mapping[str, Any]], facts
     return page(f"{count} · editing report", header, shown, footer, {"charts": [], "replays": []})
 
 
-def _images(folder: Path, line: Mapping[str, Any]) -> list[Html]:
-    name, place = str(line["file"]), folder / Path(str(line["file"])).with_suffix("")
-    pictures: list[Html] = []
-    for file in line["files"]:
-        content = (place / file).read_bytes()
-        size = png_size(content)
-        if size is not None:
-            said = file.removesuffix(".png").replace("_", " ")
-            shown = Picture(content, *size, f"{name}: {said}", "").tag(WIDTH)
-            pictures.append(element("figure", shown, element("figcaption", said)))
-    return [element("h3", name), element("div", pictures, class_="row")]
+def _images(folder: Path, line: Mapping[str, Any]) -> Html:
+    name, captions = str(line["file"]), {file: caption(file) for file in line["files"]}
+    return picture_row(name, folder / Path(name).with_suffix(""), captions, WIDTH)

@@ -10,15 +10,17 @@ from typing import Any
 from evaluation.estimate import mean_estimate
 from evaluation.reporting.markup import Html, element, fact_list, join, moment, text_table
 from evaluation.reporting.page import page, section
-from evaluation.reporting.pictures import Picture, png_size
+from evaluation.reporting.pictures import picture_row
 
 SHOWN, SAMPLES = 24, 4
 """Images in the page, and samples of each; all are in the folder."""
-WIDTH = 160
+WIDTH = 112
+"""Of a picture: truth, measurement, four samples, mean and spread stand in one row."""
 
 IMAGES_NOTE = (
-    "From left to right: what was measured, samples of what it may have been, their mean (nearest on average, and "
-    "blurred where samples disagree), and their standard deviation (white is its greatest value in the image)."
+    "From left to right: the truth where it is known, what was measured, samples of what it may have been, their mean "
+    "(nearest on average, and blurred where samples disagree), and their standard deviation (white is its greatest "
+    "value in the image)."
 )
 NUMBERS_NOTE = (
     "Residual: |y - A x| over what noise alone would leave; near 1 is right, far above 1 the measurement is not "
@@ -38,6 +40,8 @@ COLUMNS = {
     "ssim": "SSIM of samples",
     "coverage": "coverage",
 }
+REMARKS = {"psnr_mean": "PSNR of the mean (dB):", "coverage": "coverage:", "residual": "residual:"}
+"""What stands under an image's name, where it is known."""
 
 
 def build_restoration_report(folder: Path, lines: Sequence[Mapping[str, Any]], facts: Mapping[str, str]) -> str:
@@ -57,7 +61,7 @@ def build_restoration_report(folder: Path, lines: Sequence[Mapping[str, Any]], f
         ]
     )
     more = f" The first {SHOWN} of {len(lines):,} are shown." if len(lines) > SHOWN else ""
-    figures = [figure for line in lines[:SHOWN] for figure in _images(folder, line)]
+    figures = [_images(folder, line) for line in lines[:SHOWN]]
     parts = [
         section("images", "Images", IMAGES_NOTE + more, element("div", figures), "Images"),
         section("numbers", "Numbers", NUMBERS_NOTE, _numbers(lines)),
@@ -73,21 +77,21 @@ def build_restoration_report(folder: Path, lines: Sequence[Mapping[str, Any]], f
     return page(title, header, [part for part in parts if part], footer, {"charts": [], "replays": []})
 
 
-def _images(folder: Path, line: Mapping[str, Any]) -> list[Html]:
-    name, place = str(line["file"]), folder / Path(str(line["file"])).with_suffix("")
+def _images(folder: Path, line: Mapping[str, Any]) -> Html:
+    name = str(line["file"])
     samples = [file for file in line["files"] if file.startswith("sample_")][:SAMPLES]
-    others = [file for file in ("truth.png", "measurement.png") if file in line["files"]]
-    last = [file for file in ("mean.png", "std.png") if file in line["files"]]
-    pictures: list[Html] = []
-    for file in [*others, *samples, *last]:
-        content = (place / file).read_bytes()
-        size = png_size(content)
-        if size is not None:
-            said = file.removesuffix(".png").replace("_", " ")
-            said = f"std, up to {line['spread_max']:.2g}" if file == "std.png" else said
-            shown = Picture(content, *size, f"{name}: {said}", "").tag(WIDTH)
-            pictures.append(element("figure", shown, element("figcaption", said)))
-    return [element("h3", name), element("div", pictures, class_="row")]
+    wanted = ["truth.png", "measurement.png", *samples, "mean.png", "std.png"]
+    captions = {file: caption(file) for file in wanted if file in line["files"]}
+    if "std.png" in captions:
+        captions["std.png"] = f"std, up to {line['spread_max']:.2g}"
+    found = {word: _value(line, key) for key, word in REMARKS.items()}
+    remark = " · ".join(f"{word} {value:.3g}" for word, value in found.items() if value is not None)
+    return picture_row(name, folder / Path(name).with_suffix(""), captions, WIDTH, remark)
+
+
+def caption(file: str) -> str:
+    """What a picture's name says."""
+    return file.removesuffix(".png").replace("_", " ")
 
 
 def _value(line: Mapping[str, Any], key: str) -> float | None:

@@ -73,9 +73,13 @@ def token_text(text: str) -> Html:
     return join(parts)
 
 
+LONG = 72
+"""Letters of a fact that does not stand beside others."""
+
+
 def fact(name: str, value: str) -> Html:
-    """One line of a list of facts (`dl`)."""
-    return element("div", element("dt", name), element("dd", value))
+    """One entry of a list of facts (`dl`); long ones take a whole line."""
+    return element("div", element("dt", name), element("dd", value), class_="wide" if len(value) > LONG else None)
 
 
 def fact_list(facts: Mapping[str, str]) -> Html:

@@ -6,6 +6,7 @@ import base64
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from evaluation.reporting.folder import Run, read_beside
@@ -125,3 +126,16 @@ def neighbours(run: Run) -> Html:
 def _large(picture: Picture) -> Html:
     factor = max(1, LARGE // picture.width)
     return element("figure", picture.tag(factor * picture.width), element("figcaption", picture.title))
+
+
+def picture_row(name: str, folder: Path, captions: Mapping[str, str], width: int, remark: str = "") -> Html:
+    """PNG files of a folder side by side under a heading, each with its caption; what is no picture is left out."""
+    shown: list[Html] = []
+    for file, said in captions.items():
+        content = (folder / file).read_bytes()
+        size = png_size(content)
+        if size is not None:
+            picture = Picture(content, *size, f"{name}: {said}", "").tag(width)
+            shown.append(element("figure", picture, element("figcaption", said)))
+    told = element("p", remark, class_="note") if remark else Html("")
+    return element("div", element("h3", name), told, element("div", shown, class_="row"), class_="strip")

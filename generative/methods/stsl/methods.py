@@ -85,6 +85,21 @@ def method_named(name: str) -> Method:
     return METHODS[name]
 
 
+def told(settings: Any) -> str:
+    """All settings as `--set` takes them: a=b, ..."""
+    parts: list[str] = []
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if is_dataclass(value):
+            parts.append(told(value))
+        elif field.name not in CODE:
+            said = (
+                str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else value
+            )
+            parts.append(f"{field.name}={said}")
+    return ", ".join(parts)
+
+
 def with_changes(settings: Any, changes: Mapping[str, str]) -> Any:
     """Settings with some fields changed; those of `terms` by their own names (weight, eta, probe, ...).
 
