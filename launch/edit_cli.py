@@ -11,7 +11,7 @@ import typer
 def edit(
     prior: Annotated[
         str,
-        typer.Argument(metavar="PRIOR", help="A folder of diffusers with a text encoder, or hub:ORGANISATION/NAME."),
+        typer.Argument(metavar="MODEL", help="A folder of diffusers with a text encoder, or hub:OWNER/NAME."),
     ],
     source: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image, or a folder with any below it.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="A folder for the results and the report.")],

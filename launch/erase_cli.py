@@ -30,7 +30,7 @@ def erase(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="Folder of diffusers, .safetensors file, id on the hub, or the folder of an earlier erasure.",
+            help="Folder of diffusers, .safetensors file, hub:OWNER/NAME, or the folder of an earlier erasure.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make; it appears when it is complete.")],
@@ -67,7 +67,7 @@ def erase(
     include: Annotated[str | None, typer.Option(help="Only matrices whose names match (to_v: values).")] = None,
     exclude: Annotated[str | None, typer.Option(help="No matrices whose names match.")] = None,
     text: Annotated[
-        str | None, typer.Option(metavar="PIPELINE", help="That a file belongs to: folder, or id on the hub.")
+        str | None, typer.Option(metavar="PIPELINE", help="That a file belongs to: folder, or hub:OWNER/NAME.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     images: Annotated[int, typer.Option(min=0, help="Images of each concept in the report, before and after.")] = 0,
@@ -143,7 +143,9 @@ def erase(
 
 
 def debias(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder of a pipeline, file, or id on the hub.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Folder of diffusers, .safetensors file, or hub:OWNER/NAME.")
+    ],
     concept: Annotated[str, typer.Option(help="Whose images are to show attributes in equal shares.")],
     attribute: Annotated[list[str], typer.Option(help="Two or more: give it again for each.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make; it appears when it is complete.")],
@@ -152,7 +154,7 @@ def debias(
     images: Annotated[int, typer.Option(min=2, help="Drawn in each round.")] = 20,
     rounds: Annotated[int, typer.Option(min=1, help="At most.")] = 30,
     text: Annotated[
-        str | None, typer.Option(metavar="PIPELINE", help="That a file belongs to: folder, or id on the hub.")
+        str | None, typer.Option(metavar="PIPELINE", help="That a file belongs to: folder, or hub:OWNER/NAME.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     seed: Annotated[int, typer.Option(help="Of the first image; all rounds draw from the same noise.")] = 0,

@@ -49,7 +49,9 @@ def measure(
     ] = None,
     real: Annotated[Path | None, typer.Option(metavar="DIR", help="Real images, for FID against them too.")] = None,
     lpips: Annotated[bool, typer.Option("--lpips", help="Between images before and after.")] = False,
-    clip: Annotated[str | None, typer.Option(metavar="MODEL", help="CLIP score by a folder or id on the hub.")] = None,
+    clip: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="CLIP score by this model: a folder, or hub:OWNER/NAME.")
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep the images in DIR/before and DIR/after.")
     ] = None,

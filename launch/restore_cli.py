@@ -22,7 +22,7 @@ class NoiseModel(StrEnum):
 
 def restore(
     prior: Annotated[
-        str, typer.Argument(metavar="PRIOR", help="A run of edm, a folder of diffusers, or hub:ORGANISATION/NAME.")
+        str, typer.Argument(metavar="PRIOR", help="A run of edm, a folder of diffusers, or hub:OWNER/NAME.")
     ],
     source: Annotated[Path, typer.Argument(metavar="IN", help="An image, a folder with any below it, or held_out.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="A folder for the results and the report.")],

@@ -98,7 +98,7 @@ def sample(
         Path | None, typer.Option(metavar="DIR", help="Pictures of an exported model; else samples/NAME.")
     ] = None,
     tokenizer: Annotated[
-        str, typer.Option(help="Of an exported model without one: bytes, a folder, or a name on the hub.")
+        str, typer.Option(help="Of an exported model without one: bytes, a folder, or hub:OWNER/NAME.")
     ] = "",
     json: Annotated[Path | None, typer.Option(help="Also write the samples, step by step, to this file.")] = None,
 ) -> None:
@@ -140,7 +140,7 @@ def evaluate(
         str | None, typer.Option(metavar="NAME", help="Text: tasks, as paper-zero-shot, or a file.")
     ] = None,
     tasks: Annotated[Path | None, typer.Option(metavar="DIR", help="Of --suite: task files of your own.")] = None,
-    tokenizer: Annotated[str, typer.Option(help="Of --suite: bytes, a folder, or a name on the hub.")] = "",
+    tokenizer: Annotated[str, typer.Option(help="Of --suite: bytes, a folder, or hub:OWNER/NAME.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Of --suite: first questions of each task.")] = None,
     workers: Workers = None,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
