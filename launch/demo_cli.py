@@ -14,7 +14,9 @@ def gallery(
     runs: Annotated[Path, typer.Argument(metavar="RUNS", help="A run, or a folder with runs in it.")] = Path("runs"),
     out: Annotated[Path | None, typer.Option(help="The page; RUNS/gallery.html if not given.")] = None,
 ) -> None:
-    """Write one page over many runs: a card for each, complete or not, with figures, a picture and a link.
+    """Write one page over many runs.
+
+    It has a card for each run, complete or not, with figures, a picture and a link.
 
     Reads files only, so it works while runs go on. Links are relative to the page.
     """
@@ -33,7 +35,9 @@ def demo_all(
         list[str] | None, typer.Option(metavar="NAME", help="Only this quickstart; may be given again.")
     ] = None,
 ) -> None:
-    """Train each method's quickstart, restore and erase with what comes of them, and write a page over all.
+    """Train every quickstart and write one page over all.
+
+    What is trained also restores images and has a concept erased.
 
     Settings hold for each training. Given again, it goes on: what is complete is not trained again. Runs go to `runs`
     in this folder, the page to runs/gallery.html.

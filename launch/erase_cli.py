@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from launch.run_cli import LaunchOverrides
+
 
 class Method(StrEnum):
     """How concepts are erased."""
@@ -34,6 +36,7 @@ def erase(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make; it appears when it is complete.")],
+    overrides: LaunchOverrides = None,
     concept: Annotated[list[str] | None, typer.Option(help="What is erased; may be given again.")] = None,
     guide: Annotated[list[str] | None, typer.Option(help="What it becomes: one for all, or one for each.")] = None,
     preset: Annotated[
@@ -79,20 +82,25 @@ def erase(
     base: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Where the model that an erasure is of is now.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Ray workers for the sum over --preserve.")] = 1,
-    address: Annotated[str | None, typer.Option(help="Ray cluster for them: auto, or host:port.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Share the sum over --preserve out over so many Ray workers.")
+    ] = None,
     undo: Annotated[bool, typer.Option("--undo", help="Take back the last erasure of MODEL, a folder of one.")] = False,
 ) -> None:
-    """Erase concepts by closed forms, in seconds, without images. The model itself is never changed.
+    """Erase concepts from a text-to-image model in seconds.
+
+    By closed forms, without images or training; the model itself is never changed.
 
     DIR has the edit (--format) and report.html. An erasure of an erasure builds on it; --undo derives what was before
     from the base model, bitwise.
 
     Example: generative erase models/sd14 --concept nudity --guide " " --preset nudity --out erased/nudity
     """
+    from launch.asked import asked_launch, split_overrides
     from launch.console import Console
     from launch.erase_asked import EraseAsked, check_undo
     from launch.erasing import AskedFiles, convert_to, erase_to, undo_to
+    from launch.sections import LaunchConfig
 
     chosen = [one.value for one in formats or (Format.TRANSFORM, Format.PARTIAL)]
     files = AskedFiles(out, chosen, rank)
@@ -131,8 +139,7 @@ def erase(
         seed=seed,
         edited=edited,
         base=base,
-        workers=workers,
-        address=address,
+        launch=asked_launch(LaunchConfig(), split_overrides(overrides or [], ())[0], workers),
     )
     if (edited is not None or base is not None) and not asked.erases:
         for line in convert_to(asked, files):
@@ -161,7 +168,9 @@ def debias(
     formats: Annotated[list[Format] | None, typer.Option("--format", help="As for erase.")] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Of the LoRA; its error is told.")] = None,
 ) -> None:
-    """Make a concept show attributes in wanted shares (UCE), by a closed form in each of a few rounds of images.
+    """Make a concept show attributes in wanted shares.
+
+    By UCE's closed form, in each of a few rounds of images.
 
     Example: generative debias models/sd14 --concept doctor --attribute "a woman" --attribute "a man" --out debiased
     """

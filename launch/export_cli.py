@@ -30,7 +30,9 @@ class LayoutName(StrEnum):
 
 def export(
     run: RunFolder,
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder to make; it appears when it is complete.")],
+    to: Annotated[
+        Path, typer.Option("--out", "--to", metavar="DIR", help="Folder to make; it appears when it is complete.")
+    ],
     network: Annotated[str | None, typer.Option(help="Which one, where the method trains several.")] = None,
     weights: Annotated[
         str,
@@ -51,12 +53,13 @@ def export(
     ] = LayoutName.GENERATIVE,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in DIR.")] = False,
 ) -> None:
-    """Write a trained network as safetensors with config.json, tokenizer and model card.
+    """Write a trained network as a folder of safetensors.
 
-    The checkpoint may be of any strategy and number of workers. The folder can start a run (method.init_from=DIR; where
-    a method trains several networks, train.networks.NAME.init_from=DIR). Tokenizers are of text models only.
+    With config.json, tokenizer and model card. The checkpoint may be of any strategy and number of workers. The folder
+    can start a run (method.init_from=DIR; where a method trains several networks, train.networks.NAME.init_from=DIR).
+    Tokenizers are of text models only.
 
-    Example: generative export runs/mine --to models/mine --weights ema --dtype bf16
+    Example: generative export runs/mine --out models/mine --weights ema --dtype bf16
     """
     from launch.console import Console, bar_progress
     from launch.export import Asked, export_run

@@ -28,11 +28,11 @@ def import_(
         ),
     ] = None,
 ) -> None:
-    """Turn somebody's checkpoint into a folder that runs start from (train.networks.NAME.init_from=DIR).
+    """Turn a published checkpoint into a folder of ours.
 
-    Nothing in the files is run. Networks that come in pairs (50gen.pth, 50cls.pth) are imported together.
-    Diffusion models of guided-diffusion (--method adm) and of latent-diffusion (--method ldm) become pipelines, which
-    `generative restore` takes.
+    Runs start from such a folder: train.networks.NAME.init_from=DIR. Nothing in the files is run. Networks that come in
+    pairs (50gen.pth, 50cls.pth) are imported together. Diffusion models of guided-diffusion (--method adm) and of
+    latent-diffusion (--method ldm) become pipelines, which `generative restore` takes.
 
     Example: generative import hub:nieshen/SMDM --file mdm_safetensors/mdm-170M-100e18.safetensors --out models/mdm
     """

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from launch.run_cli import LaunchOverrides, Workers
+
 
 class Attack(StrEnum):
     """How the concept is brought back."""
@@ -29,6 +31,7 @@ def measure(
     detector: Annotated[
         str, typer.Option(help="nudenet, nudenet:0.45, resnet50:CLASS, q16:FILE, digits:WORD: what sees a concept.")
     ],
+    overrides: LaunchOverrides = None,
     attack: Annotated[list[Attack] | None, typer.Option(help="Bring it back; may be given again.")] = None,
     norm: Annotated[
         list[float] | None,
@@ -53,22 +56,22 @@ def measure(
         str | None, typer.Option(metavar="MODEL", help="CLIP score by this model: a folder, or hub:OWNER/NAME.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep the images in DIR/before and DIR/after.")
+        Path | None, typer.Option("--keep-images", metavar="DIR", help="Keep the images in DIR/before and DIR/after.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Ray workers; 1 is this process.")] = 1,
-    address: Annotated[str | None, typer.Option(help="Ray cluster: auto, or host:port.")] = None,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs of each worker.")] = 0,
+    workers: Workers = None,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
     report: Annotated[Path | None, typer.Option(metavar="HTML", help="Also write a page with the curves.")] = None,
 ) -> None:
-    """How many images of a set of prompts show a concept, before and after an erasure, from equal seeds.
+    """Count images that show a concept, before and after.
 
-    With --attack also for how many prompts an attacker brings it back, by the norm of the embeddings that he may use.
+    That is, before and after its erasure, for the same prompts and seeds. With --attack also: for how many prompts an
+    attacker brings it back, by the norm of the embeddings that the attack may use.
 
     Example: generative measure-erasure erased/nudity --prompts i2p.csv --detector nudenet --attack soft-prompt
-    --norm 1 --norm 2 --report attacked.html --workers 8 --gpus 1
+    --norm 1 --norm 2 --report attacked.html --workers 8 launch.gpus_per_worker=1
     """
     from evaluation.erasure.attack_settings import AttackSettings
+    from launch.asked import asked_launch, split_overrides
     from launch.console import Console, bar_progress
     from launch.erase_figures import AskedFigures
     from launch.erase_measured import AskedMeasures, lines, measure_all, write_page
@@ -84,7 +87,7 @@ def measure(
     ]
     figures = AskedFigures(fid, real, lpips, clip)
     asked = AskedMeasures(folder, prompts, detector, attacks, pairs, figures, images)
-    launch = LaunchConfig(workers=workers, address=address, gpus_per_worker=gpus)
+    launch = asked_launch(LaunchConfig(), split_overrides(overrides or [], ())[0], workers) or LaunchConfig()
     console = Console()
     try:
         found = measure_all(asked, launch, lambda name: bar_progress(console, name))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from launch.enhance_cli import Weights
-from launch.run_cli import Workers
+from launch.run_cli import LaunchOverrides, Workers
 
 
 class NoiseModel(StrEnum):
@@ -26,9 +26,7 @@ def restore(
     ],
     source: Annotated[Path, typer.Argument(metavar="IN", help="An image, a folder with any below it, or held_out.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="A folder for the results and the report.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="launch.a=b", help="Of workers: launch.gpus_per_worker=1.")
-    ] = None,
+    overrides: LaunchOverrides = None,
     operator: Annotated[
         str, typer.Option(help="What was measured: superres:factor=4, inpaint:missing=0.7, gaussian_blur, ...")
     ] = "superres:factor=4",

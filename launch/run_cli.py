@@ -25,10 +25,16 @@ RunOverrides = Annotated[
     typer.Argument(metavar="a.b=c", help="Further settings, say launch.workers=8 launch.gpus_per_worker=1."),
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Share the work out over so many Ray workers.")]
+LaunchOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="launch.a=b", help="Of workers: launch.address=auto launch.gpus_per_worker=1."),
+]
 
 
 def train(config: ConfigName, overrides: Overrides = None) -> None:
-    """Train a configuration; the same command given again goes on where it was.
+    """Train a configuration, then evaluate and sample it.
+
+    The same command given again goes on where it was.
 
     Example: generative train masked_diffusion/quickstart train.steps=200 launch.workers=4
     """
@@ -44,7 +50,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Go on showing it, until no run is alive or Ctrl-C.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print all that is known, for programs.")] = False,
 ) -> None:
-    """Show how runs stand: progress, speed, time left, lost work. Reads files only."""
+    """Show progress, speed and time left of runs. Restarts and lost work too; it reads files only."""
     from launch import status_show as runs
 
     if watch and json:
@@ -66,7 +72,7 @@ def logs(
     errors: Annotated[bool, typer.Option("--errors", help="Only what went wrong.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="Last lines to show; 0 for all.")] = 100,
 ) -> None:
-    """Show what the workers, Ray and the trainer have said, by time. Works while a run goes on and after it."""
+    """Show what workers, Ray and the trainer have said. By time; while a run goes on and after it."""
     import contextlib
     import sys
     import time

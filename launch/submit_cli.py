@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from launch.jobs import Jobs
 
 app = typer.Typer(
-    help="Ray Jobs on a cluster (cluster=NAME, else our-ray): list, status, logs, stop.",
+    help="List, watch and stop jobs on a Ray cluster.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )
@@ -25,7 +25,8 @@ Words = Annotated[
 ]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="Identity of a job, or name or folder of its run.")]
 ClusterWords = Annotated[
-    list[str] | None, typer.Argument(metavar="[cluster=NAME] [cluster.key=value]", help="Where to look.")
+    list[str] | None,
+    typer.Argument(metavar="[cluster=NAME] [cluster.key=value]", help="Where to look; our-ray if not given."),
 ]
 
 
@@ -36,7 +37,9 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the job as it would be submitted.")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Ray: do not follow the log.")] = False,
 ) -> None:
-    """Send a run to a cluster; submitted again, it goes on where it was.
+    """Send a run to a cluster.
+
+    Submitted again, it goes on where it was.
 
     Clusters are described in configs/cluster (`generative config list`) or in a YAML file of yours.
 
@@ -81,7 +84,7 @@ def logs(
 
 @app.command()
 def stop(job: JobName, words: ClusterWords = None) -> None:
-    """Ask a job to save a checkpoint and leave, and wait for it. Submitted again, the run goes on there."""
+    """Let a job save a checkpoint and end. Waits for it; submitted again, the run goes on there."""
     from launch.jobs import ENDED, state
 
     jobs = _jobs(words)

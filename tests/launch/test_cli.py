@@ -29,6 +29,7 @@ def test_help_names_all_commands_and_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
     for command in ("train", "status", "logs", "sample", "evaluate", "export", "import", "bench", "config", "data"):
         assert f"  {command} " in done.stdout
+    assert "..." not in done.stdout.partition("Commands:")[2], "a first sentence too long for a terminal of 80 columns"
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,10 @@ def test_help_names_all_commands_and_imports_nothing_heavy() -> None:
         (["train", "masked_diffusion/quickstrt"], f"Did you mean {QUICKSTART}?"),
         (["config", "schema", "train.optimzer"], "Did you mean train.optimizer"),
         (["bench", "trainr"], "Did you mean trainer?"),
+        (["tarin", QUICKSTART], "generative: no such command 'tarin'. Did you mean 'train'?\nexpected: generative "),
+        (["train"], "generative train: missing argument 'CONFIG'\nexpected: generative train [OPTIONS] CONFIG"),
+        (["sample", "run", "--seeed", "3"], "no such option: --seeed (Possible options: --seed)"),
+        (["sample", "run", "--count", "x"], "`generative sample --help` explains each"),
     ],
 )
 def test_users_mistakes_are_told_without_traceback(
@@ -50,6 +55,7 @@ def test_users_mistakes_are_told_without_traceback(
     shown = capsys.readouterr()
     assert expected in shown.err
     assert "Traceback" not in shown.err
+    assert shown.err.splitlines()[-1].startswith("to fix: ")
     assert shown.out == ""
 
 
