@@ -35,12 +35,13 @@ def export(
     ],
     network: Annotated[str | None, typer.Option(help="Which one, where the method trains several.")] = None,
     weights: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="trained|ema|ema=0.999|power=0.15",
-            help="As trained, one of the averages kept of them, or one of any width (method.ema_power).",
+            help="As trained, one of the averages kept of them, or one of any width (method.ema_power); if not given, "
+            "those that `generative sample` draws with.",
         ),
-    ] = "trained",
+    ] = None,
     dtype: Annotated[Number, typer.Option(help="Number format of the weights.")] = Number.FP32,
     max_shard: Annotated[str, typer.Option("--max-shard", metavar="SIZE", help="Size of a weight file.")] = "5GB",
     layout: Annotated[
