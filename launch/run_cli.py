@@ -138,7 +138,14 @@ def sample(
 
 
 def evaluate(
-    run: RunFolder,
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="Run folder, or one of its checkpoints; with --suite also an exported or imported folder, or "
+            "hub:OWNER/NAME.",
+        ),
+    ],
     overrides: RunOverrides = None,
     windows: Annotated[int | None, typer.Option(min=1, help="Held-out windows.")] = None,
     draws: Annotated[int | None, typer.Option(min=1, help="Forward passes a window.")] = None,
