@@ -71,7 +71,7 @@ def purpose(path: Path) -> str:
     """First sentence of the comment that a configuration begins with, its asides left out where it is long."""
     lines = path.read_text(encoding="utf-8").splitlines()
     comment = itertools.takewhile(lambda line: line.startswith("#") and line.strip("# "), lines)
-    sentence = re.split(r"\.(?:\s|$)", " ".join(line.strip("# ") for line in comment))[0].rstrip(":")
+    sentence = re.split(r"(?<!\bal)\.(?:\s|$)", " ".join(line.strip("# ") for line in comment))[0].rstrip(":")
     return _shortened(sentence, 100)
 
 
