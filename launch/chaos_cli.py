@@ -19,7 +19,7 @@ def chaos(
             help="Faults: worker, hang, sigterm, driver, disk, corrupt, raylet, preempt, cluster.",
         ),
     ] = "worker@50,driver@80",
-    seed: Annotated[int, typer.Option(help="Chooses which worker or node is hit.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of workers and nodes that are hit.")] = 0,
 ) -> None:
     """Prove that faults change nothing in a run.
 

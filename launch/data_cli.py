@@ -21,7 +21,9 @@ def prepare(
     config: ConfigName,
     overrides: Overrides = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that tokenise text.")] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Read and compare all that is there already.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read and check again what has been prepared already.")
+    ] = False,
 ) -> None:
     """Tokenise text or decode images and sound, once. Training then starts at once. Can be killed and given again."""
     from launch.console import Console

@@ -12,7 +12,7 @@ from launch.run_cli import Overrides
 
 def gallery(
     runs: Annotated[Path, typer.Argument(metavar="RUNS", help="A run, or a folder with runs in it.")] = Path("runs"),
-    out: Annotated[Path | None, typer.Option(help="The page; RUNS/gallery.html if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page; RUNS/gallery.html if not given.")] = None,
 ) -> None:
     """Write one page over many runs.
 
@@ -32,7 +32,7 @@ def gallery(
 def demo_all(
     overrides: Overrides = None,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only this quickstart; may be given again.")
+        list[str] | None, typer.Option(metavar="NAME", help="Only this quickstart; may be repeated.")
     ] = None,
 ) -> None:
     """Train every quickstart and write one page over all.

@@ -11,7 +11,7 @@ import typer
 
 def doctor(
     folder: Annotated[Path, typer.Argument(metavar="[RUNS]", help="Where runs will go.")] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
 ) -> None:
     """Check this machine and installation.
 

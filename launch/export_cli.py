@@ -33,7 +33,7 @@ def export(
     to: Annotated[
         Path, typer.Option("--out", "--to", metavar="DIR", help="Folder to make; it appears when it is complete.")
     ],
-    network: Annotated[str | None, typer.Option(help="Which one, where the method trains several.")] = None,
+    network: Annotated[str | None, typer.Option(help="Which network, where the method trains several.")] = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -43,7 +43,9 @@ def export(
         ),
     ] = None,
     dtype: Annotated[Number, typer.Option(help="Number format of the weights.")] = Number.FP32,
-    max_shard: Annotated[str, typer.Option("--max-shard", metavar="SIZE", help="Size of a weight file.")] = "5GB",
+    max_shard: Annotated[
+        str, typer.Option("--max-shard", metavar="SIZE", help="Largest size of a weight file.")
+    ] = "5GB",
     layout: Annotated[
         LayoutName,
         typer.Option(

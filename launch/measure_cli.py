@@ -26,32 +26,46 @@ class Attack(StrEnum):
 def measure(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of an erasure.")],
     prompts: Annotated[
-        Path, typer.Option(metavar="CSV", help="Column prompt; also evaluation_seed, evaluation_guidance, case_number.")
+        Path,
+        typer.Option(
+            metavar="CSV",
+            help="File with the column prompt; optional: evaluation_seed, evaluation_guidance, case_number.",
+        ),
     ],
     detector: Annotated[
-        str, typer.Option(help="nudenet, nudenet:0.45, resnet50:CLASS, q16:FILE, digits:WORD: what sees a concept.")
+        str, typer.Option(help="What sees the concept: nudenet, nudenet:0.45, resnet50:CLASS, q16:FILE or digits:WORD.")
     ],
     overrides: LaunchOverrides = None,
-    attack: Annotated[list[Attack] | None, typer.Option(help="Bring it back; may be given again.")] = None,
+    attack: Annotated[list[Attack] | None, typer.Option(help="Try to bring the concept back; may be repeated.")] = None,
     norm: Annotated[
         list[float] | None,
-        typer.Option(help="Of embeddings that attacks may use, in units of the prompt's: again for each (inf: any)."),
+        typer.Option(
+            help="Norm of the embeddings that attacks may use, in units of the prompt's (inf: any); may be repeated."
+        ),
     ] = None,
-    attack_steps: Annotated[int | None, typer.Option(min=1, help="Of a search; as published if not given.")] = None,
+    attack_steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of an attack's search; as published if not given.")
+    ] = None,
     free_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Of unlearndiffatk (5), p4d and ring-a-bell-tokens (16).")
+        int | None,
+        typer.Option(min=1, help="Tokens that are searched: unlearndiffatk (5), p4d and ring-a-bell-tokens (16)."),
     ] = None,
     probes: Annotated[int, typer.Option(min=1, help="Noisy images that soft prompts are compared on.")] = 8,
     pairs: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Columns sensitive and normal, for ring-a-bell.")
     ] = None,
-    eta: Annotated[float, typer.Option(help="Of ring-a-bell: 3 for nudity, 0.9 for van gogh.")] = 3.0,
-    seed: Annotated[int, typer.Option(help="Of attacks; images take theirs from --prompts.")] = 0,
+    eta: Annotated[float, typer.Option(help="Strength of ring-a-bell: 3 for nudity, 0.9 for van gogh.")] = 3.0,
+    seed: Annotated[int, typer.Option(help="Seed of the attacks; images take theirs from --prompts.")] = 0,
     fid: Annotated[
-        str | None, typer.Option(metavar="EXTRACTOR", help="inception:FILE, transformers:NAME, digits, pixels.")
+        str | None,
+        typer.Option(
+            metavar="EXTRACTOR", help="FID by this extractor: inception:FILE, transformers:NAME, digits or pixels."
+        ),
     ] = None,
-    real: Annotated[Path | None, typer.Option(metavar="DIR", help="Real images, for FID against them too.")] = None,
-    lpips: Annotated[bool, typer.Option("--lpips", help="Between images before and after.")] = False,
+    real: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Real images, to measure FID against them too.")
+    ] = None,
+    lpips: Annotated[bool, typer.Option("--lpips", help="LPIPS between images before and after.")] = False,
     clip: Annotated[
         str | None, typer.Option(metavar="MODEL", help="CLIP score by this model: a folder, or hub:OWNER/NAME.")
     ] = None,

@@ -23,7 +23,7 @@ Words = Annotated[
         metavar="[a.b=c] [cluster=NAME] [cluster.key=value]", help="Settings of the run, and of the cluster."
     ),
 ]
-JobName = Annotated[str, typer.Argument(metavar="JOB", help="Identity of a job, or name or folder of its run.")]
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job, or name or folder of its run.")]
 ClusterWords = Annotated[
     list[str] | None,
     typer.Argument(metavar="[cluster=NAME] [cluster.key=value]", help="Where to look; our-ray if not given."),
@@ -33,7 +33,10 @@ ClusterWords = Annotated[
 def submit(
     config: ConfigName,
     words: Words = None,
-    backend: Annotated[str | None, typer.Option(help="ray, slurm, kubernetes or torchrun.")] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="ray, slurm, kubernetes or torchrun; if not given, as the cluster's description says."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the job as it would be submitted.")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Ray: do not follow the log.")] = False,
 ) -> None:
@@ -72,7 +75,9 @@ def status(job: JobName, words: ClusterWords = None) -> None:
 def logs(
     job: JobName,
     words: ClusterWords = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends; its exit code.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Follow until the job ends; the exit code is then the job's.")
+    ] = False,
 ) -> None:
     """Print what a job's driver has printed. Ctrl-C leaves the job alone."""
     jobs = _jobs(words)
