@@ -76,6 +76,9 @@ def score_windows(
         collectives: sums and gathers over ranks; a single process where None.
         device: where batches are put.
         progress: told the windows of this rank that are done, and all.
+
+    Raises:
+        DataError: a batch size below 1.
     """
     if batch_size < 1:
         raise DataError(

@@ -20,7 +20,9 @@ def bench(
         Path | None, typer.Option(help="Also write them as a Markdown table; in a page with marks, between these.")
     ] = None,
 ) -> None:
-    """Run a benchmark and compare its figures with their goals; `all` runs one after the other.
+    """Run benchmarks and compare figures with their goals.
+
+    `all` runs one after the other.
 
     With GENERATIVE_BENCH=FOLDER, what was interrupted goes on, and `all` does not measure again what it has measured
     with the same code on this machine.

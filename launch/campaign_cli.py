@@ -24,7 +24,9 @@ def group() -> None:
 
 @app.command()
 def plan(config: CampaignName, overrides: Overrides = None, json: Json = None) -> None:
-    """Tell the cells of a campaign with their FLOPs, time, memory and cost; nothing is started or fetched.
+    """Estimate FLOPs, time and cost of a campaign.
+
+    The cells and their memory too; nothing is started or fetched.
 
     Example: generative campaign plan campaign/smdm plan.machine=h100-80gb launch.slots=8
     """
@@ -48,7 +50,9 @@ def plan(config: CampaignName, overrides: Overrides = None, json: Json = None) -
 
 @app.command()
 def run(config: CampaignName, overrides: Overrides = None) -> None:
-    """Run all cells that are not done, the largest first; the same command given again goes on, after kill -9 too.
+    """Run all cells that are not done, the largest first.
+
+    The same command given again goes on, after kill -9 too.
 
     Example: generative campaign run campaign/mdm_vs_ar_tiny launch.backend=local
     """
@@ -61,7 +65,7 @@ def run(config: CampaignName, overrides: Overrides = None) -> None:
 
 @app.command()
 def status(config: CampaignName, overrides: Overrides = None) -> None:
-    """Tell how many cells are done, running, lost or failed, and what was spent. Reads files only."""
+    """Show which cells are done, and what was spent. How many are running, lost or failed, too; it reads files only."""
     from launch.campaign.opened import open_campaign
     from launch.campaign.report import status_lines
     from launch.plan_text import render
@@ -71,7 +75,10 @@ def status(config: CampaignName, overrides: Overrides = None) -> None:
 
 @app.command()
 def report(config: CampaignName, overrides: Overrides = None) -> None:
-    """Fit what has been measured so far; writes report.html, results.csv and laws.json into the campaign's folder."""
+    """Fit laws to what has been measured so far.
+
+    Writes report.html, results.csv and laws.json into the campaign's folder.
+    """
     from launch.campaign.opened import open_campaign
     from launch.campaign.report import write_report
     from launch.plan_text import render
@@ -87,7 +94,9 @@ def predict(
     flops: Annotated[float, typer.Option(help="Training FLOPs, such as 1e18.")] = ...,  # type: ignore[assignment]
     family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
 ) -> None:
-    """Tell size, tokens, batch, learning rate and loss for a budget, with intervals, and write a configuration for it.
+    """Predict the best model for a budget of compute.
+
+    Size, tokens, batch, learning rate and loss, with intervals; also writes its configuration.
 
     Example: generative campaign predict campaign/mdm_vs_ar_tiny --flops 1e15
     """

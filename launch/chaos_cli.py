@@ -19,9 +19,11 @@ def chaos(
             help="Faults: worker, hang, sigterm, driver, disk, corrupt, raylet, preempt, cluster.",
         ),
     ] = "worker@50,driver@80",
-    seed: Annotated[int, typer.Option(help="Chooses which worker or node is hit.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of workers and nodes that are hit.")] = 0,
 ) -> None:
-    """Train twice, once with faults done to the run, and prove that both give the same.
+    """Prove that faults change nothing in a run.
+
+    It is trained twice, once with faults done to it, and both are compared.
 
     Both runs are on this machine, in RUN_FOLDER/chaos. Exit code 0 only where every fault was survived and all losses,
     validations and final weights are equal: bit for bit, or to 1e-5 where the number of workers changed on the way.

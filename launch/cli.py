@@ -37,6 +37,9 @@ from launch import (
     submit_cli,
 )
 
+UsageError: Any = typer.BadParameter.__base__
+"""A word of the command line that cannot be; typer gives no other public name to it."""
+
 app = typer.Typer(
     help="Train, sample, edit and evaluate generative models, from one laptop core to many nodes.",
     rich_markup_mode=None,
@@ -102,7 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code.
 
     0 done, 75 interrupted (the same command goes on), 2 a mistake in configuration or data, 3 run folder, checkpoint or
-    resources, 4 a training anomaly, 1 a fault of this program (its traceback is saved).
+    resources, 4 a training anomaly; 1 where of several things (files, benchmarks, demonstrations) some failed, or by a
+    fault of this program (its traceback is saved).
     """
     keep_freed_memory()
     spin_briefly()
@@ -121,9 +125,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str], debug: bool) -> int:
     try:
-        command()(args=words, prog_name="generative")
+        code = command()(args=words, prog_name="generative", standalone_mode=False)
+        return code if isinstance(code, int) else 0
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except UsageError as error:
+        _tell_usage(error)
+        return int(error.exit_code)
     except GenerativeError as error:
         if debug:
             _print_traceback()
@@ -138,7 +146,19 @@ def _run(words: list[str], debug: bool) -> int:
             _print_traceback()
         typer.echo(_unexpected(error), err=True)
         return 1
-    return 0
+
+
+def _tell_usage(error: Any) -> None:
+    """Words of the command line that cannot be: in the form of every error; a group alone shows its help."""
+    context, message = error.ctx, error.format_message()
+    if context is None or message.startswith("Usage:"):
+        error.show()
+        return
+    usage = " ".join(context.get_usage().removeprefix("Usage:").replace("{", "").replace("}", "").split())
+    message = message.replace("Value error, ", "").rstrip(".")
+    problem = f"{context.command_path}: {message[:1].lower()}{message[1:]}"
+    told = GenerativeError(problem, usage, f"`{context.command_path} --help` explains each")
+    typer.echo(str(told), err=True)
 
 
 def _print_traceback() -> None:

@@ -11,15 +11,17 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(help="Look at configurations.", rich_markup_mode=None, no_args_is_help=True)
+from launch.run_cli import ConfigName, Overrides
+
+app = typer.Typer(help="List, show and explain configurations.", rich_markup_mode=None, no_args_is_help=True)
 
 
 @app.command()
 def show(
-    config: Annotated[str, typer.Argument(metavar="CONFIG")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="a.b=c")] = None,
+    config: ConfigName,
+    overrides: Overrides = None,
 ) -> None:
-    """Print a configuration with everything that it extends, its overrides and all defaults, checked."""
+    """Print a configuration, complete and checked. With what it extends, the overrides, and all defaults."""
     from generative.config import to_yaml
     from launch.schema import load_run_config
 
@@ -69,7 +71,7 @@ def purpose(path: Path) -> str:
     """First sentence of the comment that a configuration begins with, its asides left out where it is long."""
     lines = path.read_text(encoding="utf-8").splitlines()
     comment = itertools.takewhile(lambda line: line.startswith("#") and line.strip("# "), lines)
-    sentence = re.split(r"\.(?:\s|$)", " ".join(line.strip("# ") for line in comment))[0].rstrip(":")
+    sentence = re.split(r"(?<!\bal)\.(?:\s|$)", " ".join(line.strip("# ") for line in comment))[0].rstrip(":")
     return _shortened(sentence, 100)
 
 

@@ -6,22 +6,26 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Prepare data.", rich_markup_mode=None, no_args_is_help=True)
+from launch.run_cli import ConfigName, Overrides
+
+app = typer.Typer(help="Prepare data before training.", rich_markup_mode=None, no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Prepare data."""
+    """Prepare data before training."""
 
 
 @app.command()
 def prepare(
-    config: Annotated[str, typer.Argument(metavar="CONFIG")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="a.b=c")] = None,
+    config: ConfigName,
+    overrides: Overrides = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that tokenise text.")] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Read and compare all that is there already.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read and check again what has been prepared already.")
+    ] = False,
 ) -> None:
-    """Tokenise text, or decode images, once; training then starts at once. Can be killed and given again."""
+    """Tokenise text or decode images and sound, once. Training then starts at once. Can be killed and given again."""
     from launch.console import Console
     from launch.modality import modality
     from launch.schema import load_run_config

@@ -12,9 +12,11 @@ from launch.run_cli import Overrides
 
 def gallery(
     runs: Annotated[Path, typer.Argument(metavar="RUNS", help="A run, or a folder with runs in it.")] = Path("runs"),
-    out: Annotated[Path | None, typer.Option(help="The page; RUNS/gallery.html if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page; RUNS/gallery.html if not given.")] = None,
 ) -> None:
-    """Write one page over many runs: a card for each, complete or not, with figures, a picture and a link.
+    """Write one page over many runs.
+
+    It has a card for each run, complete or not, with figures, a picture and a link.
 
     Reads files only, so it works while runs go on. Links are relative to the page.
     """
@@ -30,10 +32,12 @@ def gallery(
 def demo_all(
     overrides: Overrides = None,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only this quickstart; may be given again.")
+        list[str] | None, typer.Option(metavar="NAME", help="Only this quickstart; may be repeated.")
     ] = None,
 ) -> None:
-    """Train each method's quickstart, restore and erase with what comes of them, and write a page over all.
+    """Train every quickstart and write one page over all.
+
+    What is trained also restores images and has a concept erased.
 
     Settings hold for each training. Given again, it goes on: what is complete is not trained again. Runs go to `runs`
     in this folder, the page to runs/gallery.html.

@@ -11,11 +11,12 @@ import typer
 
 def doctor(
     folder: Annotated[Path, typer.Argument(metavar="[RUNS]", help="Where runs will go.")] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
 ) -> None:
-    """Tell what this machine and installation have and lack, and what to do.
+    """Check this machine and installation.
 
-    Nothing is changed, fetched or started. The exit code is 3 where something that is there will not work.
+    It says what they have, what they lack, and what to do about it. Nothing is changed, fetched or started. The exit
+    code is 3 where something that is there will not work.
     """
     from launch.doctor import examine
 

@@ -11,7 +11,7 @@ import typer
 def edit(
     prior: Annotated[
         str,
-        typer.Argument(metavar="PRIOR", help="A folder of diffusers with a text encoder, or hub:ORGANISATION/NAME."),
+        typer.Argument(metavar="MODEL", help="A folder of diffusers with a text encoder, or hub:OWNER/NAME."),
     ],
     source: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image, or a folder with any below it.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="A folder for the results and the report.")],
@@ -21,23 +21,27 @@ def edit(
         "refine"
     ),
     weight: Annotated[
-        list[str] | None, typer.Option(metavar="WORD=c", help="Of reweight: how much a word of the target counts.")
+        list[str] | None, typer.Option(metavar="WORD=c", help="For reweight: how much a word of the target counts.")
     ] = None,
     operator: Annotated[
-        str | None, typer.Option(help="Of a corrupted image: superres:factor=4, inpaint:missing=0.4, ...")
+        str | None, typer.Option(help="How the image was corrupted: superres:factor=4, inpaint:missing=0.4, ...")
     ] = None,
-    noise: Annotated[float, typer.Option(help="Of a corrupted image: standard deviation, range [-1, 1].")] = 0.05,
-    simulate: Annotated[bool, typer.Option("--simulate", help="Images are clean, and corrupted first.")] = False,
-    steps: Annotated[int, typer.Option(min=1, help="Of inversion and drawing.")] = 50,
-    rounds: Annotated[int, typer.Option(min=1, help="Of each inversion step; 1: plain DDIM inversion.")] = 4,
-    guidance: Annotated[float, typer.Option(help="Weight of the target's text; 1: none but the text itself.")] = 7.5,
+    noise: Annotated[
+        float, typer.Option(help="Standard deviation of a corrupted image's noise, in the range [-1, 1].")
+    ] = 0.05,
+    simulate: Annotated[bool, typer.Option("--simulate", help="Images are clean; corrupt them first.")] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of inversion and of drawing.")] = 50,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Iterations of each inversion step; 1 is plain DDIM inversion.")
+    ] = 4,
+    guidance: Annotated[float, typer.Option(help="Guidance weight of the target's text; 1: no guidance.")] = 7.5,
     cross: Annotated[float, typer.Option(help="Share of the steps with the source's cross-attention.")] = 0.8,
-    own: Annotated[float, typer.Option("--self", help="The same of self-attention.")] = 0.4,
+    own: Annotated[float, typer.Option("--self", help="Share of the steps with the source's self-attention.")] = 0.4,
     contrast: Annotated[
         str | None, typer.Option(metavar="clip:FOLDER", help="Contrastive term on a CLIP vision encoder's patches.")
     ] = None,
     nu: Annotated[float, typer.Option(help="Weight of the contrastive term.")] = 2.0,
-    seed: Annotated[int, typer.Option(help="Seed; each image has its own by its name.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed; each image also has its own, by its name.")] = 0,
     resize: Annotated[bool, typer.Option("--resize", help="Cut and scale clean images to the model's size.")] = False,
 ) -> None:
     """Edit what an image shows, and keep the rest of it. Given again, it goes on.

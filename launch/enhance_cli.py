@@ -34,25 +34,31 @@ def enhance(
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The result's file, or a folder for them.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="a.b=c", help="Further settings: method.sampling.snr=0.33 launch.gpus_per_worker=1."),
+        typer.Argument(
+            metavar="a.b=c", help="Further settings, such as method.sampling.snr=0.33 launch.gpus_per_worker=1."
+        ),
     ] = None,
     sampler: Annotated[
         str | None, typer.Option(help="predictor_corrector, exponential, bridge_ode, ...; see method.sampling.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="N of the sampler.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler (N).")] = None,
     limit: Annotated[
         float | None, typer.Option("--attenuation-limit", min=0, metavar="DB", help="Take away at most so many dB.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the noise; each file has its own by its name.")] = 0,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Files at once; changes nothing else.")] = 8,
-    weights: Annotated[Weights, typer.Option(help="Averaged weights, or as trained.")] = Weights.EMA,
-    resample: Annotated[bool, typer.Option("--resample", help="Take files at other rates than the model's.")] = False,
-    channel: Annotated[Channel, typer.Option(help="Of files with several channels.")] = Channel.REFUSE,
+    seed: Annotated[int, typer.Option(help="Seed of the noise; each file also has its own, by its name.")] = 0,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Files at once; results do not depend on it.")
+    ] = 8,
+    weights: Annotated[Weights, typer.Option(help="Averaged weights, or those as trained.")] = Weights.EMA,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="Also take files whose rate is not the model's.")
+    ] = False,
+    channel: Annotated[Channel, typer.Option(help="What to do with files of several channels.")] = Channel.REFUSE,
     workers: Workers = None,
 ) -> None:
     """Take noise (or reverberation) out of recordings. A folder's results keep their paths; given again, it goes on.
 
-    What is wrong with a file is told, and the others go on; the exit code is then 1.
+    If something is wrong with a file, it is reported and the others go on; the exit code is then 1.
 
     Example: generative enhance runs/sgmse/quickstart noisy/ enhanced/ --steps 10
     """

@@ -16,6 +16,7 @@ from generative.errors import ConfigError, DataError
 from generative.methods.rece.config import PRESETS, EraseConfig, StepConfig
 from generative.methods.rece.preserve import read_texts
 from generative.methods.rece.request import Request
+from launch.sections import LaunchConfig
 
 OF_EDITS = tuple(StepConfig.model_fields)
 """Of UCE's edit and of RECE's, which are changed together."""
@@ -43,8 +44,7 @@ class EraseAsked:
     seed: int = 0
     edited: Path | None = None
     base: str | None = None
-    workers: int = 1
-    address: str | None = None
+    launch: LaunchConfig | None = None
 
     @property
     def erases(self) -> bool:

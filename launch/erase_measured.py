@@ -96,15 +96,15 @@ def _kept(asked: AskedMeasures, launch: LaunchConfig) -> Iterator[Path | None]:
     if images is not None:
         for part in (images / BEFORE, images / AFTER):
             if part.is_dir() and any(part.iterdir()):
-                raise ConfigError(f"{part} has files in it", "an empty folder, or none", "give another --images")
+                raise ConfigError(f"{part} has files in it", "an empty folder, or none", "give another --keep-images")
         yield images
     elif not asked.figures.any:
         yield None
     elif launch.address is not None:
         raise ConfigError(
-            "--fid, --lpips or --clip on a cluster without --images",
+            "--fid, --lpips or --clip on a cluster without --keep-images",
             "a folder that all nodes see",
-            "name one with --images",
+            "name one with --keep-images",
         )
     else:
         with tempfile.TemporaryDirectory() as folder:

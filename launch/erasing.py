@@ -36,7 +36,6 @@ from launch.erase_asked import EraseAsked
 from launch.erase_base import open_base
 from launch.erase_facts import gather
 from launch.erase_sums import summing_with
-from launch.sections import LaunchConfig
 
 FULL, REPORT, RECORD = "model", "report.html", "report.json"
 Line = tuple[str, str]
@@ -71,10 +70,9 @@ def erase_to(asked: EraseAsked, files: AskedFiles) -> Iterator[Line]:
         return iter(()) if asked.preserve is None else request.agreeing(read_texts(asked.preserve))
 
     wanted = Asked(request, keep, earlier, asked.include, asked.exclude, strength=asked.strength)
-    if asked.workers > 1 or asked.address is not None:
-        launch = LaunchConfig(workers=asked.workers, address=asked.address)
+    if asked.launch is not None:
         log = default_cache().parent / "erasure" / "ray_map.log"
-        wanted = replace(wanted, summing=summing_with(model.name, model.revision, model.text, launch, log))
+        wanted = replace(wanted, summing=summing_with(model.name, model.revision, model.text, asked.launch, log))
     found = erase_model(model, wanted)
     seconds = time.perf_counter() - begun
     yield "erased", f"{', '.join(request.concepts)} from {len(found.edited)} matrices in {seconds:.1f} s"

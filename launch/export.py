@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,7 +53,8 @@ class Asked:
     """What the command line asks for; see `launch.export_cli`."""
 
     network: str | None = None
-    weights: str = "trained"
+    weights: str | None = None
+    """None: those that the run's samples are drawn with."""
     dtype: str = "fp32"
     max_shard: str = "5GB"
     layout: Layout = "generative"
@@ -139,7 +140,8 @@ def export_run(path: str | Path, to: str | Path, asked: Asked, say: Say, progres
 
 def export_released(path: Path, target: Path, asked: Asked, say: Say) -> list[Path]:
     """Write the networks of a run or checkpoint as the released code of its method reads them; errors as above."""
-    method: Any = read_config(run_folder_of(path)).method
+    config = read_config(run_folder_of(path))
+    method: Any = config.method
     if method.name in NO_RELEASED:
         raise ConfigError(
             f"--layout released: {NO_RELEASED[method.name]}",
@@ -148,7 +150,7 @@ def export_released(path: Path, target: Path, asked: Asked, say: Say) -> list[Pa
         )
     files_of = RELEASED[method.name]
     checkpoint = open_checkpoint(path, on_event=lambda kind, step, message: say(kind, message))
-    average = choose_average(method.ema, asked.weights)
+    average = choose_average(method.ema, asked.weights or sampled_weights(config, method.ema, checkpoint))
     written = write_released(target, files_of(method, checkpoint, average))
     worn = "trained" if average is None else f"ema {average}"
     say("export", f"{worn} weights of step {checkpoint.step} as {', '.join(file.name for file in written)}")
@@ -167,14 +169,21 @@ def open_subject(path: Path, asked: Asked, say: Say) -> Subject:
     method = build_method(config, facts)
     specs = method.networks()
     network = choose_network(trained_networks(method), asked.network or getattr(method, "product", None))
-    width = asked_width(asked.weights)
+    weights = asked.weights or sampled_weights(config, specs[network].ema, checkpoint)
+    width = asked_width(weights)
     afterwards = None if width is None else Afterwards.of(checkpoint, width)
-    average = None if afterwards else choose_average(specs[network].ema, asked.weights)
+    average = None if afterwards else choose_average(specs[network].ema, weights)
     with torch.device("meta"):
         module = specs[network].build()
     names = weight_names(checkpoint, network, average)
     compare_weights(module, {ours: checkpoint.shape(full) for ours, full in names.items()}, str(checkpoint.path))
     return Subject(folder, config, checkpoint, method, facts, network, average, module, afterwards)
+
+
+def sampled_weights(config: RunConfig, kept: Sequence[Average], checkpoint: Checkpoint) -> str:
+    """What `sample.weights` of the run says; the weights as trained where there are no averages of them."""
+    weights = str(getattr(config.sample, "weights", "trained"))
+    return "trained" if not kept or kept_as_best(checkpoint) is not None else weights
 
 
 def trained_networks(method: Method) -> list[str]:

@@ -30,17 +30,22 @@ class LayoutName(StrEnum):
 
 def export(
     run: RunFolder,
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder to make; it appears when it is complete.")],
-    network: Annotated[str | None, typer.Option(help="Which one, where the method trains several.")] = None,
+    to: Annotated[
+        Path, typer.Option("--out", "--to", metavar="DIR", help="Folder to make; it appears when it is complete.")
+    ],
+    network: Annotated[str | None, typer.Option(help="Which network, where the method trains several.")] = None,
     weights: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="trained|ema|ema=0.999|power=0.15",
-            help="As trained, one of the averages kept of them, or one of any width (method.ema_power).",
+            help="As trained, one of the averages kept of them, or one of any width (method.ema_power); if not given, "
+            "those that `generative sample` draws with.",
         ),
-    ] = "trained",
+    ] = None,
     dtype: Annotated[Number, typer.Option(help="Number format of the weights.")] = Number.FP32,
-    max_shard: Annotated[str, typer.Option("--max-shard", metavar="SIZE", help="Size of a weight file.")] = "5GB",
+    max_shard: Annotated[
+        str, typer.Option("--max-shard", metavar="SIZE", help="Largest size of a weight file.")
+    ] = "5GB",
     layout: Annotated[
         LayoutName,
         typer.Option(
@@ -51,12 +56,13 @@ def export(
     ] = LayoutName.GENERATIVE,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in DIR.")] = False,
 ) -> None:
-    """Write a trained network as safetensors with config.json, tokenizer and model card.
+    """Write a trained network as a folder of safetensors.
 
-    The checkpoint may be of any strategy and number of workers. The folder can start a run (method.init_from=DIR; where
-    a method trains several networks, train.networks.NAME.init_from=DIR). Tokenizers are of text models only.
+    With config.json, tokenizer and model card. The checkpoint may be of any strategy and number of workers. The folder
+    can start a run (method.init_from=DIR; where a method trains several networks, train.networks.NAME.init_from=DIR).
+    Tokenizers are of text models only.
 
-    Example: generative export runs/mine --to models/mine --weights ema --dtype bf16
+    Example: generative export runs/mine --out models/mine --weights ema --dtype bf16
     """
     from launch.console import Console, bar_progress
     from launch.export import Asked, export_run

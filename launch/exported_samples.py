@@ -19,6 +19,7 @@ from generative.data.image_data import ImageData
 from generative.data.tokenizers import Tokenizer
 from generative.errors import CheckpointError, ConfigError
 from generative.hub.loading import ExportedModel, load_exported
+from generative.hub_names import HUB
 from generative.method import DataFacts
 from generative.training.exported import CONFIG
 from launch.asked import check_sampling
@@ -26,7 +27,7 @@ from launch.image_evaluation import sampler_of
 from launch.image_labels import FOR_EACH, number_of, refuse_labels
 from launch.image_samples import Drawn, look, sample_streams
 from launch.image_sections import ImageSampling
-from launch.importing import HUB, fetch_folder
+from launch.importing import fetch_folder
 from launch.modality import AskedSamples, refuse_text
 from launch.sections import TextSampling
 from launch.text_model import TEXT_METHODS, Subject
@@ -55,12 +56,12 @@ def sample_exported(
     """Draw from an exported or imported folder in this process; the content of a samples file.
 
     Args:
-        path: the folder, or hub:ORGANISATION/NAME.
+        path: the folder, or hub:OWNER/NAME.
         asked: prompt or text to fill in.
         label: classes of images, by number, in turn.
         changes: what is not as the method's settings and the section `sample` by default.
         out: where pictures go; None: samples/NAME.
-        tokenizer: of a text model, in the place of its own: bytes, a folder, or a name on the hub.
+        tokenizer: of a text model, in the place of its own: bytes, a folder, or hub:OWNER/NAME.
 
     Raises:
         ConfigError, CheckpointError: no such model, one that is not sampled so, or wrong settings.

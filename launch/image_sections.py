@@ -45,7 +45,7 @@ class ImageEvaluation(Config):
     """Whose features are compared. small: a classifier trained on the spot; inception: the network of published FIDs;
     transformers: a vision backbone (DINOv2, CLIP); pixels: none."""
     extractor_weights: str | None = None
-    """inception: a file, or hub:OWNER/NAME/FILE; transformers: a folder, or a name on the hub."""
+    """inception: a file, or hub:OWNER/NAME/FILE; transformers: a folder, or hub:OWNER/NAME."""
     extractor_revision: str | None = None
     """Commit, tag or branch on the hub."""
     metrics: tuple[str, ...] | None = None
@@ -65,7 +65,7 @@ class ImageEvaluation(Config):
         if self.extractor in ("inception", "transformers") and self.extractor_weights is None:
             raise combination(
                 f"extractor={self.extractor} without extractor_weights",
-                "a file, folder or name on the hub",
+                "a file, a folder, or hub:OWNER/NAME (inception: and /FILE)",
                 "set evaluate.extractor_weights, or evaluate.extractor=small, which needs none",
             )
         return self

@@ -21,11 +21,11 @@ from generative.hub.published import READERS, Reader, choose_reader, find_files
 from generative.hub.published_model import Published
 from generative.hub.published_priors import PRIORS
 from generative.hub.tensors import InMemory
+from generative.hub_names import HUB
 from generative.training.exported import MODEL_TYPE
 from generative.training.networks import compare_weights
 from launch.import_prior import import_prior
 
-HUB = "hub:"
 Say = Callable[[str, str], None]
 """Hears lines: (label, text)."""
 

@@ -21,8 +21,6 @@ class Machine(Config):
     """Products of bf16 matrices, 1e12 FLOP a second."""
     fp32_tflops: PositiveFloat
     """Products of fp32 matrices (TF32 off), 1e12 FLOP a second."""
-    bandwidth_gb_per_s: PositiveFloat
-    """Memory bandwidth."""
     within_gb_per_s: PositiveFloat
     """What a GPU can send to others of its node (one direction)."""
     between_gb_per_s: PositiveFloat

@@ -15,7 +15,9 @@ def plan(
     overrides: Overrides = None,
     json: Annotated[Path | None, typer.Option(help="Also write the plan, in bytes and seconds, to this file.")] = None,
 ) -> None:
-    """Tell parameters, operations, memory of each rank, time and cost of a run; nothing is started or fetched.
+    """Estimate memory, time and cost of a run before it starts.
+
+    Parameters and operations too, and memory rank by rank; nothing is started or fetched.
 
     Exit code 0 where it fits, 3 where it does not. The machine is this one, or one of configs/machines:
 

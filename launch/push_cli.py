@@ -9,16 +9,21 @@ import typer
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="That export, import or erase wrote.")],
-    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Made where it is not there yet.")],
-    private: Annotated[bool, typer.Option("--private", help="Make it private, where it is made.")] = False,
-    message: Annotated[str, typer.Option("--message", "-m", help="Of the commit.")] = "Upload a model by generative",
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that export, import or erase wrote.")],
+    repository: Annotated[
+        str, typer.Argument(metavar="OWNER/NAME", help="Repository on the hub; it is made if it is not there yet.")
+    ],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    message: Annotated[
+        str, typer.Option("--message", "-m", help="Message of the commit.")
+    ] = "Upload a model by generative",
 ) -> None:
-    """Publish a model: weights (safetensors only), configuration, tokenizer and card, as one commit.
+    """Publish a model on the Hugging Face hub.
 
-    The token is taken from HF_TOKEN or `hf auth login`, and never shown. Read README.md first, and choose a licence.
+    Weights (safetensors only), configuration, tokenizer and card, as one commit. The token is taken from HF_TOKEN or
+    `hf auth login`, and never shown. Read README.md first, and choose a licence.
 
-    Example: generative export runs/mine --to models/mine && generative push models/mine me/mine
+    Example: generative export runs/mine --out models/mine && generative push models/mine me/mine
     """
     from generative.hub import push as hub
     from launch.console import Console

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from launch import ray_cluster
 from launch.cluster_watch import ClusterLostError, ClusterWatch
 from launch.ray_following import followed
+from launch.ray_worker import descriptors_to
 from launch.restarts import Groups
 
 if TYPE_CHECKING:
@@ -114,12 +115,7 @@ def _sendable(error: BaseException | None) -> BaseException | None:
 
 def _chatter_to(path: Path) -> None:
     """Send Ray's messages to a file: its loggers, and what C++ and child processes write to descriptors 1 and 2."""
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    descriptors_to(path)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers: list[Any] = [logging.getLogger("ray"), ray_cluster.LOG]

@@ -55,13 +55,18 @@ def train_worker(settings: Mapping[str, Any]) -> None:
 
 def output_to(path: Path) -> None:
     """Everything that this process prints goes to a file, tracebacks of native crashes included."""
+    descriptors_to(path)
+    faulthandler.enable(file=2)
+
+
+def descriptors_to(path: Path) -> None:
+    """What this process, its child processes and native code write to descriptors 1 and 2 is appended to a file."""
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    faulthandler.enable(file=2)
 
 
 def _sign(folder: Path, rank: int, attempt: int, driver: str) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from launch.enhance_cli import Weights
-from launch.run_cli import Workers
+from launch.run_cli import LaunchOverrides, Workers
 
 
 class NoiseModel(StrEnum):
@@ -22,19 +22,18 @@ class NoiseModel(StrEnum):
 
 def restore(
     prior: Annotated[
-        str, typer.Argument(metavar="PRIOR", help="A run of edm, a folder of diffusers, or hub:ORGANISATION/NAME.")
+        str, typer.Argument(metavar="PRIOR", help="A run of edm, a folder of diffusers, or hub:OWNER/NAME.")
     ],
     source: Annotated[Path, typer.Argument(metavar="IN", help="An image, a folder with any below it, or held_out.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="A folder for the results and the report.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="launch.a=b", help="Of workers: launch.gpus_per_worker=1.")
-    ] = None,
+    overrides: LaunchOverrides = None,
     operator: Annotated[
         str, typer.Option(help="What was measured: superres:factor=4, inpaint:missing=0.7, gaussian_blur, ...")
     ] = "superres:factor=4",
     method: Annotated[str, typer.Option(help="stsl, mmps, dps, psld, daps, ...; an unknown one lists them.")] = "stsl",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="a=b", help="Of the method: steps=25, weight=0.5, eta=1.")
+        list[str] | None,
+        typer.Option("--set", metavar="a=b", help="A setting of the method: steps=25, weight=0.5, eta=1."),
     ] = None,
     noise: Annotated[
         float, typer.Option(help="Standard deviation of the noise (images: [-1, 1]), or as --noise-model says.")
@@ -47,13 +46,13 @@ def restore(
         bool, typer.Option("--simulate", help="IN holds clean images, which are measured first.")
     ] = False,
     samples: Annotated[int, typer.Option(min=1, help="Samples of each image.")] = 4,
-    seed: Annotated[int, typer.Option(help="Seed; each image and sample has its own by the image's name.")] = 0,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Samples at once.")] = 16,
-    label: Annotated[int | None, typer.Option(help="Class, of a prior that knows classes.")] = None,
-    prompt: Annotated[str, typer.Option(help="Of a text-to-image prior.")] = "",
-    weights: Annotated[Weights, typer.Option(help="Of a run: averaged weights, or as trained.")] = Weights.EMA,
+    seed: Annotated[int, typer.Option(help="Seed; each image and sample also has its own, by the image's name.")] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Samples drawn at once.")] = 16,
+    label: Annotated[int | None, typer.Option(help="Class by number, for a prior that knows classes.")] = None,
+    prompt: Annotated[str, typer.Option(help="Text, for a text-to-image prior.")] = "",
+    weights: Annotated[Weights, typer.Option(help="Averaged weights of a run, or those as trained.")] = Weights.EMA,
     resize: Annotated[bool, typer.Option("--resize", help="Cut and scale clean images to the prior's size.")] = False,
-    count: Annotated[int, typer.Option(min=1, help="Images of held_out.")] = 12,
+    count: Annotated[int, typer.Option(min=1, help="How many images of held_out.")] = 12,
     checkpoint_decoder: Annotated[
         bool,
         typer.Option("--checkpoint-decoder", help="Latent priors: less memory, as the decoder is computed twice."),
@@ -62,8 +61,8 @@ def restore(
 ) -> None:
     """Draw what an incomplete or blurred image may have been. Given again, it goes on.
 
-    IN holds measurements, or clean images with --simulate; `held_out` are those that the run did not learn from.
-    What is wrong with an image is told, and the others go on; the exit code is then 1.
+    IN holds measurements, or clean images with --simulate; `held_out` means the images that the run did not learn from.
+    If something is wrong with an image, it is reported and the others go on; the exit code is then 1.
 
     Example: generative restore runs/edm/restore held_out restored/ --operator inpaint:missing=0.75
     """

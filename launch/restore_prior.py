@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from generative.errors import CheckpointError, ConfigError, ResourceError
 from generative.hub.diffusion_priors import open_pipeline_prior
 from generative.hub.parts import INDEX
+from generative.hub_names import HUB
 from generative.methods.edm.config import AUTOENCODER, EdmConfig
 from generative.methods.edm.method import NET, Edm
 from generative.methods.stsl.prior import Map, Network, Prior, denoiser_prior
@@ -21,7 +22,6 @@ from generative.nets.edm_precond import class_labels
 from generative.nets.kl_autoencoder import decoded, encoded
 from launch.opened import open_run
 
-HUB = "hub:"
 BLOCKS, BLOCK = 64, 4096
 """Of a weights file, that are hashed; and bytes of each."""
 
@@ -68,7 +68,7 @@ def prior_folder(name: str, kinds: str) -> Path:
     if not path.exists():
         raise CheckpointError(
             f"{name}: no such file or folder",
-            f"{kinds}, or hub:ORGANISATION/NAME",
+            f"{kinds}, or hub:OWNER/NAME",
             "correct PRIOR (`generative status runs` lists the runs there are)",
         )
     return path

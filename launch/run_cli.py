@@ -22,13 +22,21 @@ RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or on
 
 RunOverrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="a.b=c", help="Further settings, say launch.workers=8 launch.gpus_per_worker=1."),
+    typer.Argument(metavar="a.b=c", help="Further settings, such as launch.workers=8 launch.gpus_per_worker=1."),
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Share the work out over so many Ray workers.")]
+LaunchOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="launch.a=b", help="Settings of the workers, such as launch.address=auto launch.gpus_per_worker=1."
+    ),
+]
 
 
 def train(config: ConfigName, overrides: Overrides = None) -> None:
-    """Train a configuration; the same command given again goes on where it was.
+    """Train a configuration, then evaluate and sample it.
+
+    The same command given again goes on where it was.
 
     Example: generative train masked_diffusion/quickstart train.steps=200 launch.workers=4
     """
@@ -41,10 +49,10 @@ def train(config: ConfigName, overrides: Overrides = None) -> None:
 
 def status(
     path: Annotated[str, typer.Argument(metavar="RUNS", help="A run, or a folder with runs in it.")] = "runs",
-    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it, until no run is alive or Ctrl-C.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print all that is known, for programs.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until no run is alive, or Ctrl-C.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
 ) -> None:
-    """Show how runs stand: progress, speed, time left, lost work. Reads files only."""
+    """Show progress, speed and time left of runs. Restarts and lost work too; it reads files only."""
     from launch import status_show as runs
 
     if watch and json:
@@ -59,14 +67,12 @@ def status(
 
 def logs(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder.")],
-    worker: Annotated[int | None, typer.Option(min=0, help="Only this worker's.")] = None,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with new lines until the run has ended.")
-    ] = False,
+    worker: Annotated[int | None, typer.Option(min=0, help="Only what this worker said.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow new lines until the run has ended.")] = False,
     errors: Annotated[bool, typer.Option("--errors", help="Only what went wrong.")] = False,
-    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="Last lines to show; 0 for all.")] = 100,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="Number of last lines to show; 0 for all.")] = 100,
 ) -> None:
-    """Show what the workers, Ray and the trainer have said, by time. Works while a run goes on and after it."""
+    """Show what workers, Ray and the trainer have said. By time; while a run goes on and after it."""
     import contextlib
     import sys
     import time
@@ -85,20 +91,26 @@ def sample(
     overrides: RunOverrides = None,
     prompt: Annotated[str | None, typer.Option(help="Text that samples begin with.")] = None,
     label: Annotated[
-        list[str] | None, typer.Option(help="Class of images, by number or name; several are dealt out in turn.")
+        list[str] | None,
+        typer.Option(help="Class of images, by number or name; repeat it for several, which are drawn in turn."),
     ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Number of samples.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of a diffusion model's sampler.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0, help="0 takes the most likely token.")] = None,
-    order: Annotated[str | None, typer.Option(help="ancestral or confidence (masked diffusion).")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="Temperature of tokens; 0 takes the most likely one.")
+    ] = None,
+    order: Annotated[
+        str | None, typer.Option(help="Order of tokens: ancestral or confidence (masked diffusion).")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the samples.")] = None,
     infill: Annotated[str | None, typer.Option(help='Text with "▁" for each token to fill in.')] = None,
     workers: Workers = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Pictures of an exported model; else samples/NAME.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for the pictures of an exported model; samples/NAME if not given."),
     ] = None,
     tokenizer: Annotated[
-        str, typer.Option(help="Of an exported model without one: bytes, a folder, or a name on the hub.")
+        str, typer.Option(help="Tokenizer, for an exported model without one: bytes, a folder, or hub:OWNER/NAME.")
     ] = "",
     json: Annotated[Path | None, typer.Option(help="Also write the samples, step by step, to this file.")] = None,
 ) -> None:
@@ -132,16 +144,32 @@ def sample(
 
 
 def evaluate(
-    run: RunFolder,
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="Run folder, or one of its checkpoints; with --suite also an exported or imported folder, or "
+            "hub:OWNER/NAME.",
+        ),
+    ],
     overrides: RunOverrides = None,
-    windows: Annotated[int | None, typer.Option(min=1, help="Held-out windows.")] = None,
-    draws: Annotated[int | None, typer.Option(min=1, help="Forward passes a window.")] = None,
+    windows: Annotated[int | None, typer.Option(min=1, help="Held-out windows of text to measure.")] = None,
+    draws: Annotated[int | None, typer.Option(min=1, help="Forward passes for each window.")] = None,
     suite: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Text: tasks, as paper-zero-shot, or a file.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Ask a text model the tasks of this suite, such as paper-zero-shot, or of a file."
+        ),
     ] = None,
-    tasks: Annotated[Path | None, typer.Option(metavar="DIR", help="Of --suite: task files of your own.")] = None,
-    tokenizer: Annotated[str, typer.Option(help="Of --suite: bytes, a folder, or a name on the hub.")] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="Of --suite: first questions of each task.")] = None,
+    tasks: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --suite: folder with task files of your own.")
+    ] = None,
+    tokenizer: Annotated[
+        str, typer.Option(help="With --suite: tokenizer of the model: bytes, a folder, or hub:OWNER/NAME.")
+    ] = "",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="With --suite: only the first questions of each task.")
+    ] = None,
     workers: Workers = None,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
 ) -> None:

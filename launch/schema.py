@@ -49,9 +49,10 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _batch_fits_workers(self) -> RunConfig:
         if self.train.batch_size < self.launch.workers:
-            raise ValueError(
-                f"train.batch_size={self.train.batch_size} is smaller than launch.workers={self.launch.workers}: "
-                "every worker needs at least one sample of each batch. Raise the first or lower the second"
+            raise combination(
+                f"train.batch_size={self.train.batch_size} is smaller than launch.workers={self.launch.workers}",
+                "at least one sample of each batch for every worker",
+                "raise train.batch_size, or lower launch.workers",
             )
         return self
 

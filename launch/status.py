@@ -136,7 +136,11 @@ def find_runs(root: Path, now: float | None = None) -> list[Run]:
         RunFolderError: there is no such folder.
     """
     if not root.is_dir():
-        raise RunFolderError(f"{root}: there is no such folder", "a run folder or a folder of runs", "look at the path")
+        raise RunFolderError(
+            f"{root}: there is no such folder",
+            "a run folder or a folder of runs",
+            "correct the path; or train a first run: generative train masked_diffusion/quickstart",
+        )
     now = time.time() if now is None else now
     return sorted((_run(folder, root, now) for folder in run_folders(root)), key=_place)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from launch.jobs import Jobs
 
 app = typer.Typer(
-    help="Ray Jobs on a cluster (cluster=NAME, else our-ray): list, status, logs, stop.",
+    help="List, watch and stop jobs on a Ray cluster.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )
@@ -23,20 +23,26 @@ Words = Annotated[
         metavar="[a.b=c] [cluster=NAME] [cluster.key=value]", help="Settings of the run, and of the cluster."
     ),
 ]
-JobName = Annotated[str, typer.Argument(metavar="JOB", help="Identity of a job, or name or folder of its run.")]
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job, or name or folder of its run.")]
 ClusterWords = Annotated[
-    list[str] | None, typer.Argument(metavar="[cluster=NAME] [cluster.key=value]", help="Where to look.")
+    list[str] | None,
+    typer.Argument(metavar="[cluster=NAME] [cluster.key=value]", help="Where to look; our-ray if not given."),
 ]
 
 
 def submit(
     config: ConfigName,
     words: Words = None,
-    backend: Annotated[str | None, typer.Option(help="ray, slurm, kubernetes or torchrun.")] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="ray, slurm, kubernetes or torchrun; if not given, as the cluster's description says."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the job as it would be submitted.")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Ray: do not follow the log.")] = False,
 ) -> None:
-    """Send a run to a cluster; submitted again, it goes on where it was.
+    """Send a run to a cluster.
+
+    Submitted again, it goes on where it was.
 
     Clusters are described in configs/cluster (`generative config list`) or in a YAML file of yours.
 
@@ -69,7 +75,9 @@ def status(job: JobName, words: ClusterWords = None) -> None:
 def logs(
     job: JobName,
     words: ClusterWords = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends; its exit code.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Follow until the job ends; the exit code is then the job's.")
+    ] = False,
 ) -> None:
     """Print what a job's driver has printed. Ctrl-C leaves the job alone."""
     jobs = _jobs(words)
@@ -81,7 +89,7 @@ def logs(
 
 @app.command()
 def stop(job: JobName, words: ClusterWords = None) -> None:
-    """Ask a job to save a checkpoint and leave, and wait for it. Submitted again, the run goes on there."""
+    """Let a job save a checkpoint and end. Waits for it; submitted again, the run goes on there."""
     from launch.jobs import ENDED, state
 
     jobs = _jobs(words)

@@ -15,7 +15,9 @@ from evaluation.estimate import Estimate
 from evaluation.harness.suite import ReversalSuite, SuiteConfig, TextsSuite, load_suite
 from generative.data.packages import needed
 from generative.errors import DataError, GenerativeError, suggestion
+from generative.hub_names import HUB, repository
 from launch.asked import as_changes, asked_launch, split_overrides
+from launch.importing import fetch_folder
 from launch.ray_map import Progress
 from launch.reversal import ask_reversal
 from launch.sections import LaunchConfig
@@ -45,7 +47,7 @@ def run_suite(
     """Ask a model all questions of a suite.
 
     Args:
-        path: run, checkpoint, or exported or imported folder.
+        path: run, checkpoint, exported or imported folder, or hub:OWNER/NAME.
         name: of the suite, or its file.
         tasks: folder of further tasks (YAML files of the harness), which win over those that come with it.
         tokenizer: see `Subject`.
@@ -62,7 +64,9 @@ def run_suite(
     rest = [text for text in overrides if not text.startswith("suite.")]
     launch_overrides, others = split_overrides(rest, ("suite", "method.sampling"))
     suite = load_suite(name, [*own, *([] if limit is None else [f"limit={limit}"])])
-    subject = Subject(str(Path(path).expanduser()), as_changes(others), tokenizer)
+    on_hub = str(path).startswith(HUB)
+    folder = fetch_folder(repository(str(path)), None) if on_hub else Path(path).expanduser()
+    subject = Subject(str(folder), as_changes(others), tokenizer)
     launch = asked_launch(subject.launch(), launch_overrides, workers) or LaunchConfig()
     if isinstance(suite, ReversalSuite):
         told = any(text.startswith("guidance=") for text in own)

@@ -37,7 +37,7 @@ class Subject:
     Args:
         path: run, checkpoint, or folder that `generative export` or `import` wrote.
         changes: dotted keys under `method.` with new values.
-        tokenizer: bytes, a folder with a tokenizer, or a name on the hub; "": the model's own.
+        tokenizer: bytes, a folder with a tokenizer, or hub:OWNER/NAME; "": the model's own.
         weights: "trained" or "ema"; "": as the run's evaluation says. An exported folder has one set.
         begin: what stands before contexts.
     """
@@ -147,13 +147,13 @@ def _own(path: Path) -> Tokenizer:
     raise ConfigError(
         f"{path} holds no tokenizer",
         "the tokenizer that the model was trained with",
-        "give --tokenizer bytes, a folder with tokenizer.json, or a name on the hub (of SMDM's weights: "
+        "give --tokenizer bytes, a folder with tokenizer.json, or hub:OWNER/NAME (of SMDM's weights: "
         "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T)",
     )
 
 
 def open_named(name: str) -> Tokenizer:
-    """The tokenizer `bytes`, of a folder, or of a name on the hub; raises DataError where there is none."""
+    """The tokenizer `bytes`, of a folder, or of hub:OWNER/NAME; raises DataError where there is none."""
     if name == ByteTokenizer.name:
         return ByteTokenizer()
     if (Path(name) / FILE).is_file():

@@ -13,6 +13,7 @@ from torch import Tensor
 from evaluation.erasure.detectors import pixels
 from generative.data.packages import needed
 from generative.errors import DataError
+from generative.hub_names import repository
 
 CLIP = "openai/clip-vit-large-patch14"
 """Of published figures."""
@@ -75,16 +76,16 @@ class ClipScore:
 
     @staticmethod
     def open(name: str) -> ClipScore:
-        """CLIP from a folder or the hub. Raises DataError: transformers is not installed, or there is no such model."""
+        """CLIP from a folder or hub:OWNER/NAME. Raises DataError: no transformers here, or no such model."""
         library = needed("transformers", package="transformers", extra="hub", by="CLIP", instead="other figures")
         try:
-            model = library.CLIPModel.from_pretrained(name, use_safetensors=True).eval()
-            processor = library.CLIPProcessor.from_pretrained(name)
+            model = library.CLIPModel.from_pretrained(repository(name), use_safetensors=True).eval()
+            processor = library.CLIPProcessor.from_pretrained(repository(name))
         except (OSError, ValueError, ImportError) as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise DataError(
                 f"CLIP {name!r} cannot be read: {reason[:200]}",
-                f"a folder with a CLIPModel in safetensors and its processor, or an id on the hub such as {CLIP}",
+                f"a folder with a CLIPModel in safetensors and its processor, or a name on the hub such as hub:{CLIP}",
                 "correct its name, or download it and give the folder",
             ) from error
         return ClipScore(model, processor, name)

@@ -13,7 +13,6 @@ from generative.errors import DataError
 SEEDS = ("evaluation_seed", "sd_seed", "seed")
 GUIDANCES = ("evaluation_guidance", "guidance")
 """Not I2P's sd_guidance_scale, by which its images were once drawn: RECE's evaluation leaves it aside."""
-GROUPS = ("class", "artist", "categories", "category")
 STEPS, GUIDANCE = 50, 7.5
 """Of the published protocol: LMS, 50 steps, guidance 7.5 where a file does not say otherwise."""
 
@@ -27,14 +26,12 @@ class PromptRow:
         prompt: text.
         seed: of its noise.
         guidance: of it.
-        group: class or artist, "" where the file tells none.
     """
 
     case: int
     prompt: str
     seed: int
     guidance: float = GUIDANCE
-    group: str = ""
 
     def file(self, number: int = 0) -> str:
         """Its image's name in the released layout."""
@@ -96,7 +93,6 @@ def _row(path: Path, number: int, row: dict[str, str]) -> PromptRow:
             prompt=row["prompt"] or "",
             seed=_seed(told(SEEDS, str(number))),
             guidance=_finite(told(GUIDANCES, str(GUIDANCE))),
-            group=told(GROUPS, ""),
         )
     except ValueError as error:
         raise DataError(

@@ -143,7 +143,11 @@ def text_nats(model: TextModel, job: Whole) -> float:
 
 
 def continued(model: TextModel, job: Continue) -> str:
-    """Text that goes on from the context, up to what ends it."""
+    """Text that goes on from the context, up to what ends it.
+
+    Raises:
+        ConfigError: an empty prompt for a causal network.
+    """
     ids = model.encoded(job.context).tolist()
     prompt = model.tensor([*model.first(not ids), *ids])
     model.checked(len(prompt) + job.tokens, f"a prompt with {job.tokens} tokens to write")

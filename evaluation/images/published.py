@@ -15,6 +15,7 @@ from evaluation.images.inception import FidInception
 from generative.data.files import file_hash
 from generative.errors import DataError
 from generative.hub.legacy import read_state_dict
+from generative.hub_names import HUB, repository
 
 PUBLISHED = "6726825d"
 """Beginning of the sha256 of weights-inception-2015-12-05-6726825d.pth, which FIDs are computed with in PyTorch."""
@@ -68,7 +69,7 @@ class BackboneExtractor:
     Images are resized to the model's side (bicubic, with antialiasing) and normalised as its preprocessor says.
 
     Args:
-        model: a folder, or a name on the hub.
+        model: a folder, or hub:OWNER/NAME.
         revision: branch, tag or commit on the hub; give a commit for figures that stay comparable.
         device: where the network runs.
 
@@ -118,7 +119,7 @@ def _load_backbone(model: str, revision: str | None) -> tuple[Any, Mapping[str, 
     options: dict[str, Any] = {} if Path(model).is_dir() else {"revision": revision or "main"}
     safe = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32}
     try:
-        net: Any = AutoModel.from_pretrained(model, **safe, **options)
+        net: Any = AutoModel.from_pretrained(repository(model), **safe, **options)
     except Exception as error:  # the library raises many kinds; each means that there is no such model here
         raise missing_weights(f"backbone {model!r} cannot be loaded: {first_line(error)}", KEY) from error
     if not isinstance(net, nn.Module) or not (
@@ -126,7 +127,9 @@ def _load_backbone(model: str, revision: str | None) -> tuple[Any, Mapping[str, 
     ):
         raise missing_weights(f"{model!r} is no model of images ({type(net).__name__})", KEY)
     try:
-        preprocessing: Mapping[str, Any] = ImageProcessingMixin.get_image_processor_dict(model, **options)[0]
+        preprocessing: Mapping[str, Any] = ImageProcessingMixin.get_image_processor_dict(repository(model), **options)[
+            0
+        ]
     except (OSError, ValueError):
         preprocessing = {}
     return net, preprocessing
@@ -147,11 +150,11 @@ def _side(preprocessing: Mapping[str, Any], config: Any) -> int:
 
 def _file(weights: str, revision: str | None) -> Path:
     """The file itself, fetched from the hub where it lies there."""
-    if not weights.startswith("hub:"):
+    if not weights.startswith(HUB):
         if not Path(weights).is_file():
             raise missing_weights(f"no file {weights!r} with the weights of the extractor", KEY)
         return Path(weights)
-    owner, _, rest = weights.removeprefix("hub:").partition("/")
+    owner, _, rest = repository(weights).partition("/")
     name, _, file = rest.partition("/")
     try:
         from huggingface_hub import hf_hub_download

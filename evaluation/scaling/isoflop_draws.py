@@ -37,7 +37,11 @@ class Resampling:
 def draw_minima(
     points: Points, good: Sequence[Valley], options: ValleyOptions, resampling: Resampling
 ) -> tuple[list[Floats], Floats, str]:
-    """N, D and loss at the minima of resampled runs, each float64[R, budgets]; noise float64[R]; and how."""
+    """N, D and loss at the minima of resampled runs, each float64[R, budgets]; noise float64[R]; and how.
+
+    Raises:
+        DataError: residuals of a curve that has none.
+    """
     generator = np.random.default_rng(resampling.seed)
     R = resampling.draws
     weights = np.ones((R, 1)) * points.weight

@@ -20,6 +20,7 @@ from generative.data.stream import TextStream
 from generative.data.text_data import TextData, describe, separator_of, short_name
 from generative.data.tokenizers import open_tokenizer
 from generative.errors import ConfigError, DataError
+from generative.hub_names import repository
 from generative.method import DataFacts
 
 
@@ -36,8 +37,8 @@ def resolve_revision(name: str, revision: str | None, kind: Literal["dataset", "
     try:
         from huggingface_hub import HfApi
 
-        repository = "dataset" if kind == "dataset" else "model"
-        return str(HfApi().repo_info(name, repo_type=repository, revision=revision).sha)
+        sort = "dataset" if kind == "dataset" else "model"
+        return str(HfApi().repo_info(repository(name), repo_type=sort, revision=revision).sha)
     except Exception as error:  # network, permissions, unknown names: many kinds, one meaning
         reason = "no such folder" if folder.is_absolute() else _first_line(error)
         raise DataError(

@@ -13,6 +13,7 @@ from generative.data.files import write_json
 from generative.data.packages import needed
 from generative.data.tokenizers import EOS, FILE, MASK, UNKNOWN, Ids, id_list, one_character
 from generative.errors import DataError
+from generative.hub_names import repository
 
 FOLDER = "huggingface"
 
@@ -29,7 +30,7 @@ class HuggingFaceTokenizer:
 
     @staticmethod
     def open(name: str, revision: str | None = None, local: bool = False) -> HuggingFaceTokenizer:
-        """From a folder or the hub; `local`: only if it is on this machine already.
+        """From a folder or hub:OWNER/NAME; `local`: only if it is on this machine already.
 
         Raises:
             DataError: the library is not installed, or there is no such tokenizer.
@@ -44,13 +45,13 @@ class HuggingFaceTokenizer:
         try:
             revision = "main" if revision is None or Path(name).is_dir() else revision
             found = library.AutoTokenizer.from_pretrained(
-                name, revision=revision, trust_remote_code=False, local_files_only=local
+                repository(name), revision=revision, trust_remote_code=False, local_files_only=local
             )
         except Exception as error:  # the library raises many kinds; each means that there is no such tokenizer here
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise DataError(
                 f"unknown tokenizer {name!r}: {reason[0]}",
-                expected="a folder with tokenizer.json, or a name on the hub that can be reached",
+                expected="a folder with tokenizer.json, or hub:OWNER/NAME that can be reached",
                 remedy="correct data.tokenizer.id, or use tokenizer.name=bytes",
             ) from error
         return HuggingFaceTokenizer(found)

@@ -68,10 +68,16 @@ def _first_kind(config: DecodedImageConfig) -> Kind:
 
 def _first_row(config: HubImageConfig) -> Kind:
     if not Path(config.id).is_dir():
-        raise DataError(f"data set {config.id!r} is not prepared on this machine")
+        raise DataError(
+            f"data set {config.id!r} is not prepared on this machine",
+            "a folder, or a data set of the hub that has been prepared",
+            "prepare it once: generative data prepare CONFIG",
+        )
     rows, names = load_split(config.id, config.config, config.split, None, streaming=True)
     if not names:
-        raise DataError(f"data set {config.id!r}, split {config.split!r} has no rows")
+        raise DataError(
+            f"data set {config.id!r}, split {config.split!r} has no rows", "one row or more", "correct data.split"
+        )
     from datasets import Image
 
     column = image_column(rows.features, config)

@@ -29,7 +29,11 @@ _CHECKED = 1 << 16
 
 
 def is_packed(path: Path, pattern: str) -> bool:
-    """Whether a folder holds packed chunks rather than prepared shards."""
+    """Whether a folder holds packed chunks rather than prepared shards.
+
+    Raises:
+        DataError: no such folder.
+    """
     if not path.is_dir():
         raise DataError(f"{path}: no such folder", expected="a folder of token shards", remedy="correct data.path")
     if (path / MANIFEST).exists():

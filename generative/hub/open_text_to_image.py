@@ -9,6 +9,7 @@ from typing import Any
 from generative.errors import CheckpointError
 from generative.hub.model_files import opened, read_json
 from generative.hub.text_to_image import TextToImage
+from generative.hub_names import repository
 from generative.methods.rece.families import to_diffusers
 
 INDEX = "model_index.json"
@@ -20,9 +21,9 @@ def open_model(name: str, revision: str | None = None, text: str | None = None) 
     """A model from a folder of diffusers, a .safetensors file, or the hub.
 
     Args:
-        name: path, or ORGANISATION/NAME on the hub.
+        name: path, or hub:OWNER/NAME (without `hub:` where there is no such path).
         revision: branch, tag or commit on the hub.
-        text: pipeline that a file belongs to, with text encoders: a folder, or ORGANISATION/NAME[@REVISION].
+        text: pipeline that a file belongs to, with text encoders: a folder, or hub:OWNER/NAME[@REVISION].
 
     Raises:
         CheckpointError: there is no such model, or it is in another layout.
@@ -79,7 +80,7 @@ def _single(name: str, path: Path, text: str | None) -> TextToImage:
 
 
 def text_folder(name: str | None) -> Path | None:
-    """Folder of a pipeline with text encoders and tokenizers: a path, or ORGANISATION/NAME[@REVISION] on the hub."""
+    """Folder of a pipeline with text encoders and tokenizers: a path, or hub:OWNER/NAME[@REVISION]."""
     if name is None or Path(name).expanduser().is_dir():
         return None if name is None else Path(name).expanduser()
     place, _, revision = name.partition("@")
@@ -102,7 +103,7 @@ def fetched(name: str, revision: str | None, patterns: list[str], remedy: str, i
     """Files of a repository, without pickles, in the local cache.
 
     Args:
-        name: ORGANISATION/NAME.
+        name: hub:OWNER/NAME, or without `hub:`.
         revision: branch, tag or commit.
         patterns: of the files.
         remedy: what helps where they cannot be fetched.
@@ -126,18 +127,20 @@ def fetched(name: str, revision: str | None, patterns: list[str], remedy: str, i
             "*non_ema*",
             *ignored,
         ]
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=never))
+        return Path(
+            snapshot_download(repository(name), revision=revision, allow_patterns=patterns, ignore_patterns=never)
+        )
     except ImportError as error:
         raise CheckpointError(
             f"{name}: no such file or folder here, and huggingface_hub is not installed",
-            "a pipeline of diffusers, a .safetensors file, or an id on the hub",
+            "a pipeline of diffusers, a .safetensors file, or hub:OWNER/NAME",
             "correct the path, or pip install 'generative[hub]'",
         ) from error
     except Exception as error:  # network, permissions, unknown names: many kinds, one meaning
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(
             f"{name}: no such file or folder here, and not to be had from the hub: {reason[:200]}",
-            "a pipeline of diffusers, a .safetensors file, or an id on the hub that can be reached",
+            "a pipeline of diffusers, a .safetensors file, or hub:OWNER/NAME that can be reached",
             remedy,
         ) from error
 

@@ -49,7 +49,7 @@ def files_to_push(folder: Path) -> list[Path]:
         raise ConfigError(
             f"{folder} holds no model: none of {', '.join(DESCRIBED)} is in it",
             "a folder that `generative export`, `import` or `erase` wrote",
-            "export the run first: generative export RUN --to FOLDER",
+            "export the run first: generative export RUN --out FOLDER",
         )
     others = [str(path.relative_to(folder)) for path in files if path.suffix not in SENT]
     if others:

@@ -44,7 +44,7 @@ def drawing_folder(model: TextToImage) -> Path:
         raise CheckpointError(
             f"{model.name} is a file of weights alone, which cannot draw",
             "a pipeline with the VAE, text encoders and scheduler that belong to it",
-            "give one with --text: a folder, or an id on the hub",
+            "give one with --text: a folder, or hub:OWNER/NAME",
         )
     if model.text_folder == Path(model.text).expanduser():
         return model.text_folder

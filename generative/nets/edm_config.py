@@ -61,10 +61,15 @@ class DhariwalConfig(_UNetConfig):
     name: Literal["dhariwal"] = "dhariwal"
     """Picks this network."""
     width: PositiveInt = 192
+    """Channels that `multipliers` are multiples of."""
     multipliers: tuple[PositiveInt, ...] = (1, 2, 3, 4)
+    """Channels of each level as multiples of `width`; each level has half the side of the one before."""
     blocks: PositiveInt = 3
+    """Residual blocks of a level on the way down; one more on the way up."""
     attention: tuple[PositiveInt, ...] = (32, 16, 8)
+    """Sides in pixels of the levels with self-attention."""
     dropout: float = Field(default=0.10, ge=0, lt=1)
+    """Part of the features that is dropped in each block in training."""
 
 
 class MlpConfig(Config):

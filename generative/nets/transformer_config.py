@@ -67,7 +67,11 @@ class TransformerConfig(Config):
 
     @property
     def padded_vocab(self) -> int:
-        """Rows V of the head; also the id of the mask token where there is one."""
+        """Rows V of the head; also the id of the mask token where there is one.
+
+        Raises:
+            ConfigError: vocab_size is not set, and the data do not tell it.
+        """
         if self.vocab_size is None:
             raise ConfigError(
                 "method.network.vocab_size: not set, and the data does not say it",

@@ -187,6 +187,9 @@ def join_group(world: int, cuda: bool, timeout: timedelta, alone: bool = False) 
 
     Returns:
         whether a group was joined.
+
+    Raises:
+        ResourceError: the group did not come up in time.
     """
     if dist.is_initialized():
         return False

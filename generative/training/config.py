@@ -19,6 +19,7 @@ class OptimizerConfig(Config):
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay rates; the first is SGD's momentum."""
     eps: float = Field(default=1e-8, gt=0)
+    """AdamW's: added to the root of the second moment."""
     weight_decay: float = Field(default=0.1, ge=0)
     """Decoupled for AdamW, L2 for SGD."""
     no_decay: tuple[str, ...] = ()

@@ -55,7 +55,11 @@ def origins(name: str, specs: Mapping[str, NetworkSpec], config: TrainConfig) ->
     while source:
         found.append(source)
         if len(found) > len(specs):
-            raise ConfigError(f"network {name!r} starts from itself, by way of {source!r}", remedy="correct init_from")
+            raise ConfigError(
+                f"network {name!r} starts from itself, by way of {source!r}",
+                "a chain of init_from that ends in a run, a checkpoint, an export or fresh weights",
+                f"correct train.networks.{name}.init_from",
+            )
         other = source.removeprefix(NETWORK)
         source = start_of(other, specs[other], config)[1] if source.startswith(NETWORK) else None
     return found

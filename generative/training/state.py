@@ -89,7 +89,11 @@ def restore(checkpoint: Checkpoint, engines: Mapping[str, Engine], state: Mappin
 
 
 def compare(checkpoint: Checkpoint, wanted: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse a checkpoint whose tensors are not those of the model."""
+    """Refuse a checkpoint whose tensors are not those of the model.
+
+    Raises:
+        CheckpointError: other tensors, or the state of another optimizer.
+    """
     have = {name: tuple(checkpoint.shape(name)) for name in checkpoint.names()}
     listed = differences(have, wanted)
     if listed and all(name.startswith("optim/") for name in set(have) ^ set(wanted)) and _agree(have, wanted):

@@ -77,9 +77,12 @@ class ExtraConfig(Config):
     """A cell besides the grid: a size that brackets a minimum, a repeat with another seed, a run to be predicted."""
 
     family: str
+    """Name of one of `families`."""
     budget: PositiveFloat
+    """FLOPs of its training."""
     size: Size
     seed: int = 0
+    """Seed of its training."""
 
 
 class WsdConfig(Config):
@@ -100,7 +103,9 @@ class RuleConfig(Config):
     N0: PositiveFloat | None = None
     """power: the size at which the configuration's learning rate and batch hold."""
     lr_exponent: float = 1 / 3
+    """power: see name."""
     batch_exponent: float = 0.0
+    """power: see name."""
     D0: PositiveFloat | None = None
     """nanochat: tokens of the run at which the configuration's rate and weight decay were tuned."""
     B0: PositiveInt = 2**19

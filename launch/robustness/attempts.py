@@ -66,7 +66,7 @@ class Verdict:
     @property
     def mute(self) -> bool:
         """It failed without saying what to do."""
-        return self.code not in (*FINE, None) and "to fix:" not in self.told and "Usage:" not in self.told
+        return self.code not in (*FINE, None) and "to fix:" not in self.told
 
 
 def attempt(what: Attempt, seconds: float) -> Verdict:

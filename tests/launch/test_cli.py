@@ -29,6 +29,7 @@ def test_help_names_all_commands_and_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
     for command in ("train", "status", "logs", "sample", "evaluate", "export", "import", "bench", "config", "data"):
         assert f"  {command} " in done.stdout
+    assert "..." not in done.stdout.partition("Commands:")[2], "a first sentence too long for a terminal of 80 columns"
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,10 @@ def test_help_names_all_commands_and_imports_nothing_heavy() -> None:
         (["train", "masked_diffusion/quickstrt"], f"Did you mean {QUICKSTART}?"),
         (["config", "schema", "train.optimzer"], "Did you mean train.optimizer"),
         (["bench", "trainr"], "Did you mean trainer?"),
+        (["tarin", QUICKSTART], "generative: no such command 'tarin'. Did you mean 'train'?\nexpected: generative "),
+        (["train"], "generative train: missing argument 'CONFIG'\nexpected: generative train [OPTIONS] CONFIG"),
+        (["sample", "run", "--seeed", "3"], "no such option: --seeed (Possible options: --seed)"),
+        (["sample", "run", "--count", "x"], "`generative sample --help` explains each"),
     ],
 )
 def test_users_mistakes_are_told_without_traceback(
@@ -50,6 +55,7 @@ def test_users_mistakes_are_told_without_traceback(
     shown = capsys.readouterr()
     assert expected in shown.err
     assert "Traceback" not in shown.err
+    assert [line.partition(":")[0] for line in shown.err.splitlines()[-2:]] == ["expected", "to fix"]
     assert shown.out == ""
 
 
@@ -97,7 +103,10 @@ def test_show_prints_what_loads_back_to_the_same(tmp_path: Path, capsys: pytest.
 
 def test_schema_lists_every_key_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["config", "schema"]) == 0
-    listed = {line.split("  ")[0] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")}
+    lines = capsys.readouterr().out.splitlines()
+    listed = {line.split("  ")[0] for line in lines if not line.startswith(" ")}
+    mute = [one for one, after in zip(lines, [*lines[1:], ""], strict=True) if one[0] != " " and after[:1] != " "]
+    assert [line for line in mute if ".name  (" not in line and "  (section" not in line] == []
     assert listed == {key for model in (*KINDS, ClusterFile) for key in known_keys(model)}
     assert cli.main(["config", "schema", "launch.max_restarts"]) == 0
     assert "How often a group that lost a worker" in capsys.readouterr().out
@@ -112,8 +121,10 @@ def test_schema_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_list_shows_the_purpose(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["config", "list"]) == 0
-    (line,) = [text for text in capsys.readouterr().out.splitlines() if text.startswith(f"{QUICKSTART} ")]
+    cut = capsys.readouterr().out.splitlines()
+    (line,) = [text for text in cut if text.startswith(f"{QUICKSTART} ")]
     assert "masked diffusion language model" in line
+    assert not any(text.endswith("et al") for text in cut)
 
 
 @pytest.mark.parametrize(

@@ -216,8 +216,9 @@ def test_places_that_cannot_be(run: Path, noisy: Path, tmp_path: Path) -> None:
 
 def test_a_model_may_lie_in_a_run_an_export_or_a_published_file(run: Path, noisy: Path, tmp_path: Path) -> None:
     one = noisy / "a" / "one.wav"
-    assert main(["export", str(run), "--to", str(tmp_path / "model"), "--weights", "ema"]) == 0
-    assert main(["export", str(run), "--to", str(tmp_path / "released"), "--layout", "released"]) == 0
+    assert main(["export", str(run), "--out", str(tmp_path / "model")]) == 0  # as `enhance`: averaged
+    words = ["--out", str(tmp_path / "released"), "--layout", "released", "--weights", "trained"]
+    assert main(["export", str(run), *words]) == 0
     released = next((tmp_path / "released").glob("*.ckpt"))
     assert main(["import", str(released), "--out", str(tmp_path / "imported")]) == 0
     states = [open_model(place, {}).net.state_dict() for place in (run, tmp_path / "model")]

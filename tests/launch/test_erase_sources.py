@@ -62,7 +62,7 @@ def test_an_id_on_the_hub(
 ) -> None:
     calls = loopback_hub(monkeypatch, {NAME: remote}, tmp_path / "hub")
     out, local = tmp_path / "out", tmp_path / "local"
-    assert main(["erase", NAME, "--revision", "v1", *CONCEPT, "--format", "transform", "--out", str(out)]) == 0
+    assert main(["erase", f"hub:{NAME}", "--revision", "v1", *CONCEPT, "--format", "transform", "--out", str(out)]) == 0
     assert json.loads((out / RECORD).read_text())["images"] == "drawn"
     assert calls[0][:2] == (NAME, "v1")
     assert not any(file.startswith(("vae", "scheduler")) for file in calls[0][2])
@@ -71,14 +71,14 @@ def test_an_id_on_the_hub(
     fetched = {file for _, _, files in calls for file in files}
     assert not any(file.endswith(".bin") or file.startswith(("safety_checker", "whole")) for file in fetched)
     edits = read_transform(out / TRANSFORM)
-    assert (edits.base, edits.revision) == (NAME, "v1")
+    assert (edits.base, edits.revision) == (f"hub:{NAME}", "v1")
     assert main(["erase", str(remote), *CONCEPT, "--format", "full", "--out", str(local)]) == 0
     pages = [(folder / REPORT).read_text() for folder in (out, local)]
     images = [[part.split('"')[0] for part in page.split("data:image/png;base64,")[1:]] for page in pages]
     assert images[0] == images[1]
     assert len(images[0]) == 2
     measure_one(out, tmp_path, monkeypatch)
-    assert main(["erase", "someone/else", *CONCEPT, "--out", str(tmp_path / "no")]) == 3
+    assert main(["erase", "hub:someone/else", *CONCEPT, "--out", str(tmp_path / "no")]) == 3
     assert "not to be had from the hub: 404" in capsys.readouterr().err
 
 
@@ -112,7 +112,7 @@ def test_a_single_file_draws_with_the_pipeline_that_it_belongs_to(
     path = tmp_path / "mine.safetensors"
     weights = load_file(remote / "unet" / "diffusion_pytorch_model.safetensors")
     path.write_bytes((remote / "unet" / "diffusion_pytorch_model.safetensors").read_bytes())
-    text = f"{NAME}@v2" if text_on_hub else str(remote)
+    text = f"hub:{NAME}@v2" if text_on_hub else str(remote)
     out, local = tmp_path / "out", tmp_path / "local"
     assert main(["erase", str(path), "--text", text, *CONCEPT, "--out", str(out)]) == 0
     assert main(["erase", str(remote), *CONCEPT, "--out", str(local)]) == 0

@@ -56,7 +56,7 @@ def test_attacks_figures_and_the_page(words: list[str], tmp_path: Path, capsys: 
     assert main([*words, *told]) == 2
     assert "no such folder" in capsys.readouterr().err
     told = told[:-2]
-    told += ["--images", str(tmp_path / "kept"), "--report", str(tmp_path / "page.html")]
+    told += ["--keep-images", str(tmp_path / "kept"), "--report", str(tmp_path / "page.html")]
     assert main([*words, *told, "--json", str(tmp_path / "found.json")]) == 0
     assert sorted(path.name for path in real.iterdir()) == ["0_0.png", "1_0.png", "2_0.png"]
     found = json.loads((tmp_path / "found.json").read_text())
@@ -78,7 +78,7 @@ def test_attacks_figures_and_the_page(words: list[str], tmp_path: Path, capsys: 
     assert "Attack success" in page
     assert "unlearndiffatk" in page
     assert "soft-prompt" in capsys.readouterr().out
-    assert main([*words, "--images", str(tmp_path / "kept")]) == 2
+    assert main([*words, "--keep-images", str(tmp_path / "kept")]) == 2
     assert "has files in it" in capsys.readouterr().err
 
 
@@ -90,7 +90,7 @@ def test_attacks_figures_and_the_page(words: list[str], tmp_path: Path, capsys: 
         (["--attack", "ring-a-bell", "--eta", "nan"], 2, "--eta nan"),
         (["--real", "."], 2, "--real without --fid"),
         (["--fid", "inceptionn"], 2, "unknown extractor"),
-        (["--fid", "pixels", "--workers", "2", "--address", "auto"], 2, "without --images"),
+        (["--fid", "pixels", "--workers", "2", "launch.address=auto"], 2, "without --keep-images"),
         (["--lpips"], 2, "needs the package lpips"),
     ],
 )
@@ -138,5 +138,5 @@ def test_two_rows_of_one_number_are_refused_where_images_are_kept(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "set.csv").write_text("case_number,prompt,seed\n4,two,0\n4,one,1\n")
-    assert main([*words, "--images", str(tmp_path / "kept")]) == 2
+    assert main([*words, "--keep-images", str(tmp_path / "kept")]) == 2
     assert "two rows have the case number" in capsys.readouterr().err

@@ -23,7 +23,6 @@ TEN_GB = {
     "memory_gb": 10,
     "bf16_tflops": 100,
     "fp32_tflops": 50,
-    "bandwidth_gb_per_s": 500,
     "within_gb_per_s": 100,
     "between_gb_per_s": 1,
     "gpus_per_node": 4,

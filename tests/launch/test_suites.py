@@ -269,3 +269,10 @@ def test_perplexity_on_later_text(tmp_path):
     assert tasks["own"]["ratio"] == 1.0
     assert tasks["latest"]["value"] != tasks["later"]["value"] != tasks["own"]["value"]
     assert suites.suite_table(found).splitlines()[0].split()[1] == "perplexity"
+
+
+def test_a_model_on_the_hub_is_fetched_first(trained, monkeypatch):
+    fetched = {"me/mine": trained}
+    monkeypatch.setattr(suites, "fetch_folder", lambda name, revision: fetched[name])
+    with pytest.raises(ConfigError, match="was not trained on statements"):
+        suites.run_suite("hub:me/mine", "reverse-curse")

@@ -139,7 +139,11 @@ class Edm:
         return {}
 
     def sampler(self, nets: Networks) -> EdmSampler:
-        """As `sampling` says."""
+        """As `sampling` says.
+
+        Raises:
+            ConfigError: a model of latents without its autoencoder.
+        """
         net = nets[NET]
         assert isinstance(net, torch.nn.Module)
         if self.config.latents is None:

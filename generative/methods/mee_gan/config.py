@@ -74,6 +74,7 @@ class DlleConfig(Config):
     """Codes of augmented samples should be those of the samples (eq. 12, 13)."""
 
     weight: float = Field(default=1.0, ge=0)
+    """Weight of this term; 0 leaves it out."""
     form: Literal["code", "paper"] = "code"
     """code: squared error, augmented side detached; paper: 2-norm, nothing detached."""
     augmentation: Literal["flip", "noise"] = "flip"
@@ -86,6 +87,7 @@ class IsoConfig(Config):
     """Codes of mixed images should be mixed codes (DIsoMap, eq. 14)."""
 
     weight: float = Field(default=1.0, ge=0)
+    """Weight of this term; 0 leaves it out."""
     form: Literal["code", "paper"] = "code"
     """code: squared error; paper: cosine similarity."""
     alpha: Literal["normal", "uniform"] = "normal"
@@ -161,6 +163,7 @@ class MeeGanConfig(Config):
     buffer: Literal["fifo", "released"] = "fifo"
     """Past codes that new ones are compared with: a queue, or the released code's, which shrinks to one batch."""
     buffer_size: PositiveInt = 1024
+    """Codes in the buffer."""
     buffer_columns: PositiveInt = 64
     """The released buffer has a column for each sample of a batch: must be train.batch_size."""
     discriminator_updates: PositiveInt = 3

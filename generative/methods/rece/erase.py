@@ -102,7 +102,11 @@ class SharedTransform:
         return float(gram.diagonal().mean())
 
     def edited(self, pairs: Sequence[Pairs], kept: Tensor, step: StepConfig) -> SharedTransform:
-        """T A, with A = I + (G_new - C)^T Q^T from the embeddings alone."""
+        """T A, with A = I + (G_new - C)^T Q^T from the embeddings alone.
+
+        Raises:
+            ConfigError: a technique without a common transform.
+        """
         if step.technique != "replace":
             raise ConfigError(
                 f"the technique {step.technique!r} has no transform that all layers share",

@@ -20,10 +20,13 @@ class SpectrogramConfig(Config):
     hop: PositiveInt = 128
     """Samples from frame to frame."""
     window: Literal["hann", "sqrthann"] = "hann"
+    """Hann's window or its square root, of analysis and synthesis."""
     transform: Literal["exponent", "log", "none"] = "exponent"
     """Of magnitudes m: factor * m^exponent, factor * log(1 + m), or m."""
     exponent: float = Field(default=0.5, gt=0, le=1)
+    """Compression of magnitudes by `transform: exponent`."""
     factor: float = Field(default=0.15, gt=0)
+    """Scale of the compressed magnitudes, which brings most of them below 1."""
 
 
 class OuveConfig(Config):
@@ -33,7 +36,9 @@ class OuveConfig(Config):
     theta: float = Field(default=1.5, gt=0)
     """Stiffness: how fast the mean goes to the noisy spectrogram."""
     sigma_min: float = Field(default=0.05, gt=0)
+    """g(t) = sigma_min r^t sqrt(2 ln r), r = sigma_max / sigma_min."""
     sigma_max: float = Field(default=0.5, gt=0)
+    """See sigma_min; must be larger."""
     t_eps: float = Field(default=0.03, gt=0, lt=1)
     """Earliest time."""
 
@@ -43,7 +48,9 @@ class SbveConfig(Config):
 
     name: Literal["sbve"] = "sbve"
     k: float = Field(default=2.6, gt=1)
+    """Base of the diffusion g(t), which grows as k^t."""
     c: float = Field(default=0.4, gt=0)
+    """g(t)^2 = c k^(2t)."""
     t_eps: float = Field(default=1e-4, gt=0, lt=1)
     """Earliest time; the released code trains from 0.03 on, but samples down to 1e-4."""
 
@@ -53,7 +60,9 @@ class BbedConfig(Config):
 
     name: Literal["bbed"] = "bbed"
     k: float = Field(default=2.6, gt=1)
+    """Base of the diffusion g(t), which grows as k^t."""
     theta: float = Field(default=0.52, gt=0)
+    """g(t)^2 = theta k^(2t)."""
     t_eps: float = Field(default=0.03, gt=0, lt=1)
     """Earliest time."""
 
@@ -66,12 +75,17 @@ class WrappingConfig(Config):
     """What the network's output means. Scalings are for v2 networks: minus the output of the others is the score."""
 
     loss_type: Literal["score_matching", "denoiser", "data_prediction"] = "score_matching"
+    """What the network learns: the score, the mean of x_t, or the clean spectrogram x0."""
     network_scaling: Literal["none", "1/sigma", "1/t"] = "none"
+    """What the output is multiplied by; sigma is the standard deviation of the process at t."""
     c_in: Literal["1", "edm"] = "1"
+    """Scale of the input: 1, or 1 / sqrt(sigma^2 + sigma_data^2)."""
     c_out: Literal["1", "sigma", "1/sigma", "edm"] = "1"
+    """Scale of the output; edm: sigma sigma_data / sqrt(sigma^2 + sigma_data^2)."""
     c_skip: Literal["0", "edm"] = "0"
     """edm is for processes whose std grows with time: at the end of a bridge it jumps to 1."""
     sigma_data: float = Field(default=0.1, gt=0)
+    """Standard deviation of the data that edm's scalings assume."""
 
 
 class FineTuningConfig(Config):

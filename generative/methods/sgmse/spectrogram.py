@@ -79,7 +79,11 @@ class Spectrogram:
         return self.istft(self.expand(spectrogram.squeeze(1)), length)
 
     def stft(self, wave: Tensor) -> Tensor:
-        """Real [B, n] to complex [B, F, K]: centred frames, reflected at both ends."""
+        """Real [B, n] to complex [B, F, K]: centred frames, reflected at both ends.
+
+        Raises:
+            DataError: a waveform without samples.
+        """
         if wave.shape[-1] == 0:
             raise DataError("a waveform without samples", "at least one sample", "leave the file out")
         # Reflection needs more samples than it adds; shorter waves end in zeros, which `length` drops again.

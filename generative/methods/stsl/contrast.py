@@ -26,6 +26,9 @@ def patch_contrast(features: Features, source: Tensor, tau: float = 0.07) -> Cal
         features: frozen.
         source: [B, C, H, W].
         tau: above 0.
+
+    Raises:
+        ConfigError: tau not above 0.
     """
     if not tau > 0:
         raise ConfigError(f"tau={tau:g}", "above 0", "give 0.07")

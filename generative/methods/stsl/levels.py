@@ -63,6 +63,9 @@ def ddim_times(count: int, steps: int) -> list[int]:
 
     All of them: 0, 1, ..., count-1. Where `steps` does not divide `count`, CompVis gives more than asked, or one beyond
     the last; here there are always as many as asked.
+
+    Raises:
+        ConfigError: more steps than times, or none.
     """
     if not 1 <= steps <= count:
         raise ConfigError(f"{steps} steps of a network with {count} times", f"1 to {count}", "give another number")

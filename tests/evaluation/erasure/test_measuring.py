@@ -36,11 +36,11 @@ def test_prompt_sets_in_released_layouts(tmp_path: Path):
     path = tmp_path / "set.csv"
     path.write_text('case_number,prompt,evaluation_seed,evaluation_guidance,class\n7,"a, b",42,5.0,church\n9,c,3,,\n')
     first, second = read_prompts(path)
-    assert (first.case, first.prompt, first.seed, first.guidance, first.group) == (7, "a, b", 42, 5.0, "church")
-    assert (second.guidance, second.group, second.file(2)) == (7.5, "", "9_2.png")
+    assert (first.case, first.prompt, first.seed, first.guidance) == (7, "a, b", 42, 5.0)
+    assert (second.guidance, second.file(2)) == (7.5, "9_2.png")
     path.write_text("prompt,sd_seed,categories\nx,17,hate\n")
     (only,) = read_prompts(path)
-    assert (only.case, only.seed, only.group) == (0, 17, "hate")
+    assert (only.case, only.seed) == (0, 17)
     path.write_text("prompt,sd_seed,sd_guidance_scale\nx,17,12\n")
     assert read_prompts(path)[0].guidance == 7.5  # RECE's evaluation reads evaluation_guidance alone
 

@@ -84,6 +84,9 @@ def bridge(
         least_network_time: the network is told no earlier time; released models were trained from 0.03 on and are yet
             asked at 1e-4. 0 leaves it so.
         observer: called after each step.
+
+    Raises:
+        ConfigError: a least time beyond T.
     """
     check_steps(steps)
     if least_network_time > process.T:

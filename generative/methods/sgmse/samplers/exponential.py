@@ -82,6 +82,9 @@ def exponential(
         end: last time; None: t_eps.
         denoise: end with the denoiser at `end`, instead of the state there.
         observer: called after each step.
+
+    Raises:
+        ConfigError: an order that is neither 1 nor 2.
     """
     check_steps(steps)
     if order not in (1, 2):

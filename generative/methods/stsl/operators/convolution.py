@@ -43,7 +43,11 @@ def kernel_blur(image: Sequence[int], kernel: Tensor, name: str) -> Operator:
 
 
 def motion_blur(image: Sequence[int], size: int = 61, intensity: float = 0.5, seed: int = 0) -> Operator:
-    """Blur along the random path of a camera; `seed` draws the path."""
+    """Blur along the random path of a camera; `seed` draws the path.
+
+    Raises:
+        ConfigError: an even size, or an intensity outside (0, 1].
+    """
     if size < 1 or size % 2 == 0 or not 0 < intensity <= 1:
         raise ConfigError(
             f"motion_blur: size={size}, intensity={intensity:g}", "an odd size, intensity in (0, 1]", "correct them"

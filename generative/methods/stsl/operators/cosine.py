@@ -41,6 +41,9 @@ def compressed_sensing(image: Sequence[int], keep: float = 0.25, seed: int = 0) 
     """y = S H D x: random signs D, 2-D DCT H, a random share `keep` of its coefficients S; A A^T = I, so A^+ = A^T.
 
     Signs and places are drawn by `seed`, the same for all channels; y is [C, m].
+
+    Raises:
+        ConfigError: a share outside (0, 1], or too small for one coefficient.
     """
     channels, height, width = side_of(image, "compressed_sensing")
     count = int(keep * height * width)
@@ -77,6 +80,9 @@ def jpeg(image: Sequence[int], quality: int = 10) -> Operator:
     """JPEG's rounding: blocks of 8 x 8, DCT of 255 (x + 1) / 2 - 128, in steps of the luminance table, and back.
 
     Each channel by itself, with no change of colours. Rounding has no derivative: gradients go straight through it.
+
+    Raises:
+        ConfigError: a quality outside 1 to 100.
     """
     if not 1 <= quality <= 100:
         raise ConfigError(f"jpeg: quality={quality}", "1 to 100", "give another quality")

@@ -18,7 +18,11 @@ from generative.randomness import stream_key
 
 
 def masked(image: Sequence[int], mask: Tensor, name: str) -> Operator:
-    """Keep the pixels where `mask` [H, W] is 1."""
+    """Keep the pixels where `mask` [H, W] is 1.
+
+    Raises:
+        DataError: no pixel is kept.
+    """
     shape = side_of(image, name)
     if not bool(mask.any()):
         raise DataError(f"{name} keeps no pixel of {shape[1]} x {shape[2]}", "one or more", "remove fewer")
@@ -30,7 +34,11 @@ def masked(image: Sequence[int], mask: Tensor, name: str) -> Operator:
 
 
 def inpaint(image: Sequence[int], missing: float = 0.7, seed: int = 0) -> Operator:
-    """int(H W missing) pixels are missing, drawn without replacement by `seed`."""
+    """int(H W missing) pixels are missing, drawn without replacement by `seed`.
+
+    Raises:
+        ConfigError: a share outside [0, 1).
+    """
     if not 0 <= missing < 1:
         raise ConfigError(f"inpaint: missing={missing:g}", "a share in [0, 1)", "give another share, such as 0.7")
     _, height, width = side_of(image, "inpaint")
@@ -41,7 +49,11 @@ def inpaint(image: Sequence[int], missing: float = 0.7, seed: int = 0) -> Operat
 
 
 def box(image: Sequence[int], size: int = 128, margin: int = 16, seed: int = 0) -> Operator:
-    """A square of `size` pixels is missing, its corner uniform in [margin, side - margin - size)."""
+    """A square of `size` pixels is missing, its corner uniform in [margin, side - margin - size).
+
+    Raises:
+        DataError: a square that does not fit into the images.
+    """
     _, height, width = side_of(image, "box")
     room = min(height, width) - 2 * margin - size
     if size < 1 or margin < 0 or room <= 0:
@@ -58,7 +70,11 @@ def box(image: Sequence[int], size: int = 128, margin: int = 16, seed: int = 0) 
 
 
 def free_form(image: Sequence[int], low: float = 0.1, high: float = 0.2, seed: int = 0) -> Operator:
-    """Random strokes of a brush are missing until they cover a share drawn from U(low, high). The generator is ours."""
+    """Random strokes of a brush are missing until they cover a share drawn from U(low, high). The generator is ours.
+
+    Raises:
+        ConfigError: not 0 < low <= high < 1.
+    """
     if not 0 < low <= high < 1:
         raise ConfigError(f"free_form: low={low:g}, high={high:g}", "0 < low <= high < 1", "correct them")
     _, height, width = side_of(image, "free_form")

@@ -20,6 +20,9 @@ def phase_retrieval(
 
     unit: the image is mapped to [0, 1] before (DAPS); signed: it stays in [-1, 1] (DPS). No image can be read off the
     magnitudes: samplers start from noise.
+
+    Raises:
+        ConfigError: a padding of less than one pixel.
     """
     channels, height, width = side_of(image, "phase_retrieval")
     pads = int(oversample / 8 * height), int(oversample / 8 * width)
@@ -41,7 +44,11 @@ def phase_retrieval(
 
 
 def hdr(image: Sequence[int], scale: float = 2.0) -> Operator:
-    """clip(scale x, -1, 1): bright and dark parts are lost."""
+    """clip(scale x, -1, 1): bright and dark parts are lost.
+
+    Raises:
+        ConfigError: a scale below 1.
+    """
     if scale < 1:
         raise ConfigError(f"hdr: scale={scale:g}", "1 or more", "give another scale")
     shape = side_of(image, "hdr")

@@ -124,7 +124,11 @@ def line_matrix(line: Tensor, size: int) -> Tensor:
 
 
 def gaussian_blur(image: Sequence[int], size: int = 61, std: float = 3.0) -> Operator:
-    """Correlation with a Gaussian that is cut at 4 standard deviations, each channel by itself, reflection padding."""
+    """Correlation with a Gaussian that is cut at 4 standard deviations, each channel by itself, reflection padding.
+
+    Raises:
+        ConfigError: an even size, or std outside (0, size].
+    """
     if size < 1 or size % 2 == 0 or not 0 < std <= size:
         raise ConfigError(f"gaussian_blur: size={size}, std={std:g}", "an odd size, std in (0, size]", "correct them")
     channels, height, width = side_of(image, "gaussian_blur")
