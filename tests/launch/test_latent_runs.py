@@ -133,7 +133,7 @@ def test_the_doors_of_the_prior(run: Path) -> None:
     assert torch.autograd.grad(image.sum(), z)[0].abs().sum() > 0
 
 
-@pytest.mark.parametrize("method", ["stsl", "psld", "resample"])
+@pytest.mark.parametrize("method", ["stsl", "psld", "p2l_style"])
 def test_a_decoder_that_is_computed_again_changes_nothing(run: Path, tmp_path: Path, method: str) -> None:
     for name, more in (("kept", []), ("again", ["--checkpoint-decoder"])):
         asked = ["restore", str(run), "held_out", str(tmp_path / name), "--operator", "superres:factor=2", *more]
