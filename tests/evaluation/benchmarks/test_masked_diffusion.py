@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from evaluation.benchmarks import masked_diffusion as bench
 from evaluation.benchmarks.masked_pairs import WORD, PairSettings, measure_pairs, pairs_of_options
 from evaluation.benchmarks.masked_step import Steps, StepSettings, measure_step
 from evaluation.benchmarks.memory import peak_bytes
+from generative.data.held_out import ArraySource
 from generative.nets.transformer_config import TransformerConfig
 
 TINY = bench.Settings(pairs=2, vocab=96, width=8, samples=2, length=16, train_steps=3, windows=3, draws=4, repeats=6)
@@ -74,6 +77,17 @@ def test_a_tiny_run_gives_all_figures(tmp_path):
         assert len(places) > 0
         # What differs lies within one word.
         assert WORD.fullmatch(bytes(changed[places[0] : places[-1] + 1].tolist()) + b"xx")
+
+
+def test_options_are_of_all_the_text_and_never_the_same_twice():
+    texts = [b"a true word here", b"a true word here", b"the other window", b"one word, or two"]
+    rows = np.array([[number % 256, *text, 0] for number, text in enumerate(texts * 4)])
+    data = SimpleNamespace(validation=ArraySource(rows))
+    cases = pairs_of_options(data, PairSettings(windows=8, tokens=16))
+    assert [int(context[0]) // 2 for context, *_ in cases] == list(range(8))  # spread over all sixteen windows
+    for _, true, changed, other in cases:
+        assert not torch.equal(true, changed)
+        assert not torch.equal(true, other)
 
 
 SMALL_STEP = StepSettings(
