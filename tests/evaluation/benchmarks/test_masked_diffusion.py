@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from evaluation.benchmarks import masked_diffusion as bench
+from evaluation.benchmarks.masked_generation import GenerationSettings
 from evaluation.benchmarks.masked_pairs import WORD, PairSettings, measure_pairs, pairs_of_options
 from evaluation.benchmarks.masked_step import Steps, StepSettings, measure_step
 from evaluation.benchmarks.memory import peak_bytes
@@ -63,6 +65,7 @@ def test_a_tiny_run_gives_all_figures(tmp_path):
         "head_speedup": ">= 1.6",
         "head_memory_ratio": "<= 0.25",
         "elbo_stderr_ratio": ">= 2",
+        "elbo_stderr_ratio_spread_times": None,
         "elbo_difference": None,
         "paired_variance_ratio": ">= 4",
         "unrelated_variance_ratio": None,
@@ -96,6 +99,21 @@ SMALL_STEP = StepSettings(
     length=16,
     network=TransformerConfig(layers=1, heads=2, width=16, ff_width=16, vocab_size=512, max_length=16),
 )
+
+
+def test_what_is_measured_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("GENERATIVE_BENCH", str(tmp_path))
+    tiny = GenerationSettings(train_steps=2, samples=4, length=16, batch=2)
+    small = replace(TINY, step=SMALL_STEP, options=PairSettings(windows=3, draws=2, repeats=4), generation=tiny)
+    broken = replace(small, generation=replace(tiny, batch=0))
+    monkeypatch.setattr(bench, "QUICK", broken)
+    with pytest.raises((ValueError, RuntimeError, ZeroDivisionError)):
+        bench.run(True)
+    monkeypatch.setattr(bench, "QUICK", small)
+    monkeypatch.setattr(bench, "small_model", None)  # what stands before what failed is not measured again
+    figures = bench.run(True)
+    assert {"head_speedup", "step_speedup", "paired_variance_ratio", "generation_speedup"} <= set(figures)
+    assert bench.run(True) == figures
 
 
 def test_both_ways_to_take_a_step_learn_the_same():
