@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from evaluation.benchmarks.masked_generation import (
     measure_generation,
 )
 from evaluation.benchmarks.masked_pairs import FULL_PAIRS, QUICK_PAIRS, PairSettings, measure_pairs
-from evaluation.benchmarks.masked_step import FULL_STEP, QUICK_STEP, StepSettings, measure_step
+from evaluation.benchmarks.masked_step import FULL_STEP, GPU_STEP, QUICK_STEP, StepSettings, measure_step
 from evaluation.benchmarks.memory import peak_bytes
 from evaluation.benchmarks.small_runs import Trained, load_run, train
 from evaluation.benchmarks.timing import interleave, one_thread
@@ -57,6 +57,7 @@ class Settings:
         draws: network evaluations that each estimate of a window takes.
         repeats: estimates of each window.
         step: of the comparison of whole training steps.
+        gpu_step: of the same where there is a GPU.
         options: of the comparison of continuations.
         generation: of the comparison of samplers.
     """
@@ -71,6 +72,7 @@ class Settings:
     draws: int = 16
     repeats: int = 400
     step: StepSettings = FULL_STEP
+    gpu_step: StepSettings = GPU_STEP
     options: PairSettings = FULL_PAIRS
     generation: GenerationSettings = FULL_GENERATION
 
@@ -82,6 +84,7 @@ QUICK = Settings(
     draws=8,
     repeats=20,
     step=QUICK_STEP,
+    gpu_step=replace(GPU_STEP, pairs=2),
     options=QUICK_PAIRS,
     generation=QUICK_GENERATION,
 )
@@ -101,6 +104,7 @@ def run(quick: bool) -> dict[str, Figure]:
         parts: dict[str, Callable[[], dict[str, Figure]]] = {
             "head": lambda: measure_head(settings),
             "step": lambda: measure_step(settings.step),
+            **({"gpu_step": lambda: measure_step(settings.gpu_step)} if torch.cuda.is_available() else {}),
             "estimators": lambda: measure_estimators(settings, *small()),
             "pairs": lambda: measure_pairs(*small(), settings.options),
             "generation": lambda: measure_generation(settings.generation, str(data)),

@@ -10,9 +10,10 @@ import torch
 from evaluation.benchmarks import masked_diffusion as bench
 from evaluation.benchmarks.masked_generation import GenerationSettings
 from evaluation.benchmarks.masked_pairs import WORD, PairSettings, measure_pairs, pairs_of_options
-from evaluation.benchmarks.masked_step import Steps, StepSettings, measure_step
+from evaluation.benchmarks.masked_step import GPU_STEP, Steps, StepSettings, measure_step
 from evaluation.benchmarks.memory import peak_bytes
 from generative.data.held_out import ArraySource
+from generative.nets.transformer import Transformer
 from generative.nets.transformer_config import TransformerConfig
 
 TINY = bench.Settings(pairs=2, vocab=96, width=8, samples=2, length=16, train_steps=3, windows=3, draws=4, repeats=6)
@@ -116,12 +117,19 @@ def test_what_is_measured_is_kept(tmp_path, monkeypatch):
     assert bench.run(True) == figures
 
 
-def test_both_ways_to_take_a_step_learn_the_same():
-    steps = Steps(SMALL_STEP)
+@pytest.mark.parametrize(("precision", "rtol"), [("fp32", 1e-4), ("bf16", 2e-2)])
+def test_both_ways_to_take_a_step_learn_the_same(precision, rtol):
+    steps = Steps(replace(SMALL_STEP, precision=precision))
     for _ in range(3):
-        torch.testing.assert_close(steps.ours(), steps.published(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(steps.ours(), steps.published(), rtol=rtol, atol=1e-5)
     for ours, theirs in zip(steps.nets[0].parameters(), steps.nets[1].parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-4)
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-4 if precision == "fp32" else 1e-3)
+
+
+def test_the_large_step_is_that_of_the_published_size():
+    with torch.device("meta"):
+        net = Transformer(GPU_STEP.network, causal=False, mask_row=True)
+    assert sum(p.numel() for p in net.parameters()) == 219_050_496
 
 
 def test_a_small_comparison_of_steps_gives_its_figures():
