@@ -90,7 +90,7 @@ def sample(
     count: Annotated[int | None, typer.Option(min=1, help="Number of samples.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of a diffusion model's sampler.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="0 takes the most likely token.")] = None,
-    order: Annotated[str | None, typer.Option(help="ancestral or confidence (masked diffusion).")] = None,
+    order: Annotated[str | None, typer.Option(help="Of masked diffusion: ancestral, confidence, margin, ...")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the samples.")] = None,
     infill: Annotated[str | None, typer.Option(help='Text with "▁" for each token to fill in.')] = None,
     workers: Workers = None,

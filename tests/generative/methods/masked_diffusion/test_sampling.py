@@ -217,7 +217,14 @@ def test_what_cannot_be_is_said(net, changes, block, match):
         draw(settings_of(**changes), denoiser(net, block), canvases(3), torch.arange(3), Streams(0))
 
 
-@pytest.mark.parametrize("changes", [{"count": "threshold"}, {"batch_coupled": True, "cache": "dual"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"count": "threshold"},
+        {"batch_coupled": True, "cache": "dual"},
+        {"name": "entropy", "count": "threshold"},  # 0.9 is reached by none
+    ],
+)
 def test_settings_that_do_not_go_together_are_refused(changes):
     with pytest.raises((ConfigError, ValidationError)):
         SamplingConfig(**changes)
