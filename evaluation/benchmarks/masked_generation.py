@@ -56,8 +56,8 @@ QUICK_GENERATION = GenerationSettings(train_steps=40, samples=16, length=32, bat
 REFERENCE = SamplingConfig(name="first_hitting")
 
 
-def ways(block: int) -> dict[str, tuple[str, SamplingConfig]]:
-    """Model ("plain" or "blocks") and sampler of each way, by name."""
+def ways(block: int, length: int) -> dict[str, tuple[str, SamplingConfig]]:
+    """Model ("plain" or "blocks") and sampler of each way, by name; random_N writes N tokens in each call."""
     found: dict[str, tuple[str, SamplingConfig]] = {"reference": ("plain", REFERENCE)}
     for level in (0.5, 0.7, 0.9):
         threshold = SamplingConfig(name="confidence", count="threshold", threshold=level)
@@ -67,6 +67,11 @@ def ways(block: int) -> dict[str, tuple[str, SamplingConfig]]:
             threshold.model_copy(update={"cache": "dual", "block_length": block}),
         )
         found[f"blocks_threshold_{level}"] = ("blocks", threshold.model_copy(update={"cache": "exact"}))
+    for tokens in (2, 4):
+        several = SamplingConfig(name="random", count="even", steps=length // tokens)
+        found[f"random_{tokens}"] = ("plain", several)
+        found[f"random_{tokens}_dual"] = ("plain", several.model_copy(update={"cache": "dual", "block_length": block}))
+        found[f"blocks_random_{tokens}"] = ("blocks", several.model_copy(update={"cache": "exact"}))
     found["first_hitting_dual"] = ("plain", REFERENCE.model_copy(update={"cache": "dual", "block_length": block}))
     found["blocks_first_hitting"] = ("blocks", REFERENCE.model_copy(update={"cache": "exact"}))
     return found
@@ -128,7 +133,8 @@ def measure_generation(settings: GenerationSettings, cache: str) -> dict[str, Fi
     """`generation_speedup`, and speed and quality of each way."""
     models = _train(settings, cache)
     judge, device = models["judge"].method.likelihood(models["judge"].nets).nats, models["judge"].backend.device
-    drawers = {name: _masked(models[kind], sampler, settings) for name, (kind, sampler) in ways(settings.block).items()}
+    found = ways(settings.block, settings.length)
+    drawers = {name: _masked(models[kind], sampler, settings) for name, (kind, sampler) in found.items()}
     drawers["autoregressive"] = _autoregressive(models["autoregressive"], settings)
     say(f"{settings.samples} texts by each of {', '.join(drawers)}")
     for drawer in drawers.values():
