@@ -21,7 +21,7 @@ from generative.errors import CheckpointError, ConfigError
 from generative.hub.loading import ExportedModel, load_exported
 from generative.hub_names import HUB
 from generative.method import DataFacts
-from generative.training.exported import CONFIG
+from generative.training.exported import CONFIG, MODEL_TYPE
 from launch.asked import check_sampling
 from launch.image_evaluation import sampler_of
 from launch.image_labels import FOR_EACH, number_of, refuse_labels
@@ -98,12 +98,20 @@ def sample_exported(
 
 def _config(folder: Path) -> dict[str, Any]:
     """config.json, which names a method."""
+    told: Any = None
     try:
         told = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if isinstance(told["method"]["name"], str):
             return dict(told)
     except (OSError, ValueError, KeyError, TypeError):
         pass
+    kind = told.get("model_type", MODEL_TYPE) if isinstance(told, dict) else MODEL_TYPE
+    if kind != MODEL_TYPE:
+        raise CheckpointError(
+            f"{folder} holds a model of type {kind!r}, under names of another program",
+            f"a folder that `generative export --layout generative` wrote (model_type {MODEL_TYPE!r})",
+            "export the run again with --layout generative, or sample the run itself",
+        )
     raise CheckpointError(
         f"{folder / CONFIG} does not tell of which method the model is",
         "a folder that `generative export` or `generative import` wrote",

@@ -49,7 +49,7 @@ class GenerativeLM(LM):  # type: ignore[misc]
         estimator: str = "exact_count",
         draws: int = 128,
         replicates: int = 8,
-        guidance: float = 0.0,
+        guidance: float | None = None,
         **ignored: Any,
     ) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class GenerativeLM(LM):  # type: ignore[misc]
                     (until,) if isinstance(until, str) else tuple(map(str, until)),
                     int(wanted.get("max_gen_toks") or self.suite.new_tokens),
                     float(wanted.get("temperature", 1.0)) if wanted.get("do_sample") else 0.0,
-                    self.suite.rules(task).guidance,
+                    self.suite.told_guidance(task),
                 )
             )
         return self._answers(jobs)

@@ -100,7 +100,7 @@ def sample(
         float | None, typer.Option(min=0, help="Temperature of tokens; 0 takes the most likely one.")
     ] = None,
     order: Annotated[
-        str | None, typer.Option(help="Order of tokens: ancestral or confidence (masked diffusion).")
+        str | None, typer.Option(help="Order of tokens (masked diffusion): ancestral, confidence, margin, ...")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the samples.")] = None,
     infill: Annotated[str | None, typer.Option(help='Text with "▁" for each token to fill in.')] = None,

@@ -44,7 +44,7 @@ def sample_run(
     Args:
         path: run folder or checkpoint folder, or a folder that `generative export` or `import` wrote.
         prompt: text that each sample begins with.
-        infill: text with one "▁" for each token to fill in; gives infillings instead of samples.
+        infill: text with one "▁" for each token to fill in; gives infillings instead of samples, one if no `count` is.
         label: classes to draw, by number or name, in turn (of a model that is told classes).
         count, length, seed: as in the section `sample`.
         steps, temperature, order: as in `method.sampling` (order is its `name`).
@@ -55,8 +55,12 @@ def sample_run(
     """
     from launch.exported_samples import is_exported, sample_exported
 
+    if prompt is not None and infill is not None:
+        raise ConfigError(
+            f"--prompt {prompt!r} with --infill", "one of the two", "write the beginning into the text of --infill"
+        )
     options = {
-        "sample.count": count,
+        "sample.count": 1 if infill is not None and count is None else count,
         "sample.length": length,
         "sample.seed": seed,
         "method.sampling.steps": steps,

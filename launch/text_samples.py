@@ -94,7 +94,8 @@ def draw_texts(
     prompt: str | None,
     text: str | None,
 ) -> list[Item]:
-    """`draw_samples`, or where there is a `text`: that with its blanks ("▁", one a token) filled in."""
+    """`draw_samples`, or where there is a `text`: that with its blanks ("▁", one a token) filled in, `settings.count`
+    times."""
     if text is None:
         return draw_samples(settings, data, method, nets, device, prompt)
     if not hasattr(method, "mask_id"):
@@ -103,10 +104,9 @@ def draw_texts(
             expected="a masked diffusion model",
             remedy="leave out --infill and give the beginning with --prompt",
         )
-    canvas = _canvas_of(text, data, method.mask_id)[None].to(device)
-    return _fill(
-        "infill", canvas, torch.zeros(1, dtype=torch.int64, device=device), settings, data, method, nets, [None]
-    )
+    canvas = _canvas_of(text, data, method.mask_id).to(device).expand(settings.count, -1)
+    ids = torch.arange(settings.count, device=device)
+    return _fill("infill", canvas, ids, settings, data, method, nets, [None] * len(ids))
 
 
 def _canvas_of(text: str, data: Words, mask_id: int) -> Tensor:

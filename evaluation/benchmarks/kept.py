@@ -7,10 +7,14 @@ started again. What is kept there is of the version of the code that made it.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from evaluation.benchmarks.figure import Figure
+from generative.training.runfolder import write_json
 
 FOLDER = "GENERATIVE_BENCH"
 
@@ -25,3 +29,12 @@ def workplace(name: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix=f"{name}-") as made:
         yield Path(made)
+
+
+def once(file: Path, measure: Callable[[], dict[str, Figure]]) -> dict[str, Figure]:
+    """Figures of a part of a benchmark: measured, or read where that has been done."""
+    if file.is_file():
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    found = measure()
+    write_json(file, found)
+    return found

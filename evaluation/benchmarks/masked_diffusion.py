@@ -8,9 +8,9 @@ released code's way: logits of all positions with the masked ones selected from 
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from evaluation.benchmarks.figure import Figure, figure, say
+from evaluation.benchmarks.kept import once, workplace
 from evaluation.benchmarks.masked_generation import (
     FULL_GENERATION,
     QUICK_GENERATION,
@@ -27,7 +28,7 @@ from evaluation.benchmarks.masked_generation import (
     measure_generation,
 )
 from evaluation.benchmarks.masked_pairs import FULL_PAIRS, QUICK_PAIRS, PairSettings, measure_pairs
-from evaluation.benchmarks.masked_step import FULL_STEP, QUICK_STEP, StepSettings, measure_step
+from evaluation.benchmarks.masked_step import FULL_STEP, GPU_STEP, QUICK_STEP, StepSettings, measure_step
 from evaluation.benchmarks.memory import peak_bytes
 from evaluation.benchmarks.small_runs import Trained, load_run, train
 from evaluation.benchmarks.timing import interleave, one_thread
@@ -56,6 +57,7 @@ class Settings:
         draws: network evaluations that each estimate of a window takes.
         repeats: estimates of each window.
         step: of the comparison of whole training steps.
+        gpu_step: of the same where there is a GPU.
         options: of the comparison of continuations.
         generation: of the comparison of samplers.
     """
@@ -70,6 +72,7 @@ class Settings:
     draws: int = 16
     repeats: int = 400
     step: StepSettings = FULL_STEP
+    gpu_step: StepSettings = GPU_STEP
     options: PairSettings = FULL_PAIRS
     generation: GenerationSettings = FULL_GENERATION
 
@@ -81,6 +84,7 @@ QUICK = Settings(
     draws=8,
     repeats=20,
     step=QUICK_STEP,
+    gpu_step=replace(GPU_STEP, pairs=2),
     options=QUICK_PAIRS,
     generation=QUICK_GENERATION,
 )
@@ -89,11 +93,23 @@ QUICK = Settings(
 def run(quick: bool) -> dict[str, Figure]:
     """Speed and memory of the head and of a step, spread of the likelihood estimators, common noise, samplers."""
     settings = QUICK if quick else Settings()
-    with tempfile.TemporaryDirectory() as cache, one_thread():
-        found = measure_head(settings) | measure_step(settings.step)
-        trained, data = small_model(settings, Path(cache))
-        found |= measure_estimators(settings, trained, data) | measure_pairs(trained, data, settings.options)
-        return found | measure_generation(settings.generation, cache)
+    with workplace("masked_diffusion") as folder, one_thread():
+        place, data = folder / ("quick" if quick else "whole"), folder / "data"
+        place.mkdir(exist_ok=True)
+
+        @cache
+        def small() -> tuple[Trained, TextData]:
+            return small_model(settings, data)
+
+        parts: dict[str, Callable[[], dict[str, Figure]]] = {
+            "head": lambda: measure_head(settings),
+            "step": lambda: measure_step(settings.step),
+            **({"gpu_step": lambda: measure_step(settings.gpu_step)} if torch.cuda.is_available() else {}),
+            "estimators": lambda: measure_estimators(settings, *small()),
+            "pairs": lambda: measure_pairs(*small(), settings.options),
+            "generation": lambda: measure_generation(settings.generation, str(data)),
+        }
+        return {key: found for name, part in parts.items() for key, found in once(place / f"{name}.json", part).items()}
 
 
 # ---------------------------------------------------------------------- the head
@@ -170,9 +186,9 @@ def measure_head(settings: Settings) -> dict[str, Figure]:
 # ---------------------------------------------------------------------- the estimators of the bound
 
 
-def small_model(settings: Settings, cache: Path) -> tuple[Trained, TextData]:
+def small_model(settings: Settings, folder: Path) -> tuple[Trained, TextData]:
     """A masked diffusion model of bytes of Python's library, trained here."""
-    overrides = ["data.name=builtin", "data.max_bytes=1200000", "data.tokenizer.name=bytes", f"data.cache={cache}"]
+    overrides = ["data.name=builtin", "data.max_bytes=1200000", "data.tokenizer.name=bytes", f"data.cache={folder}"]
     run = load_run("masked_diffusion/shakespeare", [*overrides, f"train.steps={settings.train_steps}"])
     data = open_text(run.data)
     say(f"training a small model for {settings.train_steps} steps")
@@ -180,9 +196,9 @@ def small_model(settings: Settings, cache: Path) -> tuple[Trained, TextData]:
 
 
 def measure_estimators(settings: Settings, trained: Trained, data: TextData) -> dict[str, Figure]:
-    """Standard errors of both estimators at equal network evaluations."""
+    """Standard errors of the estimators at equal network evaluations."""
     say(f"{settings.repeats} estimates of {settings.windows} windows by each estimator")
-    exact, iid = estimates(trained, data, settings)
+    exact, iid, spread = estimates(trained, data, settings)
     length = data.facts.sequence_length
     assert length is not None
     note = (
@@ -190,24 +206,31 @@ def measure_estimators(settings: Settings, trained: Trained, data: TextData) -> 
         f"forward passes a window each; model of {trained.method.network.width} features, {settings.train_steps} steps"
     )
     difference = mean_estimate(((exact - iid) / length).mean(axis=1), "nats/token", f"{note}; both are unbiased")
+    forwards = "the square is the ratio of forward passes for equal variance"
     return {
-        "elbo_stderr_ratio": figure(ratio_of_spreads(iid, exact), ">= 2", f"iid (t, mask) over exact counts; {note}"),
+        "elbo_stderr_ratio": figure(
+            ratio_of_spreads(iid, exact), ">= 2", f"iid (t, mask) over exact counts; {forwards}; {note}"
+        ),
+        "elbo_stderr_ratio_spread_times": figure(
+            ratio_of_spreads(spread, exact), None, f"t in strata, iid masks over exact counts; {forwards}; {note}"
+        ),
         "elbo_difference": figure(difference),
     }
 
 
-def estimates(trained: Trained, data: TextData, settings: Settings) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(exact-count, iid) estimates in nats, float64[repeats, windows] each, all with noise of their own."""
+def estimates(trained: Trained, data: TextData, settings: Settings) -> tuple[NDArray[np.float64], ...]:
+    """Estimates in nats by exact counts, by iid times and by times that are spread over strata, the last two with
+    independent masks: float64[repeats, windows] each, all with noise of their own."""
     tokens = data.validation.fetch(evenly_spaced(len(data.validation), settings.windows).numpy())["tokens"]
     door = trained.method.likelihood(trained.nets, settings.draws)
     score = Scorer(Denoiser(trained.nets["net"], trained.method.mask_id))
     streams = Streams(0).within("benchmark")
 
-    def iid(batch: Batch, streams: Streams) -> Tensor:
-        ids = batch["tokens"][:, :-1]
+    def independent(batch: Batch, streams: Streams, spread: bool) -> Tensor:
+        ids, number = batch["tokens"][:, :-1], batch["sample_id"]
         everything = torch.ones_like(ids, dtype=torch.bool)
         # epsilon as in the reference's validation: without it 1/t has no finite second moment.
-        return independent_draws(score, ids, everything, streams, batch["sample_id"], settings.draws, epsilon=1e-3)
+        return independent_draws(score, ids, everything, streams, number, settings.draws, spread=spread, epsilon=1e-3)
 
     def repeat(estimate: Callable[[Batch, Streams], Tensor], name: str) -> NDArray[np.float64]:
         count = len(tokens)
@@ -217,7 +240,8 @@ def estimates(trained: Trained, data: TextData, settings: Settings) -> tuple[NDA
             nats = [estimate(_on(batch, trained), streams.within(name)).cpu() for batch in batches]
         return torch.cat(nats).view(settings.repeats, count).numpy()
 
-    return repeat(door.nats, "exact"), repeat(iid, "iid")
+    ways = {"iid": partial(independent, spread=False), "spread": partial(independent, spread=True)}
+    return repeat(door.nats, "exact"), *(repeat(way, name) for name, way in ways.items())
 
 
 def _on(batch: dict[str, Tensor], trained: Trained) -> Batch:

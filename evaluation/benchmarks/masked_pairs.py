@@ -57,7 +57,8 @@ def measure_pairs(trained: Trained, data: TextData, settings: PairSettings) -> d
     cases = pairs_of_options(data, settings)
     score = Scorer(Denoiser(trained.nets["net"], trained.method.mask_id))
     logs: dict[str, list[float]] = {"paired_variance_ratio": [], "unrelated_variance_ratio": []}
-    for number, (context, true, changed, other) in enumerate(cases):
+    for number, case in enumerate(cases):
+        context, true, changed, other = (tokens.to(trained.backend.device) for tokens in case)
         for name, second in (("paired_variance_ratio", changed), ("unrelated_variance_ratio", other)):
             spread = [_variance(score, context, (true, second), settings, number, common) for common in (False, True)]
             logs[name].append(float(np.log(spread[0] / spread[1])))
@@ -97,7 +98,6 @@ def _geometric(logs: NDArray[np.float64]) -> Estimate:
 def pairs_of_options(data: TextData, settings: PairSettings) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """(context, true continuation, the same with a word replaced, that of another window), int64 each."""
     rng = np.random.default_rng(0)
-    found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     tokens = data.validation.fetch(evenly_spaced(len(data.validation), 2 * settings.windows).numpy())["tokens"][:, :-1]
     start = tokens.shape[1] - settings.tokens
     # Tokens that are no bytes (ends of documents) stand between words.
@@ -105,15 +105,21 @@ def pairs_of_options(data: TextData, settings: PairSettings) -> list[tuple[Tenso
     words: dict[int, set[bytes]] = defaultdict(set)
     for word in (word for text in texts for word in WORD.findall(text)):
         words[len(word)].add(word)
-    for row, text in zip(tokens, texts, strict=True):
-        spans = [match.span() for match in WORD.finditer(text, start)]
-        spans = [(a, b) for a, b in spans if len(words[b - a] - {text[a:b]}) > 0]
-        if not spans or len(found) == settings.windows:
-            continue
-        a, b = spans[rng.integers(len(spans))]
-        word = sorted(words[b - a] - {text[a:b]})[rng.integers(len(words[b - a] - {text[a:b]}))]
+    spans = [
+        [(a, b) for a, b in (match.span() for match in WORD.finditer(text, start)) if words[b - a] - {text[a:b]}]
+        for text in texts
+    ]
+    usable = [row for row, found in enumerate(spans) if found]
+    found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    for index in evenly_spaced(len(usable), settings.windows).tolist():
+        number = usable[index]
+        row, text = tokens[number], texts[number]
+        a, b = spans[number][rng.integers(len(spans[number]))]
+        others = sorted(words[b - a] - {text[a:b]})
         changed = row.clone()
-        changed[a:b] = torch.tensor(list(word))
-        unrelated = tokens[rng.integers(len(tokens))]
+        changed[a:b] = torch.tensor(list(others[rng.integers(len(others))]))
+        # Options that are equal have no difference whose variance could be compared.
+        apart = (tokens[:, start:] != row[start:]).any(1).nonzero()[:, 0]
+        unrelated = tokens[apart[rng.integers(len(apart))]]
         found.append((row[:start], row[start:], changed[start:], unrelated[start:]))
     return found

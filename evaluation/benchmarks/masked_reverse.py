@@ -19,7 +19,9 @@ from evaluation.benchmarks.timing import one_thread
 from evaluation.estimate import mean_estimate
 from evaluation.harness.scoring import answer
 from evaluation.harness.tokens import TextModel
+from evaluation.process_pool import in_pool
 from evaluation.reversal import reversal_figures, reversal_jobs
+from generative.data.cache import available_cores
 from generative.data.config import ReversalTextConfig
 from generative.data.reversal import TESTS, prepare_reversal, reversal_tests
 from generative.data.text import TextData, open_text
@@ -68,14 +70,27 @@ QUICK = Settings(
 )
 
 
+@dataclass(frozen=True)
+class Job:
+    """One model of one seed, in the folder where what is known of it lies."""
+
+    settings: Settings
+    seed: int
+    name: str
+    folder: Path
+
+
 def run(quick: bool) -> dict[str, Figure]:
     """Shares of right answers: each model, in each direction, with and without guidance."""
-    settings = QUICK if quick else Settings()
+    settings, cells = QUICK if quick else Settings(), {}
     with workplace("masked_reverse") as folder, one_thread():
         place = folder / ("quick" if quick else f"steps_{settings.steps}")
         place.mkdir(exist_ok=True)
-        cells = {(seed, name): _cell(settings, seed, name, place) for seed in range(settings.seeds) for name in MODELS}
-    return summary(settings, cells)
+        jobs = [Job(settings, seed, name, place) for seed in range(settings.seeds) for name in MODELS]
+        for job, cell in in_pool(run_cell, jobs, 1 if quick else min(len(jobs), available_cores())):
+            assert cell is not None, f"the process of {job.name}, seed {job.seed} was killed"
+            cells[job.seed, job.name] = cell
+    return summary(settings, {(job.seed, job.name): cells[job.seed, job.name] for job in jobs})
 
 
 def summary(settings: Settings, cells: dict[tuple[int, str], dict[str, Shares]]) -> dict[str, Figure]:
@@ -104,21 +119,22 @@ def summary(settings: Settings, cells: dict[tuple[int, str], dict[str, Shares]])
     return figures
 
 
-def _cell(settings: Settings, seed: int, name: str, folder: Path) -> dict[str, Shares]:
+def run_cell(job: Job) -> dict[str, Shares]:
     """One model of one seed, asked; what is known of it already is read."""
-    file = folder / f"{name}_{seed}.json"
+    file, settings = job.folder / f"{job.name}_{job.seed}.json", job.settings
     if file.is_file():
         return dict(json.loads(file.read_text()))
-    config, *changes = MODELS[name]
-    own = (f"data.people={settings.people}", f"data.seed={seed}", f"train.seed={seed}", f"train.steps={settings.steps}")
-    masked = () if name == "ar" else MASKED
-    run = load_run(config, [*changes, *own, *settings.small, *masked, f"data.cache={folder / 'data'}"])
+    config, *changes = MODELS[job.name]
+    size = (f"data.people={settings.people}", f"train.steps={settings.steps}", f"data.cache={job.folder / 'data'}")
+    own = (f"data.seed={job.seed}", f"train.seed={job.seed}", *(() if job.name == "ar" else MASKED))
+    run = load_run(config, [*changes, *size, *own, *settings.small])
     assert isinstance(run.data, ReversalTextConfig)
-    data = open_text(run.data)
-    say(f"{name}, seed {seed}: {settings.steps} steps")
-    trained = train(run, data)
-    scales = {"": 0.0} if name == "ar" else {"": 0.0, "_guided": settings.guidance}
-    found = {kind: _shares(trained, data, run.data, scale) for kind, scale in scales.items()}
+    with one_thread():
+        data = open_text(run.data)
+        say(f"{job.name}, seed {job.seed}: {settings.steps} steps")
+        trained = train(run, data)
+        scales = {"": 0.0} if job.name == "ar" else {"": 0.0, "_guided": settings.guidance}
+        found = {kind: _shares(trained, data, run.data, scale) for kind, scale in scales.items()}
     write_json(file, found)
     return found
 

@@ -6,9 +6,9 @@ tokens (arXiv 2410.18514, section 2; released train_mdm.py). Network, data, nois
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,18 +16,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from evaluation.benchmarks.figure import Figure, figure, say
-from evaluation.benchmarks.memory import peak_bytes
+from evaluation.benchmarks.memory import gpu_peak_bytes, peak_bytes
 from evaluation.benchmarks.timing import interleave
-from evaluation.estimate import Estimate, ratio_of_medians
+from evaluation.estimate import Estimate, mean_estimate, ratio_of_medians
 from generative.method import Context, DataFacts
 from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
 from generative.methods.masked_diffusion.losses import draw_masking
 from generative.methods.masked_diffusion.method import MaskedDiffusion
 from generative.nets.transformer_config import TransformerConfig
 from generative.randomness import Streams
+from generative.training.precision import under_autocast
+from generative.training.throughput import peak_rate
 
 NETWORK = TransformerConfig(layers=8, heads=6, width=384, ff_width=1536, vocab_size=32000)
 """The paper's 19M size."""
+
+LARGE = TransformerConfig(layers=18, heads=12, width=768, ff_width=3072, vocab_size=32000)
+"""Its 170M size."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +44,21 @@ class StepSettings:
         samples: windows B of a step.
         length: tokens T of a window.
         network: sizes.
+        device: cpu or cuda.
+        precision: fp32, or bf16 under autocast.
     """
 
     pairs: int = 40
     samples: int = 2
     length: int = 512
     network: TransformerConfig = NETWORK
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 FULL_STEP = StepSettings()
 QUICK_STEP = StepSettings(pairs=2, length=128)
+GPU_STEP = StepSettings(samples=8, length=2048, network=LARGE, device="cuda", precision="bf16")
 
 
 class Steps:
@@ -57,15 +67,18 @@ class Steps:
     def __init__(self, settings: StepSettings) -> None:
         config = MaskedDiffusionConfig(network=settings.network, time_sampler="iid")
         self.method = MaskedDiffusion(config, DataFacts(settings.network.vocab_size, settings.length))
+        self.device = torch.device(settings.device)
         self.nets: list[Any] = []
         for _ in range(2):
             torch.manual_seed(0)
-            self.nets.append(self.method.networks()["net"].build())
+            net = self.method.networks()["net"].build().to(self.device)
+            self.nets.append(under_autocast(net, settings.precision, self.device))
         self.optimizers = [torch.optim.AdamW(net.parameters(), lr=1e-4, betas=(0.9, 0.95)) for net in self.nets]
         shape = (settings.samples, settings.length + 1)
-        ids = torch.arange(settings.samples)
+        ids = torch.arange(settings.samples, device=self.device)
+        tokens = torch.randint(self.method.mask_id, shape, generator=torch.Generator().manual_seed(0))
         self.batch = {
-            "tokens": torch.randint(self.method.mask_id, shape, generator=torch.Generator().manual_seed(0)),
+            "tokens": tokens.to(self.device),
             "sample_id": ids,
             "position": ids,
             "valid": torch.ones_like(ids, dtype=torch.bool),
@@ -115,18 +128,36 @@ def measure_step(settings: StepSettings) -> dict[str, Figure]:
         lambda: losses[1].append(float(steps.published())),
         settings.pairs,
         warmup=1,
+        device=steps.device,
     )
     apart = float(np.abs(np.subtract(*losses) / np.array(losses[1])).max())
     network = settings.network
     note = (
         f"{network.layers} layers, d {network.width}, V {network.vocab_size}, {settings.samples} x {settings.length} "
-        f"tokens, forward, backward, clipping and AdamW, one CPU thread; losses differ by at most {apart:.1e}"
+        f"tokens, forward, backward, clipping and AdamW, {_where(settings)}; losses differ by at most {apart:.1e}"
     )
     times = f"{note}, medians {np.median(theirs):.2f} and {np.median(ours):.2f} s"
     # The first step of an optimizer makes its memory; those above have been taken, so only what a step needs is left.
-    peaks = [peak_bytes(way, steps.clear(side)) for side, way in enumerate((steps.ours, steps.published))]
+    measure = peak_bytes if settings.device == "cpu" else gpu_peak_bytes
+    peaks = [measure(way, steps.clear(side)) for side, way in enumerate((steps.ours, steps.published))]
     sizes = f"{note}, peaks beyond weights and optimizer {peaks[0] / 2**20:.0f} and {peaks[1] / 2**20:.0f} MiB"
+    prefix = "" if settings.device == "cpu" else "gpu_"
     return {
-        "step_speedup": figure(ratio_of_medians(theirs, ours), ">= 1.3", times),
-        "step_memory_ratio": figure(Estimate(peaks[0] / peaks[1], None, 1), "<= 0.7", sizes),
-    }
+        f"{prefix}step_speedup": figure(ratio_of_medians(theirs, ours), ">= 1.3", times),
+        f"{prefix}step_memory_ratio": figure(Estimate(peaks[0] / peaks[1], None, 1), "<= 0.7", sizes),
+    } | _utilisation(steps, settings, ours, note)
+
+
+def _utilisation(steps: Steps, settings: StepSettings, seconds: Sequence[float], note: str) -> dict[str, Figure]:
+    """Of a GPU whose rate is known: the share of it that the operations of our step come to."""
+    peak = None if settings.device == "cpu" else peak_rate(steps.device, settings.precision)
+    if peak is None:
+        return {}
+    shares = steps.method.flops(steps.batch) / (np.array(seconds) * peak.flops)
+    return {"gpu_step_mfu": figure(mean_estimate(shares, "", f"{note}; {peak.source}"))}
+
+
+def _where(settings: StepSettings) -> str:
+    if settings.device == "cpu":
+        return "one CPU thread"
+    return f"{torch.cuda.get_device_name()} in {settings.precision}"

@@ -1,4 +1,4 @@
-"""Peak memory of an action on the CPU."""
+"""Peak memory of an action."""
 
 from __future__ import annotations
 
@@ -19,3 +19,12 @@ def peak_bytes(action: Callable[[], object], clear: Callable[[], object]) -> int
     events: list[Any] = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     return int(np.cumsum(sizes).max(initial=0))
+
+
+def gpu_peak_bytes(action: Callable[[], object], clear: Callable[[], object]) -> int:
+    """Most bytes that `action` holds on the GPU at a time beyond what is left by `clear`."""
+    clear()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    action()
+    return torch.cuda.max_memory_allocated() - before

@@ -80,7 +80,7 @@ class Continue:
         until: texts that end it; they and what follows are left out.
         tokens: to write at most.
         temperature: of the draws; 0 takes the most probable.
-        guidance: scale w of a masked model.
+        guidance: scale w of a masked model; None: as its own sampler's settings say.
     """
 
     task: str
@@ -89,7 +89,7 @@ class Continue:
     until: tuple[str, ...]
     tokens: int
     temperature: float
-    guidance: float
+    guidance: float | None
 
 
 Job = Question | Whole | Continue

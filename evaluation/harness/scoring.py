@@ -90,8 +90,10 @@ def _replicates(model: TextModel, question: Question, pairs: Sequence[tuple[Tens
 
 def _denoiser(model: TextModel, guidance: float, within_vocabulary: bool = False) -> Denoiser:
     method = model.method
-    vocab = method.network.vocab_size if within_vocabulary else None
-    return Denoiser(model.nets["net"], method.mask_id, vocab, guidance, method.form)
+    if not within_vocabulary:
+        return Denoiser(model.nets["net"], method.mask_id, None, guidance, method.form)
+    drawing: Denoiser = method.denoiser(model.nets)
+    return replace(drawing, guidance=guidance)
 
 
 def _writes(model: TextModel, question: Question, context: Tensor, after: Tensor) -> bool:
@@ -177,7 +179,8 @@ def _written(model: TextModel, job: Continue, prompt: Tensor) -> list[int]:
         )
         tokens: Tensor = sampler({"sample_id": sample_id, "prompt": prompt[None]}, streams)
         return [int(i) for i in tokens[0, len(prompt) :].tolist()]
-    changes |= {"guidance": job.guidance or sampling.guidance, "steps": min(sampling.steps, job.tokens)}
+    guidance = sampling.guidance if job.guidance is None else job.guidance
+    changes |= {"guidance": guidance, "steps": min(sampling.steps, job.tokens)}
     canvas = torch.cat([prompt, prompt.new_full((job.tokens,), method.mask_id)])[None]
     condition = {"sample_id": sample_id, "canvas": canvas}
     tokens = _with_sampling(method, changes).sampler(model.nets).draw(condition, streams).tokens

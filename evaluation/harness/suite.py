@@ -51,7 +51,8 @@ class SuiteConfig(Config):
     estimator: EstimatorName | None = None
     """One estimator for all tasks, in place of each task's own."""
     guidance: float | None = Field(default=None, ge=0.0)
-    """One scale for all tasks, in place of each task's own; 0 turns guidance off."""
+    """One scale for all tasks, in place of each task's own; 0 turns guidance off. Where no scale is said, likelihoods
+    have none, and text is written with that of method.sampling."""
     examples: int | None = Field(default=None, ge=0)
     """Solved examples before each question; null: as each task says, or none."""
     limit: PositiveInt | None = None
@@ -75,8 +76,12 @@ class SuiteConfig(Config):
         """How a task is scored; one that is not named (a part of a group) as the suite says."""
         own = next((task for task in self.tasks if task.name == name), SuiteTask(name=name))
         estimator = self.estimator or own.estimator or "exact_count"
-        guidance = self.guidance if self.guidance is not None else own.guidance or 0.0
-        return Rules(estimator, self.draws, self.replicates, guidance)
+        return Rules(estimator, self.draws, self.replicates, self.told_guidance(name) or 0.0)
+
+    def told_guidance(self, name: str) -> float | None:
+        """Scale w for a task; None where neither the suite nor the task says one."""
+        own = next((task.guidance for task in self.tasks if task.name == name), None)
+        return own if self.guidance is None else self.guidance
 
 
 class ReversalSuite(Config):

@@ -173,6 +173,9 @@ def test_what_an_exported_model_cannot_is_told(
 
 def test_other_folders_are_not_sampled(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(GenerativeError, match=r"model of type 'llama'[\s\S]*--layout generative, or sample the run"):
+        sample_run(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"sizes": 3}))
     with pytest.raises(GenerativeError, match="does not tell of which method"):
         sample_run(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"method": {"name": "sgmse"}}))

@@ -293,6 +293,17 @@ def test_infilling_keeps_what_is_given(trained):
     assert item["states"][-1]["masked"] == []
 
 
+def test_a_text_is_filled_in_as_often_as_asked_each_time_anew(trained):
+    items = runs.sample_run(trained, infill="al▁▁▁▁▁▁ beta", steps=6, count=3)["items"]
+    assert len({item["text"] for item in items}) == 3
+    assert items[0] == runs.sample_run(trained, infill="al▁▁▁▁▁▁ beta", steps=6)["items"][0]
+
+
+def test_a_beginning_and_a_text_to_fill_in_are_not_both_heard(trained):
+    with pytest.raises(ConfigError, match="--infill"):
+        runs.sample_run(trained, prompt="al", infill="a▁")
+
+
 def test_an_older_checkpoint_can_be_opened(trained):
     step = min((trained / "checkpoints").glob("step_*"))
     assert runs.open_run(step).checkpoint.step == int(step.name.removeprefix("step_"))

@@ -69,6 +69,12 @@ class SamplingConfig(Config):
                 "name=confidence, margin or entropy",
                 "set method.sampling.name=confidence",
             )
+        if self.count == "threshold" and self.name == "entropy" and self.threshold > 0.0:
+            raise combination(
+                f"threshold={self.threshold:g} with name=entropy, whose scores are minus nats and so at most 0",
+                "a threshold of 0 or below, as -0.3",
+                "set method.sampling.threshold=-0.3, or method.sampling.name=confidence",
+            )
         if self.batch_coupled and (self.count != "schedule" or self.block_length or self.cache != "none"):
             raise combination(
                 "batch_coupled=true with blocks, a cache or another count",

@@ -54,7 +54,8 @@ def draw(
 
     Raises:
         ConfigError: rows and ids differ in number; a token that the network does not know; more steps than tokens where
-            each step commits some; fewer steps than blocks; a cache that the network does not fit.
+            each step commits some; fewer steps than blocks; a cache that the network does not fit; forbidden ids that
+            it does not have.
     """
     if len(canvas) != len(sample_id):
         raise ConfigError(
@@ -160,6 +161,7 @@ def _counts(settings: SamplingConfig, steps: int, tokens: list[int], schedule: S
 
 
 def _check(settings: SamplingConfig, denoiser: Denoiser) -> None:
+    _check_forbidden(denoiser)
     exact = denoiser.form.block_size is not None
     if exact and settings.cache in ("prefix", "dual"):
         raise ConfigError(
@@ -172,6 +174,25 @@ def _check(settings: SamplingConfig, denoiser: Denoiser) -> None:
             "method.sampling.cache=exact, with a model whose tokens see those after them",
             "a model trained by block diffusion (method.block_size), or an approximate cache",
             "set method.sampling.cache to prefix or dual",
+        )
+
+
+def _check_forbidden(denoiser: Denoiser) -> None:
+    """Refuse forbidden ids that are no tokens of the network, or that are all of them. Raises ConfigError."""
+    forbidden, outputs = set(denoiser.forbidden), denoiser.mask_id
+    wrong = next((i for i in denoiser.forbidden if not 0 <= i < outputs), None)
+    if wrong is not None:
+        raise ConfigError(
+            f"method.sampling.forbidden_ids: the network has no token {wrong}"
+            + (", which is its mask token and never drawn" if wrong == denoiser.mask_id else ""),
+            f"ids from 0 to {outputs - 1}",
+            "correct method.sampling.forbidden_ids",
+        )
+    if forbidden >= set(range(denoiser.vocab_size or outputs)):
+        raise ConfigError(
+            f"method.sampling.forbidden_ids has all {len(forbidden)} tokens of the network",
+            "at least one token that may be drawn",
+            "leave out one of method.sampling.forbidden_ids",
         )
 
 

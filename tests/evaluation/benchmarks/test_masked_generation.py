@@ -13,8 +13,14 @@ from evaluation.benchmarks.masked_generation import (
     entropy,
     measure_generation,
     quality,
+    ways,
 )
 from generative.data.held_out import ArraySource
+from generative.method import DataFacts
+from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
+from generative.methods.masked_diffusion.method import MaskedDiffusion
+from generative.methods.masked_diffusion.sampling import draw
+from generative.randomness import Streams
 
 
 def test_quality_of_known_texts():
@@ -44,6 +50,22 @@ def test_halves_share_nothing():
     assert rows == [[0, 4, 8], [2, 6]]
 
 
+def test_ways_that_write_several_tokens_a_call_take_so_many_calls_less():
+    torch.manual_seed(0)
+    sizes = {"layers": 1, "heads": 2, "width": 8, "ff_width": 8, "max_length": 16, "padding_multiple": 1}
+    calls = {}
+    for name, (kind, sampler) in ways(8, 16).items():
+        config = {"network": sizes, "block_size": 8 if kind == "blocks" else None}
+        method = MaskedDiffusion(MaskedDiffusionConfig.model_validate(config), DataFacts(11, 16))
+        denoiser = method.denoiser({"net": method.networks()["net"].build()})
+        canvas = torch.full((2, 16), method.mask_id)
+        calls[name] = draw(sampler, denoiser, canvas, torch.arange(2), Streams(0)).calls.tolist()
+    assert calls["reference"] == calls["blocks_first_hitting"] == [16, 16]
+    for tokens in (2, 4):
+        for name in (f"random_{tokens}", f"random_{tokens}_dual", f"blocks_random_{tokens}"):
+            assert calls[name] == [16 // tokens] * 2
+
+
 def test_a_tiny_run_gives_all_figures(tmp_path):
     settings = GenerationSettings(train_steps=2, samples=4, length=16, batch=2)
     figures = measure_generation(settings, str(tmp_path))
@@ -51,6 +73,7 @@ def test_a_tiny_run_gives_all_figures(tmp_path):
     assert {
         "generation_reference_rate",
         "generation_blocks_threshold_0.9_judged",
+        "generation_blocks_random_4_distinct",
         "generation_autoregressive_entropy",
     } <= set(figures)
     assert figures["generation_reference_judged"]["n"] == 4

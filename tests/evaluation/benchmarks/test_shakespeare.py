@@ -12,7 +12,7 @@ from generative.errors import DataError
 from generative.method import DataFacts
 from generative.methods.catalogue import METHODS
 
-TINY = bench.Settings(seeds=2, steps=3, windows=4, draws=2, infill_windows=2, span=8)
+TINY = bench.Settings(seeds=2, steps=3, blocks=(1, 16), long_steps=5, windows=4, draws=2, infill_windows=2, span=8)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_another_text_is_used_but_said_to_differ(text, capsys):
 
 
 def test_figures_of_a_tiny_run(text, tmp_path):
-    figures = bench.measure(TINY, [f"data.path={text}"], tmp_path / "cache")
+    figures = bench.measure(TINY, [f"data.path={text}"], tmp_path)
     ar, mdm = figures["ar_bits"]["values"], figures["mdm_bits"]["values"]
     assert len(ar) == len(mdm) == TINY.seeds
     assert len({*ar, *mdm}) == 2 * TINY.seeds  # every seed trains a model of its own
@@ -69,9 +69,21 @@ def test_figures_of_a_tiny_run(text, tmp_path):
     uniform = math.log2(len(set(text.read_text())))
     assert all(uniform / 2 < bits < uniform + 1 for bits in ar + mdm)
     assert figures["trigram_bits"]["value"] < figures["bigram_bits"]["value"] < figures["unigram_bits"]["value"]
+    # Blocks of one token are an autoregressive model; all that is said of a longer training is of its own steps.
+    kinds = ("ar", "mdm", "blocks_1", "blocks_16", "ar_long", "mdm_long")
+    assert len({value for kind in kinds for value in figures[f"{kind}_bits"]["values"]}) == len(kinds) * TINY.seeds
+    assert "2 seeds, 5 steps" in figures["mdm_long_bits"]["protocol"]
+    assert "2 seeds, 3 steps" in figures["blocks_16_bits"]["protocol"]
     # Thresholds and rows of the reference are for its text and its steps; a shorter run has no goal to meet.
     assert figures["ar_bits"]["goal"] is None
     assert figures["reference_bigram_bits"]["value"] == 3.583
+
+
+def test_trainings_that_are_kept_are_not_trained_again(text, tmp_path, monkeypatch):
+    few = replace(TINY, seeds=1, blocks=(), long_steps=0)
+    first = bench.measure(few, [f"data.path={text}"], tmp_path)
+    monkeypatch.setattr(bench, "train", None)
+    assert bench.measure(few, [f"data.path={text}"], tmp_path) == first
 
 
 def test_figures_of_the_built_in_corpus_say_so(tmp_path):

@@ -9,7 +9,7 @@ import torch
 
 from evaluation.harness.jobs import Continue, Question, Rules, Whole
 from evaluation.harness.scoring import answer, continued, cut, scored, text_nats
-from evaluation.harness.suite import load_suite
+from evaluation.harness.suite import SuiteConfig, load_suite
 from evaluation.harness.tokens import TextModel, split_pair
 from generative.data.tokenizers import ByteTokenizer, CharacterTokenizer
 from generative.errors import ConfigError, DataError
@@ -224,6 +224,18 @@ def test_an_end_of_text_ends_it():
 
 
 # ---------------------------------------------------------------------- suites
+
+
+def test_no_guidance_is_heard_as_well_as_some():
+    guided = make("masked_diffusion", sampling={"guidance": 3.0})
+    plain = make("masked_diffusion")
+    jobs = {scale: Continue("made", 0, "abcd", (), 16, 0.0, scale) for scale in (None, 0.0, 3.0)}
+    assert continued(plain, jobs[3.0]) != continued(plain, jobs[None])
+    assert continued(guided, jobs[None]) == continued(plain, jobs[3.0])
+    assert continued(guided, jobs[0.0]) == continued(plain, jobs[None])
+    own = SuiteConfig(tasks=[{"name": "a", "guidance": 0.5}, {"name": "b"}])
+    assert [own.told_guidance(name) for name in "ab"] == [0.5, None]
+    assert own.model_copy(update={"guidance": 0.0}).told_guidance("a") == 0.0
 
 
 def test_the_papers_suite():

@@ -217,7 +217,14 @@ def test_what_cannot_be_is_said(net, changes, block, match):
         draw(settings_of(**changes), denoiser(net, block), canvases(3), torch.arange(3), Streams(0))
 
 
-@pytest.mark.parametrize("changes", [{"count": "threshold"}, {"batch_coupled": True, "cache": "dual"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"count": "threshold"},
+        {"batch_coupled": True, "cache": "dual"},
+        {"name": "entropy", "count": "threshold"},  # 0.9 is reached by none
+    ],
+)
 def test_settings_that_do_not_go_together_are_refused(changes):
     with pytest.raises((ConfigError, ValidationError)):
         SamplingConfig(**changes)
@@ -239,3 +246,12 @@ def test_forbidden_ids_never_come_out(net):
     often = free.flatten().bincount().topk(3).indices.tolist()
     without = draw(settings_of(), denoiser(net, forbidden=tuple(often)), canvas, ids, Streams(0)).tokens
     assert not set(often) & set(itertools.chain(*without.tolist()))
+
+
+@pytest.mark.parametrize(
+    ("forbidden", "match"),
+    [([999], "no token 999"), ([-1], "no token -1"), ([MASK], "its mask token"), (list(range(VOCAB)), "all")],
+)
+def test_forbidden_ids_are_those_of_the_network_and_leave_some(net, forbidden, match):
+    with pytest.raises(ConfigError, match=match):
+        draw(settings_of(), denoiser(net, forbidden=tuple(forbidden)), canvases(2), torch.arange(2), Streams(0))
