@@ -105,7 +105,7 @@ def test_a_causal_model_is_exact(causal):
     tokens = ids("abcde")
     logs = causal.nets["net"](tokens[None, :-1], torch.arange(4)).log_softmax(-1)
     expected = logs[[1, 2, 3], tokens[2:]].sum()
-    assert found.logs[0] == pytest.approx(float(expected), abs=1e-5)
+    assert found.logs[0] == pytest.approx(expected.item(), abs=1e-5)
     assert found.stderrs == (0.0, 0.0)
     assert found.lead == pytest.approx(abs(found.logs[0] - found.logs[1]))
     assert not found.close
