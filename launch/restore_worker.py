@@ -58,7 +58,7 @@ class RestoreAsked:
                 "clean images, which are cut and scaled before they are measured",
                 "give --simulate where IN holds clean images, or leave out --resize",
             )
-        if self.checkpoint_decoder and method_named(self.method).twice:
+        if self.checkpoint_decoder and method_named(self.method).differentiates_twice:
             raise ConfigError(
                 f"--checkpoint-decoder with {self.method}, which differentiates the decoder twice",
                 "a method that does so once, such as stsl, psld or daps",

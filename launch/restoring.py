@@ -11,7 +11,7 @@ from typing import Any
 
 from evaluation.restoration_report import build_restoration_report
 from generative.data.image_files import png
-from generative.methods.stsl.methods import method_named, notes, told, with_changes
+from generative.methods.stsl.methods import method_named, notes, settings_text, with_changes
 from generative.methods.stsl.operators.noise import deviation
 from generative.methods.stsl.problem import check_sigma
 from generative.training.runfolder import read_lines
@@ -90,7 +90,7 @@ def _facts(asked: RestoreAsked, worker: RestoreWorker, settings: Any) -> dict[st
         "noise": _noise(asked),
         "measurements": "simulated from the images" if asked.simulate else "as given",
         "samples": f"{asked.samples} of each, seed {asked.seed}",
-        "method": f"{asked.method}: {told(settings)}",
+        "method": f"{asked.method}: {settings_text(settings)}",
     }
 
 

@@ -116,7 +116,7 @@ def entries(size: Size) -> dict[str, Entry]:
     first, long = replace(trace, eta=0.0), (0.1, 0.3, 1.0)
 
     def descent(method: str, terms: Terms, steps: int, inner: int, ours: bool = False) -> Entry:
-        weights = [weight * 250 / (steps * inner) for weight in size.grid]
+        weights = [weight * (50 * 5) / (steps * inner) for weight in size.grid]
         return Entry(method, weights, Stsl(terms, steps, inner, early_exit=False), ours)
 
     return {

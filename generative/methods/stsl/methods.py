@@ -31,7 +31,7 @@ class Method:
         note: what its name does not say.
         calls: setting that says how often a step asks the network, as papers count; "": once.
         weight: setting that is the length of its steps towards the data.
-        twice: whether it differentiates decoders twice, which needs their activations.
+        differentiates_twice: decoders are differentiated twice, which needs their activations.
     """
 
     settings: Any
@@ -39,7 +39,7 @@ class Method:
     note: str = ""
     calls: str = ""
     weight: str = "weight"
-    twice: bool = False
+    differentiates_twice: bool = False
 
     def nfe(self, settings: Any) -> int:
         """Evaluations as papers count them: of each step one, or `calls` of them (a setting's name)."""
@@ -63,7 +63,7 @@ METHODS: dict[str, Method] = {
     "first_order": Method(
         Stsl(Terms(weight=0.6, data_loss="norm", eta=0.0)), stsl, "STSL without its trace term", "inner"
     ),
-    "mmps": Method(GuidedSampling(), _mmps, twice=True),
+    "mmps": Method(GuidedSampling(), _mmps, differentiates_twice=True),
     "dps": Method(Dps(), dps, weight="scale"),
     "ldps": Method(Psld(gamma=0.0), psld, weight="omega"),
     "gml_dps": Method(Psld(glue="fixed_point"), psld, weight="omega"),
@@ -85,13 +85,13 @@ def method_named(name: str) -> Method:
     return METHODS[name]
 
 
-def told(settings: Any) -> str:
+def settings_text(settings: Any) -> str:
     """All settings as `--set` takes them: a=b, ..."""
     parts: list[str] = []
     for field in fields(settings):
         value = getattr(settings, field.name)
         if is_dataclass(value):
-            parts.append(told(value))
+            parts.append(settings_text(value))
         elif field.name not in CODE:
             said = (
                 str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else value
