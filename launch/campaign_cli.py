@@ -88,6 +88,23 @@ def report(config: CampaignName, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def coordinates(config: CampaignName, overrides: Overrides = None) -> None:
+    """Check whether a campaign's learning rates hold for all its widths.
+
+    Trains one network of each width for a few steps and compares how much their activations change (the coordinate
+    check of muP). Writes coordinates.json into the campaign's folder; the report tells it.
+
+    Example: generative campaign coordinates campaign/mdm_vs_ar_tiny rule.name=mup rule.base_width=32
+    """
+    from launch.campaign.coordinates import check_coordinates
+    from launch.campaign.opened import open_campaign
+    from launch.console import Console
+    from launch.plan_text import render
+
+    typer.echo(render(check_coordinates(open_campaign(config, overrides or []), Console())))
+
+
+@app.command()
 def predict(
     config: CampaignName,
     overrides: Overrides = None,

@@ -104,6 +104,34 @@ def check_floor(low: float, value: float, lowest: float, level: float) -> Check:
     return Check("floor", ok, text if ok else f"no floor identified ({text})")
 
 
+def check_seeds(noise: tuple[float, int] | None, residuals: Floats, parameters: int) -> Check:
+    """Whether a law misses its runs by no more than runs that differ in their seed alone miss each other.
+
+    Args:
+        noise: as `points.seed_noise` gives it.
+        residuals: float64[n], of log loss.
+        parameters: that were fitted.
+    """
+    if noise is None:
+        return Check("seeds", False, "no cell was run with another seed: noise is not known (repeat one by `extra`)")
+    rms = float(np.sqrt((residuals**2).sum() / max(len(residuals) - parameters, 1)))
+    ok = rms <= 3 * noise[0]
+    text = (
+        f"log loss differs by {noise[0]:.2g} between seeds ({noise[1]} degrees of freedom), from the law by {rms:.2g}"
+    )
+    return Check("seeds", ok, text if ok else f"{text}: more than noise explains")
+
+
+def check_bias(ratios: Floats, exponent: float, limit: float = 0.1) -> Check:
+    """What parabolas do to the best sizes of an exact surface: `ratios` found / true, and the exponent's error."""
+    ok = abs(exponent) <= 0.02 and bool((np.abs(np.log(ratios)) <= limit).all())
+    text = (
+        f"on the fitted surface itself, parabolas at these sizes find {ratios.min():.3g} to {ratios.max():.3g} times "
+        f"the best size, and an exponent that is off by {exponent:+.3f}"
+    )
+    return Check("parabolas", ok, text)
+
+
 def check_distance(asked: float, highest: float, what: str = "C", limit: float = 10.0) -> Check:
     """How far a prediction goes beyond what was measured; above `limit` times it is a guess."""
     factor = asked / highest

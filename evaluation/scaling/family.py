@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
-from evaluation.scaling.checks import Check
+from evaluation.scaling.checks import Check, check_bias, check_seeds
 from evaluation.scaling.envelope import Curve, Envelope, lower_envelope
 from evaluation.scaling.gap import Frontier, Gap, compute_gap, frontier_of
 from evaluation.scaling.holdout import HeldOut, leave_one_budget_out, predicted_from, surface_forecast
 from evaluation.scaling.isoflop import Valley, find_valleys, missing
 from evaluation.scaling.isoflop_draws import Resampling
-from evaluation.scaling.isoflop_fit import IsoflopFit, fit_isoflop
-from evaluation.scaling.parametric import SurfaceDraws, SurfaceFit, bootstrap_surface, fit_surface
-from evaluation.scaling.points import Points, gather
+from evaluation.scaling.isoflop_fit import IsoflopFit, fit_isoflop, parabola_bias
+from evaluation.scaling.parametric import SurfaceDraws, SurfaceFit, bootstrap_surface, fit_surface, floor_check
+from evaluation.scaling.points import Points, gather, seed_noise
 from evaluation.scaling.predict import Prediction, predict_isoflop, predict_surface
 from evaluation.scaling.problem import FitOptions
 from evaluation.scaling.saturating import PowerFit, fit_power
+from evaluation.scaling.valley import ValleyOptions
 from generative.errors import DataError, GenerativeError
 
 DRAWS = 1000
@@ -44,6 +45,7 @@ class FamilyLaws:
         envelope: approach 1.
         curves: training curves.
         problems: (what, why) of what could not be fitted.
+        crossed: checks of one fit by another, or by repeated runs.
     """
 
     name: str
@@ -58,12 +60,14 @@ class FamilyLaws:
     envelope: Envelope | None
     curves: tuple[Curve, ...]
     problems: tuple[tuple[str, str], ...]
+    crossed: tuple[Check, ...] = ()
 
     @property
     def checks(self) -> tuple[Check, ...]:
-        """Of all fits; each is told once."""
-        fits = (self.isoflop, self.surface, self.power, self.envelope)
-        return tuple(dict.fromkeys(check for fit in fits if fit is not None for check in fit.checks))
+        """Of all fits, which their names begin with."""
+        fits = {"minima": self.isoflop, "surface": self.surface, "L(C)": self.power, "envelope": self.envelope}
+        told = [(name, check) for name, fit in fits.items() if fit is not None for check in fit.checks]
+        return (*(replace(check, name=f"{name}: {check.name}") for name, check in told), *self.crossed)
 
     @property
     def to_do(self) -> list[str]:
@@ -74,7 +78,7 @@ class FamilyLaws:
     def k(self) -> float:
         """C / (N D): 6 where the convention of FLOPs is that of N."""
         assert self.points is not None
-        return float(np.median(self.points.C / (self.points.N * self.points.D)))
+        return _compute_of_tokens(self.points)
 
     def predict(self, C: float, level: float = 0.95) -> tuple[Prediction, str]:
         """By the surface where it was fitted, else by the minima; and which of them.
@@ -144,7 +148,26 @@ def fit_family(
         envelope,
         tuple(curves),
         tuple(problems),
+        _crossed(surface, drawn, isoflop),
     )
+
+
+def _crossed(surface: SurfaceFit | None, drawn: SurfaceDraws | None, isoflop: IsoflopFit | None) -> tuple[Check, ...]:
+    """The surface against repeated runs, its floor against none, and the parabolas against the surface."""
+    if surface is None or drawn is None:
+        return ()
+    residuals, parameters = surface.solution.residuals(), len(surface.solution.free)
+    found = [check_seeds(seed_noise(surface.points), residuals, parameters), floor_check(surface, drawn)]
+    if isoflop is not None:
+        k = _compute_of_tokens(surface.points)
+        ratios, error = parabola_bias(surface.surface, isoflop.points, isoflop.valleys, ValleyOptions(), k)
+        found += [check_bias(ratios, error)] if len(ratios) > 1 else []
+    return tuple(found)
+
+
+def _compute_of_tokens(points: Points) -> float:
+    """C / (N D)."""
+    return float(np.median(points.C / (points.N * points.D)))
 
 
 def _power(isoflop: IsoflopFit, draws: int) -> PowerFit:

@@ -139,16 +139,17 @@ def _checks(points: Points, valleys: Sequence[Valley], C: Floats) -> tuple[Check
 
 
 def parabola_bias(
-    surface: Surface, points: Points, valleys: Sequence[Valley], options: ValleyOptions
+    surface: Surface, points: Points, valleys: Sequence[Valley], options: ValleyOptions, k: float = 6.0
 ) -> tuple[Floats, float]:
     """What parabolas at these very runs would do on an exact surface: the cross-check with approach 3.
 
     Returns:
-        Vertex / true best size under C = 6 N D at each bracketed budget, and the exponent's error from it.
+        Vertex / true best size under C = k N D at each budget that is bracketed here and there, and the exponent's
+        error from it (NaN where there is one budget or none).
     """
     exact = points_of(points.N, points.D, surface.loss(points.N, points.D), C=points.C, budget=points.budget)
     kept = {one.budget for one in valleys if one.bracketed}
-    found = [one for one in find_valleys(exact, options) if one.budget in kept]
+    found = [one for one in find_valleys(exact, options) if one.budget in kept and one.bracketed]
     C = np.array([one.achieved for one in found])
-    ratios = np.array([one.N for one in found]) / surface.optimum(C)[0]
-    return ratios, fit_line(C, ratios).slope
+    ratios = np.array([one.N for one in found]) / surface.optimum(C, k)[0]
+    return ratios, fit_line(C, ratios).slope if len(found) > 1 else np.nan

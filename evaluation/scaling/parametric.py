@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -144,4 +144,4 @@ def intervals(fit: SurfaceFit, draws: SurfaceDraws, C: float, level: float = 0.9
 def floor_check(fit: SurfaceFit, draws: SurfaceDraws, level: float = 0.95) -> Check:
     """Whether E is told apart from 0."""
     low = float(np.quantile(draws.surface.E, (1 - level) / 2))
-    return check_floor(low, float(fit.surface.E), float(fit.points.loss.min()), level)
+    return replace(check_floor(low, float(fit.surface.E), float(fit.points.loss.min()), level), name="floor E")

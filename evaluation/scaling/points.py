@@ -187,14 +187,17 @@ def diverged(losses: Sequence[float] | ArrayLike, factor: float = 2.0, patience:
     return bool((ends[1::2] - ends[::2] >= patience).any())
 
 
-def noise_weight(monte_carlo: ArrayLike, seeds: float) -> Floats:
-    """1 / (se^2 + s^2): the Monte-Carlo error of each loss, and the spread of log losses or losses between seeds.
+def seed_noise(points: Points) -> tuple[float, int] | None:
+    """(standard deviation of log loss between runs of a cell, degrees of freedom), pooled; None without repeats.
 
-    Both in the same unit, and not both zero.
+    Noise of evaluation is not in it where all cells are measured on the same windows and masks: it is common to all.
     """
-    variance = np.asarray(monte_carlo, dtype=np.float64) ** 2 + seeds**2
-    weight: Floats = 1 / variance
-    return weight
+    log_loss, squares, freedom = np.log(points.loss), 0.0, 0
+    for cell in np.unique(points.cell):
+        own = log_loss[points.cell == cell]
+        squares += float(((own - own.mean()) ** 2).sum())
+        freedom += len(own) - 1
+    return (math.sqrt(squares / freedom), freedom) if freedom else None
 
 
 def without_highest(points: Points, dropped: int) -> Points:

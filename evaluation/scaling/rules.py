@@ -99,44 +99,19 @@ def warmup_steps(N: float, steps: int, batch: float, length: int, most: float = 
     return max(1, min(round(N / (batch * length)), int(most * steps)))
 
 
-@dataclass(frozen=True)
-class WidthScaling:
-    """Factors on what was tuned at a base width (muP for Adam, Yang et al. 2022, Table 8: unverified).
+MATRICES = ("blocks.*.attention.*", "blocks.*.feed_forward.*", "head.*")
+"""Parameters of the transformer that muP slows down with width."""
 
-    Args:
-        hidden_rate: on the learning rate of hidden matrices.
-        hidden_variance: on the variance of their initial weights.
-        vector_rate: on the learning rate of embeddings and vectors.
-        output_multiplier: on the logits.
-        attention_scale: of q.k; 1 / head_width instead of its root.
+
+def mup_rates(width: int, base_width: int) -> dict[str, float]:
+    """muP for Adam (Yang et al. 2022, Table 8: unverified) as `train.optimizer.rates`: 1/m on matrices, m = d / d0.
+
+    Embedding and gains keep the rate, and the embedding has the initial weights of the base (`base_width` of the
+    network). The factor 1/m on logits is taken into the head: steps of Adam do not depend on the scale of gradients,
+    so that a rate of 1/m is the same thing, and the head starts at zero. Attention's 1 / head_width is a constant
+    where all heads are equally wide, which is asked for.
     """
-
-    hidden_rate: float
-    hidden_variance: float
-    vector_rate: float
-    output_multiplier: float
-    attention_scale: float
-
-
-def mup(width: int, base_width: int, head_width: int) -> WidthScaling:
-    """muP for Adam with width multiplier m = width / base_width."""
-    m = width / base_width
-    return WidthScaling(1 / m, 1 / m, 1.0, 1 / m, 1 / head_width)
-
-
-def coordinate_slope(widths: Sequence[float], rms: Sequence[float]) -> float:
-    """The coordinate check: slope of log RMS of an activation after a few steps over log width. Near 0 under muP.
-
-    Raises:
-        DataError: fewer than two different widths.
-    """
-    if len(set(widths)) < 2:
-        raise DataError(
-            f"{len(set(widths))} widths show no slope",
-            expected="two widths or more",
-            remedy="measure activations at other widths",
-        )
-    return float(fit_line(np.asarray(widths, dtype=np.float64), np.asarray(rms, dtype=np.float64)).slope)
+    return {} if width == base_width else dict.fromkeys(MATRICES, base_width / width)
 
 
 def learning_rate_law(N: Sequence[float], best: Sequence[float]) -> Line:

@@ -101,13 +101,20 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def _draw_weights(self) -> None:
-        """Normal(0, sqrt(2/(5d))), and Normal(0, 1/(sqrt(d) layers)) for the outputs of residual branches."""
+        """Normal(0, sqrt(2/(5d))), and Normal(0, 1/(sqrt(d) layers)) for the outputs of residual branches.
+
+        With `base_width` d0 (muP): the embedding as at d0, and a head of zeros.
+        """
+        width, base = self.config.width, self.config.base_width
         branch_outputs = (".attention.out.weight", ".down.weight")
         for name, parameter in self.named_parameters():
             if name.endswith(branch_outputs):
-                parameter.normal_(0.0, 1.0 / (math.sqrt(self.config.width) * self.config.layers))
+                parameter.normal_(0.0, 1.0 / (math.sqrt(width) * self.config.layers))
+            elif base is not None and name == "head.weight":
+                parameter.zero_()
             elif parameter.ndim == 2:
-                parameter.normal_(0.0, math.sqrt(2.0 / (5.0 * self.config.width)))
+                d = base if base is not None and name == "embedding.weight" else width
+                parameter.normal_(0.0, math.sqrt(2.0 / (5.0 * d)))
 
     def forward(
         self,

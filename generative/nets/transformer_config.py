@@ -38,6 +38,9 @@ class TransformerConfig(Config):
     """bf16 rounds the rotary cos/sin tables as the released code does (bit-closer to published weights)."""
     norm_eps: float = 1e-5
     """Added to the mean square in RMSNorm."""
+    base_width: PositiveInt | None = None
+    """muP: the width at which learning rates were tuned; the embedding's initial weights are those of that width, the
+    head's are zero. `train.optimizer.rates` belongs to it (`evaluation.scaling.rules:mup_rates`). null: no muP."""
 
     @model_validator(mode="after")
     def _consistent(self) -> TransformerConfig:
@@ -46,6 +49,10 @@ class TransformerConfig(Config):
                 f"width {self.width} cannot be split over {self.heads} heads of an even number of features",
                 f"width as a multiple of 2 x heads = {2 * self.heads}",
                 f"set width={-(-self.width // (2 * self.heads)) * 2 * self.heads}, or other heads",
+            )
+        if self.base_width is not None and self.family == "mdlm":
+            raise combination(
+                "base_width with family=mdlm, whose blocks have no muP", "family=llama", "leave base_width out"
             )
         if self.kv_groups is not None and self.heads % self.kv_groups:
             raise combination(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from generative.config import Config
 from generative.config_messages import combination
@@ -24,6 +24,9 @@ class OptimizerConfig(Config):
     """Decoupled for AdamW, L2 for SGD."""
     no_decay: tuple[str, ...] = ()
     """Parameters without weight decay: shell patterns on parameter names, or "1d" for all vectors and scalars."""
+    rates: dict[str, PositiveFloat] = {}
+    """Factors on `lr` of some parameters, by shell pattern on their names; the first that matches counts. What AdamW
+    takes off a weight in a step, lr x weight_decay, stays."""
     clip_norm: float | None = Field(default=1.0, gt=0)
     """Gradient norm is clipped to this over the whole network; null for no clipping."""
 

@@ -18,7 +18,7 @@ from generative.training.config import TrainConfig
 from generative.training.ema import Ema
 from generative.training.engines import Engine
 from generative.training.exported import ExportedWeights, open_weights
-from generative.training.optimizers import check_no_decay
+from generative.training.optimizers import check_patterns
 from generative.training.starts import (
     NETWORK,
     Sources,
@@ -91,9 +91,9 @@ def check_networks(
         resumed: the run has checkpoints, so that what networks start from is not needed any more.
 
     Raises:
-        ConfigError: a section of `train.networks` names no network, a `no_decay` pattern fits no parameter, an update
-            trains what cannot be trained, a coupled loss meets micro-batches, a network does not offer activation
-            checkpointing.
+        ConfigError: a section of `train.networks` names no network, a pattern of `no_decay` or `rates` fits no
+            parameter, an update trains what cannot be trained, a coupled loss meets micro-batches, a network does not
+            offer activation checkpointing.
         CheckpointError: weights to start from are missing, or of other names or shapes.
     """
     specs = method.networks()
@@ -149,9 +149,9 @@ def _check_training(name: str, module: nn.Module, config: TrainConfig) -> None:
         )
     own = config.networks.get(name)
     if own and own.optimizer:
-        check_no_decay(own.optimizer, module, f"train.networks.{name}.optimizer")
+        check_patterns(own.optimizer, module, f"train.networks.{name}.optimizer")
     else:
-        check_no_decay(config.optimizer, module)
+        check_patterns(config.optimizer, module)
     if config.activation_checkpointing and not hasattr(module, "activation_checkpointing"):
         raise ConfigError(
             f"train.activation_checkpointing=true, but network {name!r} does not offer it",

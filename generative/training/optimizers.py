@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
+from typing import Any
 
 import torch
 from torch import nn
@@ -65,40 +66,61 @@ def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, p) for name, p in module.named_parameters() if p.requires_grad]
 
 
-def check_no_decay(config: OptimizerConfig, module: nn.Module, key: str = "train.optimizer") -> None:
+def rate_of(name: str, rates: Mapping[str, float]) -> float:
+    """Factor on the learning rate of a parameter: that of the first pattern that matches its name, else 1."""
+    return next((factor for rule, factor in rates.items() if fnmatch(name, rule)), 1.0)
+
+
+def check_patterns(config: OptimizerConfig, module: nn.Module, key: str = "train.optimizer") -> None:
     """Refuse patterns without effect; `key` is where the optimizer is configured.
 
     Raises:
-        ConfigError: a `no_decay` pattern matches no parameter.
+        ConfigError: a pattern of `no_decay` or `rates` matches no parameter.
     """
     names = [name for name, _ in _trained(module)]
-    for rule in config.no_decay:
-        if rule != "1d" and not any(fnmatch(name, rule) for name in names):
-            raise ConfigError(
-                f"{key}.no_decay: {rule!r} matches no parameter",
-                expected=f"a pattern on names such as {', '.join(map(repr, names[:3]))}, or '1d'",
-                remedy="correct the pattern or remove it",
-            )
+    for part, rules in (("no_decay", config.no_decay), ("rates", tuple(config.rates))):
+        for rule in rules:
+            if (part, rule) != ("no_decay", "1d") and not any(fnmatch(name, rule) for name in names):
+                also = ", or '1d'" if part == "no_decay" else ""
+                raise ConfigError(
+                    f"{key}.{part}: {rule!r} matches no parameter",
+                    expected=f"a pattern on names such as {', '.join(map(repr, names[:3]))}{also}",
+                    remedy="correct the pattern or remove it",
+                )
+
+
+def parameter_groups(config: OptimizerConfig, module: nn.Module) -> list[dict[str, Any]]:
+    """Trainable parameters by weight decay and `rate`, the factor on the scheduled learning rate.
+
+    Decoupled decay is lr x weight_decay in a step: divided by the factor, it is the same for all groups.
+    """
+    found: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in _trained(module):
+        key = rate_of(name, config.rates), decays(name, parameter, config.no_decay)
+        found.setdefault(key, []).append(parameter)
+
+    def decay(rate: float, decayed: bool) -> float:
+        return (config.weight_decay / (rate if config.name == "adamw" else 1.0)) if decayed else 0.0
+
+    return [
+        {"params": parameters, "lr": config.lr * rate, "rate": rate, "weight_decay": decay(rate, decayed)}
+        for (rate, decayed), parameters in sorted(found.items(), key=lambda entry: (-entry[0][0], not entry[0][1]))
+    ]
 
 
 def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.Optimizer:
-    """AdamW or SGD over the module's trainable parameters, in groups with and without weight decay.
+    """AdamW or SGD over the module's trainable parameters, in groups by weight decay and rate.
 
     Raises:
-        ConfigError: a `no_decay` pattern matches no parameter.
+        ConfigError: a pattern of `no_decay` or `rates` matches no parameter.
     """
-    check_no_decay(config, module)
-    named = _trained(module)
-    groups = [
-        {"params": [p for n, p in named if decays(n, p, config.no_decay)], "weight_decay": config.weight_decay},
-        {"params": [p for n, p in named if not decays(n, p, config.no_decay)], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    check_patterns(config, module)
+    groups = parameter_groups(config, module)
     # One fused kernel over all parameters: same formula, several times faster than one call each.
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
     from torch.distributed.tensor import DTensor  # most of a second, which only this case needs
 
     # torch has no fused kernel of SGD for sharded parameters.
-    sharded = any(isinstance(parameter, DTensor) for _, parameter in named)
+    sharded = any(isinstance(parameter, DTensor) for _, parameter in _trained(module))
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.betas[0], foreach=sharded, fused=not sharded)

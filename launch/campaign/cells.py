@@ -19,6 +19,9 @@ from launch.schema import RunConfig
 MEASURING = ("evaluate.windows", "evaluate.draws", "evaluate.weights")
 """Settings of the evaluation that change the measured loss."""
 
+LATER: dict[str, Any] = {"method.network.base_width": None, "train.optimizer.rates": {}}
+"""Settings that came after campaigns had been run: at these values no hash has them, so that old ledgers stay valid."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -110,7 +113,8 @@ def digest(values: Any) -> str:
 def settings_of(run: RunConfig) -> dict[str, Any]:
     """Dotted keys of a run that change its result."""
     keys = flatten(run.model_dump(mode="json"))
-    return {key: value for key, value in keys.items() if key in MEASURING or not key.startswith(OPERATIONAL)}
+    counted = {key: value for key, value in keys.items() if key in MEASURING or not key.startswith(OPERATIONAL)}
+    return {key: value for key, value in counted.items() if key not in LATER or value != LATER[key]}
 
 
 def trunk_warmup(config: CampaignConfig, cells: list[Cell]) -> int:

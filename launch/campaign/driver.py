@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from launch.campaign.jobs import Job
@@ -58,10 +60,15 @@ class Driver:
     given_up: dict[str, str] = field(default_factory=dict)
     tries: dict[str, int] = field(default_factory=dict)
     stopping: str = ""
-    _beaten: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held where `running` changes with the state file of a job, so that no sign of life follows its end."""
 
     def run(self) -> str:
         """Until nothing can be begun any more; returns why it ended ("" where all is done or given up)."""
+        with self._beating():
+            return self._run()
+
+    def _run(self) -> str:
         known = self._known()
         while True:
             why = self.halt.asked()
@@ -72,7 +79,6 @@ class Driver:
                 return self.stopping or refused
             for one in self.pool.finished(POLL_SECONDS):
                 self._book(one)
-            self._beat()
             if self.stopping:
                 self._ask_to_leave()
             known = self._known()
@@ -129,7 +135,8 @@ class Driver:
                 break
             self.ledger.write(RUNNING, job)
             self.ledger.beat(job)
-            self.running[job.hash] = job
+            with self._lock:
+                self.running[job.hash] = job
             known[job.hash].state = RUNNING
         return refused
 
@@ -137,7 +144,8 @@ class Driver:
         """Write how a job ended, and give it back."""
         job, how = finished
         told = how if isinstance(how, Ended) else Ended(FAILED, _cause(how), again=True)
-        del self.running[job.hash]
+        with self._lock:
+            del self.running[job.hash]
         fields = {"cause": told.cause, "result": told.result, "seconds": round(told.seconds, 3)}
         self.ledger.write(told.state, job, spent=told.spent, wasted=told.wasted, **fields)
         self.ledger.release(job, told.state)
@@ -169,12 +177,24 @@ class Driver:
             if (folder := self.ledger.folder / job.folder).is_dir():
                 (folder / "stop").touch()
 
-    def _beat(self) -> None:
-        now = time.monotonic()
-        if now - self._beaten > BEAT_SECONDS:
-            self._beaten = now
-            for job in self.running.values():
-                self.ledger.beat(job)
+    @contextlib.contextmanager
+    def _beating(self) -> Iterator[None]:
+        """Signs of life from a thread: jobs may run in this very process, which then does nothing else."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(BEAT_SECONDS):
+                with self._lock, contextlib.suppress(OSError):  # a full disk is the job's to tell
+                    for job in self.running.values():
+                        self.ledger.beat(job)
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
 
 def _cause(error: Exception) -> str:

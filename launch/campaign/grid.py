@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaluation.scaling.flops import CONVENTIONS
-from evaluation.scaling.rules import marin, nanochat, porian, steps_for
+from evaluation.scaling.rules import marin, mup_rates, nanochat, porian, steps_for
 from evaluation.scaling.shapes import Shape, parameters, shape_of
 from generative.config import load_layers
 from generative.errors import ConfigError
@@ -74,7 +74,8 @@ def _sized(config: CampaignConfig, name: str, size: Size) -> tuple[RunConfig, Sh
         raise _no_likelihood(name, family.config, method)
     layers = family.config if isinstance(size, SizeConfig) else f"{family.config}+{size}"
     own = size.overrides if isinstance(size, SizeConfig) else []
-    run = load_run_config(layers, [*own, *config.set, *family.set])
+    mup = [f"method.network.base_width={config.rule.base_width}"] if config.rule.name == "mup" else []
+    run = load_run_config(layers, [*own, *config.set, *family.set, *mup])
     network = getattr(run.method, "network", None)
     if not isinstance(network, TransformerConfig):
         raise _no_likelihood(name, family.config, run.method.name)
@@ -133,13 +134,15 @@ def _recipe(config: CampaignConfig, run: RunConfig, shape: Shape, tokens: float)
     elif rule.name == "marin":
         told = marin(shape.width, tokens, shape.length, rule.steps)
         batch, rate = told.batch, told.learning_rate
-    changed = optimizer.model_copy(update={"lr": rate, "weight_decay": decay, "betas": betas})
-    return max(1, round(batch)), changed
+    update: dict[str, Any] = {"lr": rate, "weight_decay": decay, "betas": betas}
+    if rule.name == "mup":
+        update["rates"] = optimizer.rates | mup_rates(shape.width, rule.base_width or shape.width)
+    return max(1, round(batch)), optimizer.model_copy(update=update)
 
 
 def _why_not(config: CampaignConfig, cell: Cell, fixed: bool) -> tuple[str, str] | None:
     """The key that leaves a cell out, and why."""
-    near = config.near
+    near = config.families[cell.family].near or config.near
     if near is not None and not fixed:
         expected = near.N * (cell.budget / near.at) ** near.exponent
         if not 1 / near.factor <= cell.N / expected <= near.factor:
@@ -154,6 +157,7 @@ def _why_not(config: CampaignConfig, cell: Cell, fixed: bool) -> tuple[str, str]
 
 
 def _check(config: CampaignConfig, cells: list[Cell], left_out: list[tuple[str, str, str]]) -> None:
+    _check_heads(config, cells)
     seen: dict[str, str] = {}
     for cell in cells:
         for key in (cell.name, cell.hash):
@@ -181,4 +185,15 @@ def _check(config: CampaignConfig, cells: list[Cell], left_out: list[tuple[str, 
             f"limit.flops={shown(limit)} is smaller than one cell: the cheapest costs {shown(cheapest)} FLOPs",
             "a limit that pays for at least one cell",
             "raise limit.flops, or lower the budgets",
+        )
+
+
+def _check_heads(config: CampaignConfig, cells: list[Cell]) -> None:
+    heads = {cell.shape.head_width: cell for cell in cells}
+    if config.rule.name == "mup" and len(heads) > 1:
+        listed = ", ".join(f"{cell.size} has heads of {width}" for width, cell in heads.items())
+        raise ConfigError(
+            f"rule.name=mup with heads of several widths: {listed}",
+            "heads of one width: muP divides attention by it, which is then the same for all sizes",
+            "choose sizes whose width / heads is the same",
         )

@@ -88,7 +88,7 @@ def predict(campaign: Campaign, flops: float, family: str | None = None, draws: 
 def _cell(campaign: Campaign, family: str, flops: float, N: float) -> Cell:
     """The cell that a campaign of this one size and budget would have."""
     size = nearest_size(campaign, family, N)
-    own = campaign.config.families[family].model_copy(update={"budgets": None, "sizes": None})
+    own = campaign.config.families[family].model_copy(update={"budgets": None, "sizes": None, "near": None})
     changes = {"families": {family: own}, "budgets": (flops,), "sizes": (size,), "extra": (), "near": None}
     limits = {"limit": LimitConfig(), "min_steps": 1, "tolerance": 1.0, "max_tokens": None}
     asked = campaign.config.model_copy(update=changes | limits)

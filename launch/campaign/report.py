@@ -14,8 +14,10 @@ from evaluation.scaling.figures.campaign import Spend
 from evaluation.scaling.gap import Frontier, Gap
 from generative.errors import GenerativeError
 from generative.training.runfolder import atomic_write, write_json
+from launch.campaign.coordinates import coordinates_text
 from launch.campaign.ledger import DONE, totals
 from launch.campaign.opened import Campaign
+from launch.campaign.passes import passes
 from launch.campaign.results import Entries, laws, next_cells, spend, states
 
 
@@ -96,7 +98,7 @@ def _facts(campaign: Campaign, entries: Entries, spent: list[Spend]) -> dict[str
     config = campaign.config
     cells = [job for job in campaign.jobs if job.cell]
     done = sum(entries[job.hash].state == DONE for job in cells)
-    rule = "each size as configured" if config.rule.name == "fixed" else config.rule.name
+    rule = "each size as configured" if config.rule.name == "fixed" else str(config.rule)
     schedule = f"trunk and decay over the last {config.wsd.decay:.0%}" if config.wsd else "matched to each cell"
     planned, used, lost = (sum(getattr(one, key) for one in spent) for key in ("planned", "spent", "wasted"))
     return {
@@ -104,7 +106,9 @@ def _facts(campaign: Campaign, entries: Entries, spent: list[Spend]) -> dict[str
         "FLOPs": f"{used:.3g} of {planned:.3g} spent, {lost:.3g} lost",
         "C counts": config.count,
         "Batch and rate": rule,
+        **({"Coordinate check": checked} if (checked := coordinates_text(campaign)) else {}),
         "Schedule": schedule,
+        **({"Data": "; ".join(f"{name} {text}" for name, text in read.items())} if (read := passes(campaign)) else {}),
         "Seeds": ", ".join(map(str, config.seeds)),
         "Weights": "all runs count alike; held-out windows and masks are the same for all",
     }

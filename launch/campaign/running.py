@@ -9,11 +9,12 @@ from functools import partial
 
 from evaluation.quantities import duration
 from generative.errors import ConfigError
-from generative.training.runfolder import check_writable
+from generative.training.runfolder import check_writable, write_json
 from launch.campaign.costs import costs, plan_lines
 from launch.campaign.driver import Driver, Halt
 from launch.campaign.ledger import DONE, totals
 from launch.campaign.opened import Campaign
+from launch.campaign.passes import DATA_FILE, passes, unique_tokens
 from launch.campaign.pools import LocalPool, Pool, RayPool
 from launch.console import Console, bar_progress
 from launch.sections import LaunchConfig
@@ -91,18 +92,24 @@ def _refuse_groups(campaign: Campaign) -> None:
 
 
 def _prepare(campaign: Campaign, console: Console) -> None:
-    """Open each family's data once, before workers need it."""
+    """Open each family's data once, before workers need it; how many tokens there are is kept for the report."""
     from launch.modality import modality
 
-    seen: set[str] = set()
+    seen: dict[str, int | None] = {}
+    tokens: dict[str, int] = {}
     for cell in campaign.grid.cells:
         key = cell.run.data.model_dump_json()
         if key not in seen:
-            seen.add(key)
             kind = modality(cell.run)
             data = kind.open_data(cell.run, bar_progress(console, "data", "B"))
             kind.check(cell.run, data)
+            seen[key] = unique_tokens(data.train)
+        if (count := seen[key]) is not None:
+            tokens[cell.family] = count
     console.end_progress()
+    write_json(campaign.folder / DATA_FILE, {"tokens": tokens})
+    for family, text in passes(campaign).items():
+        console.line("data", f"{family}: {text}")
 
 
 @contextlib.contextmanager

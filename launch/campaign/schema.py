@@ -47,19 +47,6 @@ def size_name(size: Size) -> str:
     return f"d{size.width}l{size.layers}h{size.heads}{own}"
 
 
-class FamilyConfig(Config):
-    """One family of models: the configuration of a run, of which cells vary size, length and seed."""
-
-    config: str
-    """Name of a run's configuration, or a YAML file."""
-    set: tuple[str, ...] = ()
-    """Settings on top of it, such as train.optimizer.lr=2e-3."""
-    budgets: tuple[PositiveFloat, ...] | None = None
-    """Budgets of this family alone; null: those of the campaign."""
-    sizes: tuple[Size, ...] | None = None
-    """Sizes of this family alone; null: those of the campaign."""
-
-
 class NearConfig(Config):
     """Only sizes near an expected best one, N (C / at)^exponent, are run at each budget."""
 
@@ -71,6 +58,21 @@ class NearConfig(Config):
     """Of N_opt over C."""
     factor: float = Field(default=8.0, gt=1)
     """Sizes within this factor of it are run; beyond 8 a parabola is biased."""
+
+
+class FamilyConfig(Config):
+    """One family of models: the configuration of a run, of which cells vary size, length and seed."""
+
+    config: str
+    """Name of a run's configuration, or a YAML file."""
+    set: tuple[str, ...] = ()
+    """Settings on top of it, such as train.optimizer.lr=2e-3."""
+    budgets: tuple[PositiveFloat, ...] | None = None
+    """Budgets of this family alone; null: those of the campaign."""
+    sizes: tuple[Size, ...] | None = None
+    """Sizes of this family alone; null: those of the campaign."""
+    near: NearConfig | None = None
+    """Expected best sizes of this family alone; null: those of the campaign."""
 
 
 class ExtraConfig(Config):
@@ -97,9 +99,10 @@ class WsdConfig(Config):
 class RuleConfig(Config):
     """Batch and learning rate as functions of size and length; options, told in the report."""
 
-    name: Literal["fixed", "power", "porian", "nanochat", "marin"] = "fixed"
+    name: Literal["fixed", "power", "porian", "nanochat", "marin", "mup"] = "fixed"
     """fixed: as the run's configuration says. power: lr (N / N0)^-lr_exponent, batch (N / N0)^batch_exponent, from the
-    configuration's at N0. porian, nanochat, marin: see `evaluation.scaling.rules`."""
+    configuration's at N0. porian, nanochat, marin: see `evaluation.scaling.rules`. mup: its `mup_rates`;
+    the configuration's rate is that of the base width, and all heads are equally wide."""
     N0: PositiveFloat | None = None
     """power: the size at which the configuration's learning rate and batch hold."""
     lr_exponent: float = 1 / 3
@@ -112,13 +115,26 @@ class RuleConfig(Config):
     """nanochat: batch of that run, tokens."""
     steps: PositiveInt = 2**16
     """marin: steps that the batch aims at."""
+    base_width: PositiveInt | None = None
+    """mup: width at which the configuration's rate was tuned."""
 
     @model_validator(mode="after")
     def _complete(self) -> RuleConfig:
-        for name, key in (("power", "N0"), ("nanochat", "D0")):
+        for name, key in (("power", "N0"), ("nanochat", "D0"), ("mup", "base_width")):
             if self.name == name and getattr(self, key) is None:
                 raise combination(f"rule.name={name} without {key}", f"the reference {key}", f"set rule.{key}")
         return self
+
+    def __str__(self) -> str:
+        """The rule with the settings that it reads."""
+        read = {
+            "power": ("N0", "lr_exponent", "batch_exponent"),
+            "nanochat": ("D0", "B0"),
+            "marin": ("steps",),
+            "mup": ("base_width",),
+        }
+        told = ", ".join(f"{key} {getattr(self, key):.4g}" for key in read.get(self.name, ()))
+        return f"{self.name}{f' ({told})' if told else ''}"
 
 
 class LimitConfig(Config):

@@ -68,8 +68,27 @@ def label(axes: Any, x: str, y: str, title: str = "", *, log: str = "") -> None:
     axes.set_title(title)
     if "x" in log:
         axes.set_xscale("log")
+        few_ticks(axes.xaxis)
     if "y" in log:
         axes.set_yscale("log")
+        few_ticks(axes.yaxis)
+
+
+def few_ticks(axis: Any) -> None:
+    """Numbers at 1, 2 and 5 of each decade of a short logarithmic axis, at decades of a long one: none overlap."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    class Ticks(LogLocator):
+        def tick_values(self, low: float, high: float) -> Any:
+            span = np.log10(high / low)
+            steps = [1.0] if span > 2.5 else [1.0, 2.0, 5.0] if span > 0.35 else [1 + k / 4 for k in range(36)]
+            self.set_params(subs=steps)
+            return super().tick_values(low, high)
+
+    axis.set_major_locator(Ticks())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}".replace("e+", "e")))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
 
 
 def budget_colours(budgets: Sequence[float] | Floats) -> dict[float, Any]:
@@ -98,9 +117,10 @@ def nothing(axes: Any, text: str) -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY)
 
 
-def legend(axes: Any) -> None:
-    """Of what has a name; nothing where nothing has."""
+def legend(axes: Any, *, outside: bool = False) -> None:
+    """Of what has a name, beside the axes where they are full; nothing where nothing has a name."""
     handles, names = axes.get_legend_handles_labels()
     unique = dict(zip(names, handles, strict=True))
+    place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if outside else {}
     if unique:
-        axes.legend(unique.values(), unique.keys())
+        axes.legend(unique.values(), unique.keys(), **place)

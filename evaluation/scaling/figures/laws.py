@@ -29,7 +29,7 @@ from evaluation.scaling.saturating import PowerFit
 
 def isoflop_curves(points: Points, valleys: Sequence[Valley]) -> Any:
     """Loss over size, a colour a budget: parabola and star where the minimum is bracketed, hollow marks where not."""
-    figure, (axes,) = canvas(width=5.6, height=3.8)
+    figure, (axes,) = canvas(width=7.4, height=3.8)
     colours = budget_colours(points.budgets())
     for valley in valleys:
         rows, colour = points.budget == valley.budget, colours[valley.budget]
@@ -46,7 +46,7 @@ def isoflop_curves(points: Points, valleys: Sequence[Valley]) -> Any:
     label(axes, "parameters N", "loss, nats per token", log="x")
     if any(not valley.bracketed for valley in valleys):
         note(axes, "dotted: size to add")
-    legend(axes)
+    legend(axes, outside=True)
     return figure
 
 

@@ -130,12 +130,12 @@ class Engine:
         self.optimizer.zero_grad(set_to_none=True)
 
     def set_lr(self, factor: float) -> float:
-        """Set the scheduled learning rate of this update times `factor`; returns it."""
+        """Set the scheduled learning rate of this update times `factor` (and, by group, its `rate`); returns it."""
         assert self.optimizer is not None
         assert self.schedule is not None
         lr = factor * learning_rate(self.schedule, self.peak_lr, self.updates, self.planned_updates)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("rate", 1.0)
         return lr
 
     # ------------------------------------------------------------------ what is kept

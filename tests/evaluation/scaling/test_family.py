@@ -10,6 +10,7 @@ from evaluation.scaling.forms import Surface
 from generative.errors import DataError
 
 TOY = Surface(E=1.5, A=40.0, B=80.0, alpha=0.4, beta=0.35)
+WIDE = Surface(E=1.5, A=400.0, B=80.0, alpha=0.7, beta=0.3)
 BUDGETS = (1e12, 3e12, 1e13, 3e13)
 
 
@@ -72,3 +73,34 @@ def test_gap_of_shifted_families():
     bound = gap_of_families(fit_family("slow", apart, draws=20), laws[1])[2]
     assert bound.factor.bound == "lower"
     assert ">=" in str(bound)
+
+
+def check(laws, name):
+    (found,) = [one for one in laws.checks if one.name == name]
+    return found
+
+
+def test_one_fit_is_checked_by_another_and_by_repeats():
+    once = fit_family("toy", rows(noise=3e-3), draws=50)
+    assert "not known" in check(once, "seeds").text
+    assert check(once, "floor E").ok
+    bias = check(once, "parabolas")
+    assert bias.ok, bias.text
+    again = [
+        row | {"run": f"{row['run']} again", "seed": 1, "loss": row["loss"] * 1.004} for row in rows(noise=3e-3)[:3]
+    ]
+    repeated = fit_family("toy", [row | {"seed": 0} for row in rows(noise=3e-3)] + again, draws=50)
+    assert check(repeated, "seeds").ok
+    assert "0.0028 between seeds (3 degrees" in check(repeated, "seeds").text
+    quiet = [row | {"loss": row["loss"] / 1.004 * 1.00001} for row in again]
+    misses = fit_family("toy", [row | {"seed": 0} for row in rows(noise=3e-3)] + quiet, draws=50)
+    assert not check(misses, "seeds").ok
+
+
+def test_parabolas_whose_centres_drift_are_told():
+    drifting = [
+        row for C, shift in zip(BUDGETS, (0.3, 0.6, 1.2, 2.4), strict=True) for row in rows(WIDE, (C,), 7, shift)
+    ]
+    told = check(fit_family("drifting", drifting, draws=50), "parabolas")
+    assert not told.ok
+    assert "off by" in told.text

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.scaling.points import diverged, gather, noise_weight, points_of, without_highest
+from evaluation.scaling.points import diverged, gather, points_of, seed_noise, without_highest
 from generative.errors import DataError
 
 ROW = {"run": "a", "N": 1e6, "D": 1e8, "loss": 3.0}
@@ -92,5 +92,13 @@ def test_divergence_is_a_lasting_rise_or_a_number_that_is_none(curve, astray):
     assert diverged(curve) == astray
 
 
-def test_weight_of_two_noises():
-    assert noise_weight([0.3, 0.4], 0.4).tolist() == pytest.approx([4.0, 1 / 0.32])
+def test_noise_between_seeds_is_pooled_over_cells():
+    cells = {"x": [2.0, 2.0 * np.exp(0.2)], "y": [3.0, 3.0 * np.exp(0.1), 3.0 * np.exp(0.2)], "z": [1.0]}
+    rows = [
+        ROW | {"run": f"{cell}{seed}", "cell": cell, "seed": seed, "loss": loss}
+        for cell, losses in cells.items()
+        for seed, loss in enumerate(losses)
+    ]
+    spread, freedom = seed_noise(gather(rows))
+    assert (spread, freedom) == (pytest.approx(np.sqrt((0.02 + 0.02) / 3)), 3)
+    assert seed_noise(gather(rows[-1:])) is None

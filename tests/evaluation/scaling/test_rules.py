@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.scaling.rules import (
-    coordinate_slope,
     critical_batch,
     learning_rate_law,
     marin,
-    mup,
+    mup_rates,
     nanochat,
     nanochat_tokens,
     nanochat_width,
@@ -23,6 +22,9 @@ from evaluation.scaling.rules import (
     warmup_steps,
 )
 from generative.errors import DataError
+from generative.nets.transformer import Transformer
+from generative.nets.transformer_config import TransformerConfig
+from generative.training.optimizers import rate_of
 
 
 def test_porian_at_its_reference_and_beyond():
@@ -67,15 +69,15 @@ def test_warm_up_is_about_n_tokens_and_a_share_of_the_run():
     assert warmup_steps(10, 100, 64, 128) == 1
 
 
-def test_widths():
-    scaled = mup(512, 128, 64)
-    assert (scaled.hidden_rate, scaled.hidden_variance, scaled.output_multiplier) == (0.25, 0.25, 0.25)
-    assert (scaled.vector_rate, scaled.attention_scale) == (1.0, 1 / 64)
-    assert mup(128, 128, 64).hidden_rate == 1.0
-    assert coordinate_slope([64, 128, 256], [1.0, 1.0, 1.0]) == pytest.approx(0)
-    assert coordinate_slope([64, 128, 256], [1.0, 2.0, 4.0]) == pytest.approx(1)
-    with pytest.raises(DataError, match="1 widths"):
-        coordinate_slope([64, 64], [1.0, 1.0])
+def test_mup_slows_down_matrices_and_head_but_neither_embedding_nor_gains():
+    net = Transformer(
+        TransformerConfig(layers=2, heads=4, width=64, ff_width=256, vocab_size=50), causal=True, mask_row=False
+    )
+    rates = mup_rates(64, 16)
+    for name, _ in net.named_parameters():
+        hidden = name.startswith("blocks.") and "norm" not in name
+        assert rate_of(name, rates) == (0.25 if hidden or name == "head.weight" else 1.0), name
+    assert mup_rates(64, 64) == {}
 
 
 def test_rate_over_sizes():

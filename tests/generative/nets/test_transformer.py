@@ -286,3 +286,13 @@ def test_vocabulary_comes_from_the_data_unless_set():
         fit_to_data(SMALL, 51, None)
     with pytest.raises(ConfigError, match="not set"):
         _ = free.padded_vocab
+
+
+def test_first_weights_under_mup():
+    wide = network(SMALL.model_copy(update={"base_width": SMALL.width // 4}))
+    usual = network()
+    assert wide.head.weight.abs().max() == 0
+    torch.testing.assert_close(wide.embedding.weight, 2 * usual.embedding.weight)
+    torch.testing.assert_close(wide.blocks[0].attention.qkv.weight, usual.blocks[0].attention.qkv.weight)
+    with pytest.raises(ValueError, match="no muP"):
+        TransformerConfig(family="mdlm", base_width=64)

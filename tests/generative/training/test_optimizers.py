@@ -13,6 +13,7 @@ from torch import nn
 
 from generative.errors import ConfigError
 from generative.training.config import OptimizerConfig, ScheduleConfig
+from generative.training.engines import Engine
 from generative.training.optimizers import build_optimizer, learning_rate, warmup_updates
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "masked_diffusion_lm" / "schedules.npz"
@@ -95,3 +96,24 @@ def test_sgd_is_torchs():
     net(torch.tensor([[1.0, 2.0]])).sum().backward()
     optimizer.step()
     torch.testing.assert_close(net.weight, before - 0.5 * torch.tensor([[1.0, 2.0]]))
+
+
+def test_rates_are_factors_on_the_schedule_and_leave_the_decay_of_a_step():
+    """Steps of Adam do not depend on the scale of gradients: the first is lr x rate in each coordinate."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    config = OptimizerConfig(lr=0.1, eps=1e-12, weight_decay=0.5, rates={"1.*": 0.25, "*": 1.0}, no_decay=("1d",))
+    optimizer = build_optimizer(config, net)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    net(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    for name, rate in (("0.weight", 1.0), ("1.weight", 0.25)):
+        parameter = net.get_parameter(name)
+        expected = before[name] * (1 - 0.1 * 0.5) - 0.1 * rate * parameter.grad.sign()
+        torch.testing.assert_close(parameter.detach(), expected)
+    engine = Engine("net", net, net, optimizer)
+    engine.schedule, engine.peak_lr, engine.planned_updates = ScheduleConfig(name="constant", warmup_steps=0), 0.1, 10
+    assert engine.set_lr(0.5) == pytest.approx(0.05)
+    assert sorted({group["lr"] for group in optimizer.param_groups}) == pytest.approx([0.0125, 0.05])
+    with pytest.raises(ConfigError, match="rates: 'bais' matches no parameter"):
+        build_optimizer(OptimizerConfig(rates={"bais": 0.5}), net)

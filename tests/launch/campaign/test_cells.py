@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from evaluation.scaling.flops import CONVENTIONS
-from evaluation.scaling.rules import porian
+from evaluation.scaling.rules import mup_rates, porian
 from generative.errors import ConfigError
 from generative.training.optimizers import learning_rate
+from launch.campaign.cells import LATER
 from launch.campaign.costs import costs, makespan, plan_lines
 from launch.campaign.opened import open_campaign
 
@@ -148,3 +149,24 @@ def test_the_papers_grid(campaign_file):
     assert sum(cell.flops for cell in grid.cells) == pytest.approx(
         2 * 30 * (6e18 + 1e19 + 3e19 + 6e19 + 1e20), rel=1e-3
     )
+
+
+def test_mup_scales_rates_and_first_weights_by_width(campaign_file):
+    rule = {"name": "mup", "base_width": 8}
+    sizes = [{"layers": 1, "heads": 1, "width": 8}, {"layers": 1, "heads": 2, "width": 16}]
+    for cell in cells(campaign_file(rule=rule, sizes=sizes)):
+        run = cell.run
+        assert (run.method.network.base_width, run.train.optimizer.lr) == (8, 3e-3)
+        assert run.train.optimizer.rates == mup_rates(cell.shape.width, 8)
+    wide = [{"layers": 1, "heads": 1, "width": 8}, {"layers": 1, "heads": 1, "width": 16}]
+    with pytest.raises(ConfigError, match="heads of several widths: d8l1h1 has heads of 8, d16l1h1 has heads of 16"):
+        cells(campaign_file(rule=rule, sizes=wide))
+    with pytest.raises(ConfigError, match="mup without base_width"):
+        cells(campaign_file(rule={"name": "mup"}))
+
+
+def test_ledgers_of_before_are_still_valid():
+    """A hash of the first campaign that was run: new settings must not be in it at their defaults (see LATER)."""
+    (job,) = [job for job in open_campaign("campaign/mdm_vs_ar_tiny").jobs if job.name == "mdm-4e11-d16l2h1-s0"]
+    assert job.hash == "a99a5db448ae"
+    assert not LATER.keys() & job.cell.settings.keys()

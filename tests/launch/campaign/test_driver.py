@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from launch.campaign.driver import Driver, Halt
@@ -186,3 +188,31 @@ def test_two_drivers_do_each_job_once(campaign):
     assert held.name not in pool.begun
     assert len(pool.begun) == 3
     assert set(states(campaign).values()) == {DONE}
+
+
+class Slow(Pretended):
+    """Runs one job in the driver's own thread, and looks at its state file meanwhile."""
+
+    alone = True
+
+    def __init__(self, ledger):
+        super().__init__(slots=1)
+        self.ledger, self.beats = ledger, []
+
+    def finished(self, seconds):
+        for job in self.running:
+            first = self.ledger.state_of(job.hash)["heartbeat"]
+            deadline = time.monotonic() + 10
+            while self.ledger.state_of(job.hash)["heartbeat"] == first and time.monotonic() < deadline:
+                time.sleep(0.01)
+            self.beats.append(self.ledger.state_of(job.hash)["heartbeat"] > first)
+        return super().finished(seconds)
+
+
+def test_signs_of_life_while_a_job_runs_in_this_process(campaign, monkeypatch):
+    monkeypatch.setattr("launch.campaign.driver.BEAT_SECONDS", 0.02)
+    pool = Slow(campaign.ledger)
+    driven(campaign, pool)
+    assert pool.beats == [True] * len(campaign.jobs)
+    time.sleep(0.1)
+    assert {campaign.ledger.state_of(job.hash)["state"] for job in campaign.jobs} == {DONE}

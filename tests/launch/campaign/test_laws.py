@@ -100,3 +100,9 @@ def test_what_is_proposed_can_be_pasted_into_extra(tmp_path):
 )
 def test_budgets_in_names(number, text):
     assert shown(number) == text
+
+
+def test_a_size_beyond_all_shapes_is_refused(campaign):
+    measured(campaign, noise=1e-4)
+    with pytest.raises(ConfigError, match="no shape like those of the campaign has N"):
+        predict(campaign, 1e40, draws=20)

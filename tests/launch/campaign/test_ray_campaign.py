@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from generative.training.checkpoint.rotation import complete_steps
+from generative.training.runfolder import read_lines
 from launch.campaign.ledger import DONE
 from launch.campaign.opened import open_campaign
 from tests.support.forked import Forked
@@ -32,18 +34,29 @@ def start():
         process.close()
 
 
+def begun(campaign):
+    """(job, newest checkpoint) of jobs that have saved something and are not done."""
+    entries = campaign.entries()
+    saved = [
+        (job, max(complete_steps(campaign.folder / job.folder / "checkpoints"), default=0)) for job in campaign.jobs
+    ]
+    return [(job, step) for job, step in saved if 0 < step < job.steps and entries[job.hash].state != DONE]
+
+
 def test_killed_and_given_again(campaign_file, start):
-    path = campaign_file(budgets=[8e7, 1.6e8])
+    path = campaign_file(budgets=[8e7, 4e9])
     campaign = open_campaign(path)
     first = start(path)
     deadline = time.monotonic() + 200
-    while not any(entry.state == DONE for entry in campaign.entries().values()):
+    while not (begun(campaign) and any(entry.state == DONE for entry in campaign.entries().values())):
         assert first.poll() is None, first.said()
         assert time.monotonic() < deadline, first.said()
         time.sleep(0.05)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     finished = {key for key, entry in campaign.entries().items() if entry.state == DONE}
+    halfway = begun(campaign)
+    assert halfway, "the job that was to be cut off had ended by then"
     again = start(path)
     assert again.wait(timeout=240) == 0, again.said()
     entries = campaign.entries()
@@ -52,3 +65,6 @@ def test_killed_and_given_again(campaign_file, start):
     for key in finished:
         assert sum(line["job"] == key and line["kind"] == "running" for line in lines) == 1
     assert sum(line["kind"] == "done" for line in lines) == len(campaign.jobs)
+    for job, step in halfway:  # from its own checkpoint, not from the beginning
+        starts = [one["message"] for one in read_lines(campaign.folder / job.folder / "events.jsonl")]
+        assert any(f"from step {step}," in text for text in starts), starts
