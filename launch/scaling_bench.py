@@ -36,7 +36,9 @@ QUICK = (
     "families.mdm.set=[evaluate.draws=4]",
     "sizes=[{layers: 1, heads: 1, width: 16}, {layers: 2, heads: 1, width: 16}, {layers: 2, heads: 2, width: 32},"
     " {layers: 2, heads: 3, width: 48}]",
-    "near=null",
+    "families.mdm.near=null",
+    "families.ar.near=null",
+    "extra=[]",
     "min_steps=2",
     "tolerance=0.2",
     "wsd.warmup_steps=1",

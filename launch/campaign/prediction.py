@@ -14,7 +14,8 @@ from launch.campaign.cells import Cell, shown
 from launch.campaign.grid import expand
 from launch.campaign.jobs import jobs_of
 from launch.campaign.opened import Campaign
-from launch.campaign.results import laws, nearest_size
+from launch.campaign.proposal import nearest_size
+from launch.campaign.results import laws
 from launch.campaign.schema import LimitConfig
 
 

@@ -12,20 +12,14 @@ import numpy as np
 from evaluation.scaling.envelope import Curve
 from evaluation.scaling.family import FamilyLaws, fit_family
 from evaluation.scaling.figures.campaign import Spend
-from generative.errors import ConfigError
 from launch.campaign.cells import Cell
 from launch.campaign.jobs import Job
 from launch.campaign.ledger import DONE, FAILED, PLANNED, RUNNING, Entry, alive
 from launch.campaign.opened import Campaign
-from launch.campaign.schema import SizeConfig
+from launch.campaign.proposal import nearest_size
 from launch.campaign.work import losses
 
 Entries = Mapping[str, Entry]
-
-CLOSE, FAR = 0.25, 0.7
-"""A size is near another, or far from it, where the logs of N differ by so much."""
-
-MOST_HEADS = 256
 
 
 def rows(campaign: Campaign, entries: Entries, family: str) -> list[dict[str, Any]]:
@@ -117,44 +111,3 @@ def next_cells(campaign: Campaign, entries: Entries, found: list[FamilyLaws]) ->
                 f"{one.name}, budget: {valley.budget!r}, size: {{{shape}}}}}, N about {valley.proposal:.3g}"
             )
     return lines
-
-
-def nearest_size(campaign: Campaign, family: str, N: float, budget: float | None = None) -> SizeConfig:
-    """Integers (width, layers) whose N is nearest, with head width and shape of the nearest size of the family.
-
-    Args:
-        campaign: whose grid says what shapes the family has.
-        family: name.
-        N: wanted, counted as the campaign counts it.
-        budget: sizes that are in the grid there are not proposed again; None: any will do.
-
-    Raises:
-        ConfigError: no shape of up to 256 heads comes near.
-    """
-    cells = [cell for cell in campaign.grid.cells if cell.family == family]
-    near = min(cells, key=lambda cell: abs(np.log(cell.N / N)))
-    shape, taken = near.shape, {(c.shape.layers, c.shape.width) for c in cells if c.budget == budget}
-    aspect, ratio = shape.width / shape.layers, shape.ff_width / shape.width
-
-    def matrices(layers: int, width: int) -> float:
-        return layers * width**2 * (4 + 3 * ratio)
-
-    outside = near.N - matrices(shape.layers, shape.width)  # head and norms, as far as they count: by width
-    best: tuple[float, SizeConfig] | None = None
-    head = shape.head_width
-    while head >= 2 and head % 2 == 0 and (best is None or best[0] > CLOSE):  # narrower heads only where they must be
-        for heads in range(1, MOST_HEADS + 1):
-            width = heads * head
-            for layers in {max(1, int(width / aspect)), int(width / aspect) + 1} - {k for k, w in taken if w == width}:
-                off = float(abs(np.log((matrices(layers, width) + outside * width / shape.width) / N)))
-                if best is None or off < best[0]:
-                    ff_width = round(ratio * width)
-                    best = (off, SizeConfig(layers=layers, heads=heads, width=width, ff_width=ff_width))
-        head //= 2
-    if best is None or best[0] > FAR:
-        raise ConfigError(
-            f"{family}: no shape like those of the campaign has N {N:.3g}",
-            f"up to {MOST_HEADS} heads of the nearest size's width, {near.shape.head_width}",
-            "ask for a budget nearer to those of the campaign, or run some of its cells with wider heads",
-        )
-    return best[1]
