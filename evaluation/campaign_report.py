@@ -128,7 +128,12 @@ def _numbers(laws: FamilyLaws, at: float) -> Html:
     if laws.power is not None:
         law = laws.power.law
         rows.append(("L(C)", f"{law.floor:.4g} + ({law.x0:.3g} / C)^{law.exponent:.3g}", laws.power.protocol))
-    for name, runs in (("left-out budgets", laws.held_out), ("largest budget", laws.ahead)):
+    predicted = {
+        "left-out budgets": laws.held_out,
+        "largest budget": laws.ahead,
+        "budgets above a tenth of the largest": laws.back,
+    }
+    for name, runs in predicted.items():
         if runs:
             for estimate in (coverage(runs), mean_width(runs), worst_error(runs)):
                 rows.append((name, str(estimate), estimate.protocol))

@@ -132,9 +132,17 @@ def _of_family(one: FamilyLaws) -> dict[str, Figure]:
         covers = sum(run.covered for run in one.ahead) / len(one.ahead)
         note = "runs of the largest budget, fitted to all smaller ones"
         figures[f"{one.name}_prediction_error"] = figure(worst_error(one.ahead), None, note)
+        best = min(one.ahead, key=lambda run: run.measured)
+        error = Estimate(
+            abs(best.error), None, 1, "", "|predicted / measured - 1| of the best run of the largest budget"
+        )
+        figures[f"{one.name}_best_loss_error"] = figure(error, None, "fitted to all smaller budgets")
         figures[f"{one.name}_interval_width"] = figure(mean_width(one.ahead), None, note)
         inside = Estimate(covers, None, len(one.ahead), "", "share of 95 % intervals that hold the measured loss")
         figures[f"{one.name}_interval_covers"] = figure(inside, None, note)
+    if one.back:
+        note = "runs of budgets above a tenth of the largest, fitted to those below"
+        figures[f"{one.name}_backtest_error"] = figure(worst_error(one.back), None, note)
     if one.held_out:
         figures[f"{one.name}_left_out_coverage"] = figure(coverage(one.held_out))
         figures[f"{one.name}_left_out_width"] = figure(mean_width(one.held_out))

@@ -11,7 +11,7 @@ import numpy as np
 from evaluation.scaling.checks import Check, check_bias, check_seeds
 from evaluation.scaling.envelope import Curve, Envelope, lower_envelope
 from evaluation.scaling.gap import Frontier, Gap, compute_gap, frontier_of
-from evaluation.scaling.holdout import HeldOut, leave_one_budget_out, predicted_from, surface_forecast
+from evaluation.scaling.holdout import HeldOut, backtest, leave_one_budget_out, predicted_from, surface_forecast
 from evaluation.scaling.isoflop import Valley, find_valleys, missing
 from evaluation.scaling.isoflop_draws import Resampling
 from evaluation.scaling.isoflop_fit import IsoflopFit, fit_isoflop, parabola_bias
@@ -46,6 +46,7 @@ class FamilyLaws:
         curves: training curves.
         problems: (what, why) of what could not be fitted.
         crossed: checks of one fit by another, or by repeated runs.
+        back: runs of all budgets above a tenth of the largest, predicted from those below.
     """
 
     name: str
@@ -61,6 +62,7 @@ class FamilyLaws:
     curves: tuple[Curve, ...]
     problems: tuple[tuple[str, str], ...]
     crossed: tuple[Check, ...] = ()
+    back: tuple[HeldOut, ...] = ()
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -135,6 +137,7 @@ def fit_family(
     forecast = surface_forecast(options, min(HELD_OUT_DRAWS, draws))
     held_out = tried("leave one budget out", lambda: leave_one_budget_out(known, forecast))
     ahead = tried("largest budget ahead", lambda: _ahead(known, options, draws))
+    back = tried("back-test", lambda: backtest(known, forecast))
     return FamilyLaws(
         name,
         points,
@@ -149,6 +152,7 @@ def fit_family(
         tuple(curves),
         tuple(problems),
         _crossed(surface, drawn, isoflop),
+        tuple(back or ()),
     )
 
 

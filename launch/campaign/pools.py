@@ -64,12 +64,12 @@ class LocalPool:
 class Worker:
     """A Ray actor that runs one job after the other: torch is imported, and the cores are taken, once."""
 
-    def __init__(self, root: str, directory: str) -> None:
+    def __init__(self, root: str, directory: str, address: str) -> None:
         import os
 
         if os.path.isdir(directory):
             os.chdir(directory)
-        self._root = Path(root)
+        self._root, self._address = Path(root), address
 
     def run(self, job: Job, start: int) -> Ended:
         """See `work`; what is printed goes to the job's own log."""
@@ -77,20 +77,25 @@ class Worker:
 
         folder = self._root / job.folder
         (folder / "logs").mkdir(parents=True, exist_ok=True)
-        output_to(folder / "logs" / "worker_0.log")
-        return work(job, self._root, start)
+        output_to(folder / "logs" / ("worker_0.log" if job.run.launch.workers == 1 else "command.log"))
+        return work(job, self._root, start, self._address)
 
 
 @dataclass
 class _Seat:
+    """A worker, or the leader of a group, which takes nothing for itself; `needs` are those of all of them."""
+
     actor: Any
     needs: dict[str, float]
+    leads: bool
     job: Job | None = None
     call: Any = None
 
 
 class RayPool:
     """Ray workers, as many as there is room for; one that is idle takes any job with the same needs.
+
+    A job of several workers has a leader, which trains them as `generative train` does.
 
     Args:
         root: folder of the campaign.
@@ -108,15 +113,16 @@ class RayPool:
         busy = [seat for seat in self._seats if seat.job is not None]
         if self._slots is not None and len(busy) >= self._slots:
             return False
-        needs = resources_per_worker(job.run.launch)
+        workers = job.run.launch.workers
+        needs = {kind: workers * amount for kind, amount in resources_per_worker(job.run.launch).items()}
         idle = [seat for seat in self._seats if seat.job is None]
-        seat = next((seat for seat in idle if seat.needs == needs), None)
+        seat = next((seat for seat in idle if (seat.needs, seat.leads) == (needs, workers > 1)), None)
         if seat is None:
             while idle and not self._fits(needs):
                 self._end(idle.pop())
             if not self._fits(needs):
                 return False
-            seat = self._open(needs)
+            seat = self._open(needs, workers > 1)
         seat.job = job
         seat.call = seat.actor.run.remote(job, start)
         return True
@@ -159,15 +165,18 @@ class RayPool:
         held = {kind: sum(seat.needs.get(kind, 0.0) for seat in self._seats) for kind in needs}
         return all(held[kind] + amount <= total.get(kind, 0.0) + 1e-6 for kind, amount in needs.items())
 
-    def _open(self, needs: dict[str, float]) -> _Seat:
+    def _open(self, needs: dict[str, float], leads: bool) -> _Seat:
         import os
 
         import ray
 
-        options = {"num_cpus": needs["CPU"], "num_gpus": needs.get("GPU", 0), "memory": needs.get("memory")}
+        from launch import ray_cluster
+
+        own = {} if leads else needs
+        options = {"num_cpus": own.get("CPU", 0), "num_gpus": own.get("GPU", 0), "memory": own.get("memory")}
         options = {key: value for key, value in options.items() if value is not None}
-        actor = ray.remote(Worker).options(max_restarts=0, **options).remote(str(self._root), os.getcwd())
-        seat = _Seat(actor, needs)
+        worker = ray.remote(Worker).options(max_restarts=0, **options)
+        seat = _Seat(worker.remote(str(self._root), os.getcwd(), ray_cluster.address()), needs, leads)
         self._seats.append(seat)
         return seat
 

@@ -82,12 +82,11 @@ def _close(campaign: Campaign, driver: Driver, why: str, console: Console) -> in
 def _refuse_groups(campaign: Campaign) -> None:
     for cell in campaign.grid.cells:
         workers = cell.run.launch.workers
-        if workers > 1:
+        if workers > 1 and campaign.config.launch.backend == "local":
             raise ConfigError(
-                f"{cell.name}: launch.workers={workers}, but `campaign run` gives each cell one worker (with as many "
-                "cores and GPUs as it asks for)",
-                "launch.workers=1 for each family",
-                "set it in families.NAME.set; larger cells: `generative train` with the cell's config.yaml",
+                f"{cell.name}: launch.workers={workers}, but launch.backend=local has one process",
+                "launch.workers=1 for each family, or launch.backend=ray",
+                "set it in families.NAME.set, or leave out launch.backend=local",
             )
 
 
@@ -121,9 +120,12 @@ def _pool(campaign: Campaign) -> Iterator[Pool]:
     from launch import ray_cluster
     from launch.ray_map import chatter_to
 
-    first = campaign.grid.cells[0].run.launch
+    most = max((cell.run.launch for cell in campaign.grid.cells), key=lambda asked: asked.workers)
     launch = LaunchConfig(
-        address=config.launch.address, cpus_per_worker=first.cpus_per_worker, gpus_per_worker=first.gpus_per_worker
+        address=config.launch.address,
+        workers=most.workers,
+        cpus_per_worker=most.cpus_per_worker,
+        gpus_per_worker=most.gpus_per_worker,
     )
     ray_cluster.precheck(launch)
     temporary = ray_cluster.temporary_folder()

@@ -15,6 +15,7 @@ from typing import Any
 from evaluation.scaling.flops import training_flops_per_token
 from evaluation.scaling.points import diverged
 from evaluation.scaling.shapes import parameters
+from generative.errors import GenerativeError
 from generative.training.checkpoint.format import step_folder
 from generative.training.checkpoint.rotation import complete_steps
 from generative.training.monitor import lost_work
@@ -23,6 +24,7 @@ from launch.campaign.cells import Cell
 from launch.campaign.jobs import Job
 from launch.campaign.ledger import DIVERGED, DONE, FAILED, PLANNED
 from launch.folder import clear_requests, read_json, record_event, update_status
+from launch.stopping import INTERRUPTED
 
 ANOMALY = 4
 """Exit code of a run that stopped on a loss that is not finite."""
@@ -51,25 +53,43 @@ class Ended:
     seconds: float = 0.0
 
 
-def work(job: Job, root: Path, start: int) -> Ended:
-    """Run a job to its end in this process; crashes raise, everything else is told.
+def work(job: Job, root: Path, start: int, address: str | None = None) -> Ended:
+    """Run a job to its end, in this process or by workers that it leads; crashes raise, everything else is told.
 
     Args:
         job: what to run.
         root: folder of the campaign.
         start: number of this start, from 1.
+        address: of the Ray cluster, for jobs of several workers.
     """
-    from launch.worker import run_worker
-
     job = placed(job, root)
     began, folder = time.monotonic(), root / job.folder
     lost = begin(job, folder, start)
     if finished(job, folder):
         state: dict[str, Any] = {"state": "complete"}
     else:
-        run_worker(job.run, folder, rank=0, world=1, attempt=1)
-        state = read_json(folder / "outcome.json")
+        state = _alone(job, folder) if job.run.launch.workers == 1 else _led(folder, address)
     return ended(job, root, state, lost, time.monotonic() - began)
+
+
+def _alone(job: Job, folder: Path) -> dict[str, Any]:
+    """Train as the only worker; the outcome."""
+    from launch.worker import run_worker
+
+    run_worker(job.run, folder, rank=0, world=1, attempt=1)
+    return read_json(folder / "outcome.json")
+
+
+def _led(folder: Path, address: str | None) -> dict[str, Any]:
+    """Train as `generative train` does, with a group of workers on the cluster; the outcome."""
+    from launch.run import train
+
+    try:
+        code = train(str(folder / "config.yaml"), [f"launch.address={address}"])
+    except GenerativeError as error:
+        told = {"state": "failed", "problem": error.problem, "exit_code": error.exit_code}
+        return read_json(folder / "outcome.json") or told
+    return read_json(folder / "outcome.json") or {"state": "interrupted" if code == INTERRUPTED else ""}
 
 
 def placed(job: Job, root: Path) -> Job:
@@ -92,7 +112,9 @@ def begin(job: Job, folder: Path, start: int) -> int:
     atomic_write(folder / "config.yaml", to_yaml(job.run))
     newest = max(complete_steps(folder / "checkpoints"), default=0)
     lost, _ = lost_work(folder, newest)
-    update_status(folder, state="starting", config=job.run.name, pid=os.getpid(), world=1, message="")
+    update_status(
+        folder, state="starting", config=job.run.name, pid=os.getpid(), world=job.run.launch.workers, message=""
+    )
     if start > 1:
         record_event(folder, "start", f"start {start} of this job: from step {newest}, {lost} steps are done again")
     return lost

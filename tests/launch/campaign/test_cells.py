@@ -141,9 +141,12 @@ def test_the_plan_tells_workers_that_a_run_would_refuse(campaign_file):
     path = campaign_file()
     for workers, told in ((1, False), (4, True)):
         one = open_campaign(path, [f"set=[launch.workers={workers}]", "plan.machine=h100-80gb", "launch.slots=4"])
-        lines = plan_lines(one.config, one.grid, one.jobs, costs(one.config, one.grid, one.jobs))
+        told_costs = costs(one.config, one.grid, one.jobs)
+        lines = plan_lines(one.config, one.grid, one.jobs, told_costs)
+        on_ray = one.config.model_copy(update={"launch": one.config.launch.model_copy(update={"backend": "ray"})})
         assert ("4 cells at once, up to 4 workers each" in dict(lines)["time"]) == told
         assert any(label == "warning" and "launch.workers=4" in text for label, text in lines) == told
+        assert not [label for label, _ in plan_lines(on_ray, one.grid, one.jobs, told_costs) if label == "warning"]
 
 
 def test_the_papers_grid(campaign_file):

@@ -68,3 +68,18 @@ def test_killed_and_given_again(campaign_file, start):
     for job, step in halfway:  # from its own checkpoint, not from the beginning
         starts = [one["message"] for one in read_lines(campaign.folder / job.folder / "events.jsonl")]
         assert any(f"from step {step}," in text for text in starts), starts
+
+
+def test_cells_of_several_workers(campaign_file, start, tmp_path):
+    """The same losses as with one: results do not depend on how many workers there are."""
+    one_size = [{"layers": 1, "heads": 1, "width": 8}]
+    wsd = {"decay": 0.25, "warmup_steps": 2}
+    found = {}
+    for workers in (2, 1):
+        settings = {"set": [f"launch.workers={workers}", "train.threads=1"], "dir": str(tmp_path / f"by_{workers}")}
+        path = campaign_file(f"by_{workers}.yaml", sizes=one_size, budgets=[4e7], wsd=wsd, **settings)
+        process = start(path)
+        assert process.wait(timeout=200) == 0, process.said()
+        (done,) = [entry for entry in open_campaign(path).entries().values() if entry.result]
+        found[workers] = done.result["loss"]
+    assert found[2] == pytest.approx(found[1], rel=1e-5)
