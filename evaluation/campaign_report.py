@@ -137,6 +137,11 @@ def _numbers(laws: FamilyLaws, at: float) -> Html:
         if runs:
             for estimate in (coverage(runs), mean_width(runs), worst_error(runs)):
                 rows.append((name, str(estimate), estimate.protocol))
+    if (best := laws.best) is not None:
+        laws_tried = "; ".join(f"{law} {error:+.1%}" for law, error in best.tried.items())
+        found = f"{best.predicted}; measured {best.measured:.4f} ({best.error:+.2%})"
+        how = f"{best.by}, chosen by the budget before it ({laws_tried}); {best.predicted.estimate.protocol}"
+        rows.append(("best loss of the largest budget", found, how))
     known = {**published.HOFFMANN_EXPONENTS, "diffusion (Quokka)": published.QUOKKA_EXPONENT}
     for name, exponents in known.items():
         rows.append((f"published: {name}", f"a = {exponents.a:.3g}", str(exponents.source)))

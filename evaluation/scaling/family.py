@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
+from evaluation.scaling.best_loss import MINIMA, SURFACE, BestLoss, best_loss_ahead, trial
 from evaluation.scaling.checks import Check, check_bias, check_seeds
 from evaluation.scaling.envelope import Curve, Envelope, lower_envelope
 from evaluation.scaling.gap import Frontier, Gap, compute_gap, frontier_of
@@ -46,6 +47,8 @@ class FamilyLaws:
         curves: training curves.
         problems: (what, why) of what could not be fitted.
         crossed: checks of one fit by another, or by repeated runs.
+        best: the best loss of the largest budget, predicted from all smaller ones.
+        tried: by law, how well it predicts the best loss of the largest budget: see `best_loss.trial`.
         back: runs of all budgets above a tenth of the largest, predicted from those below.
     """
 
@@ -63,6 +66,8 @@ class FamilyLaws:
     problems: tuple[tuple[str, str], ...]
     crossed: tuple[Check, ...] = ()
     back: tuple[HeldOut, ...] = ()
+    best: BestLoss | None = None
+    tried: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -80,19 +85,24 @@ class FamilyLaws:
     def k(self) -> float:
         """C / (N D): 6 where the convention of FLOPs is that of N."""
         assert self.points is not None
-        return _compute_of_tokens(self.points)
+        return self.points.k
 
     def predict(self, C: float, level: float = 0.95) -> tuple[Prediction, str]:
-        """By the surface where it was fitted, else by the minima; and which of them.
+        """By the law that predicts the best loss of the largest budget better from the others; and which it is.
 
         Raises:
             DataError: neither could be fitted.
             ConfigError: C is no number of FLOPs.
         """
+        told = "; ".join(f"{law} {error:+.1%}" for law, error in self.tried.items())
+        chosen = min(self.tried, key=lambda law: abs(self.tried[law]), default=SURFACE)
+        told = f" (best loss of the largest budget from the others: {told})" if told else ""
+        if chosen == MINIMA and self.isoflop is not None:
+            return predict_isoflop(self.isoflop, C, level=level), MINIMA + told
         if self.surface is not None and self.draws is not None:
-            return predict_surface(self.surface, self.draws, C, level=level, k=self.k), "surface L(N, D)"
+            return predict_surface(self.surface, self.draws, C, level=level, k=self.k), SURFACE + told
         if self.isoflop is not None:
-            return predict_isoflop(self.isoflop, C, law=self.power, level=level), "IsoFLOP minima"
+            return predict_isoflop(self.isoflop, C, law=self.power, level=level), MINIMA
         raise DataError(
             f"{self.name}: no law could be fitted ({'; '.join(why for _, why in self.problems) or 'no runs'})",
             "a surface (10 runs or more) or two budgets with a bracketed minimum",
@@ -138,6 +148,7 @@ def fit_family(
     held_out = tried("leave one budget out", lambda: leave_one_budget_out(known, forecast))
     ahead = tried("largest budget ahead", lambda: _ahead(known, options, draws))
     back = tried("back-test", lambda: backtest(known, forecast))
+    best = tried("best loss of the largest budget", lambda: best_loss_ahead(known, options, draws))
     return FamilyLaws(
         name,
         points,
@@ -153,6 +164,8 @@ def fit_family(
         tuple(problems),
         _crossed(surface, drawn, isoflop),
         tuple(back or ()),
+        best,
+        trial(known, options),
     )
 
 
@@ -163,15 +176,10 @@ def _crossed(surface: SurfaceFit | None, drawn: SurfaceDraws | None, isoflop: Is
     residuals, parameters = surface.solution.residuals(), len(surface.solution.free)
     found = [check_seeds(seed_noise(surface.points), residuals, parameters), floor_check(surface, drawn)]
     if isoflop is not None:
-        k = _compute_of_tokens(surface.points)
+        k = surface.points.k
         ratios, error = parabola_bias(surface.surface, isoflop.points, isoflop.valleys, ValleyOptions(), k)
         found += [check_bias(ratios, error)] if len(ratios) > 1 else []
     return tuple(found)
-
-
-def _compute_of_tokens(points: Points) -> float:
-    """C / (N D)."""
-    return float(np.median(points.C / (points.N * points.D)))
 
 
 def _power(isoflop: IsoflopFit, draws: int) -> PowerFit:

@@ -68,6 +68,11 @@ class Points:
         gone = tuple(Exclusion(f"N={n:.4g} D={d:.4g}", why) for n, d in zip(self.N[rows], self.D[rows], strict=True))
         return replace(self.take(~rows), excluded=self.excluded + gone)
 
+    @property
+    def k(self) -> float:
+        """C / (N D), the median: 6 where the convention of FLOPs is that of N."""
+        return float(np.median(self.C / (self.N * self.D)))
+
     def budgets(self) -> Floats:
         """The budgets, ascending."""
         return np.unique(self.budget)
