@@ -155,7 +155,7 @@ def plan_lines(config: CampaignConfig, grid: Grid, jobs: Sequence[Job], told: Co
         lines.append(
             ("wsd", f"{trunks} trunks serve {len(cells)} cells: {shown(told.flops)} FLOP to train, {saved:.0%} saved")
         )
-    lines.append(("rule", f"{config.rule} · seeds {', '.join(map(str, config.seeds))}"))
+    lines.append(("rule", f"{config.rule} · seeds {', '.join(map(str, sorted({cell.seed for cell in cells})))}"))
     workers = max(map(devices, jobs))
     lines += _cost_lines(config, told, workers)
     if grid.left_out:

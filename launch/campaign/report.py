@@ -109,7 +109,7 @@ def _facts(campaign: Campaign, entries: Entries, spent: list[Spend]) -> dict[str
         **({"Coordinate check": checked} if (checked := coordinates_text(campaign)) else {}),
         "Schedule": schedule,
         **({"Data": "; ".join(f"{name} {text}" for name, text in read.items())} if (read := passes(campaign)) else {}),
-        "Seeds": ", ".join(map(str, config.seeds)),
+        "Seeds": ", ".join(map(str, sorted({cell.seed for cell in campaign.grid.cells}))),
         "Weights": "all runs count alike; held-out windows and masks are the same for all",
     }
 

@@ -47,7 +47,7 @@ def begun(campaign):
 
 
 def test_killed_and_given_again(campaign_file, start):
-    path = campaign_file(budgets=[8e7, 1e9])
+    path = campaign_file(budgets=[8e7, 1e9], set=["train.checkpoint.every_steps=50"])
     campaign = open_campaign(path)
     first = start(path)
     deadline = time.monotonic() + 200
@@ -77,11 +77,7 @@ def test_killed_and_given_again(campaign_file, start):
 
 def test_cells_of_several_workers(campaign_file, start, tmp_path):
     """The same losses as with one, in this process: results do not depend on how many workers there are."""
-    changes = {
-        "sizes": [{"layers": 1, "heads": 1, "width": 8}],
-        "budgets": [4e7],
-        "wsd": {"decay": 0.25, "warmup_steps": 2},
-    }
+    changes = {"sizes": [{"layers": 1, "heads": 1, "width": 8}], "budgets": [4e7]}
     set_workers = ["train.threads=1", "launch.workers=2"]
     led = campaign_file("led.yaml", set=set_workers, dir=str(tmp_path / "led"), **changes)
     process = start(led)
