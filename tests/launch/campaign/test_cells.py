@@ -8,7 +8,6 @@ from evaluation.scaling.flops import CONVENTIONS
 from evaluation.scaling.rules import mup_rates, porian
 from generative.errors import ConfigError
 from generative.training.optimizers import learning_rate
-from launch.campaign.cells import LATER
 from launch.campaign.costs import costs, makespan, plan_lines
 from launch.campaign.opened import open_campaign
 
@@ -180,4 +179,7 @@ def test_ledgers_of_before_are_still_valid():
     """A hash of the campaign as it was run first: new settings must not be in it at their defaults (see LATER)."""
     (job,) = [job for job in open_campaign("campaign/mdm_vs_ar_tiny").jobs if job.name == "mdm-2.5e11-d8l2h2-s0"]
     assert job.hash == "36bbf6622540"
-    assert not LATER.keys() & job.cell.settings.keys()
+    networks = "families.mdm.set=[evaluate.draws=32,'train.networks={net: {optimizer: {lr: 1e-3}}}']"
+    for settings in ([], [networks]):
+        keys = open_campaign("campaign/mdm_vs_ar_tiny", settings).grid.cells[0].settings
+        assert not [key for key in keys if key.endswith((".base_width", ".rates"))]
