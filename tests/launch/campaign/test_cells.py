@@ -171,6 +171,8 @@ def test_mup_scales_rates_and_first_weights_by_width(campaign_file):
     wide = [{"layers": 1, "heads": 1, "width": 8}, {"layers": 1, "heads": 1, "width": 16}]
     with pytest.raises(ConfigError, match="heads of several widths: d8l1h1 has heads of 8, d16l1h1 has heads of 16"):
         cells(campaign_file(rule=rule, sizes=wide))
+    with pytest.raises(ConfigError, match=r"mup with .*name=sgd"):
+        cells(campaign_file(rule=rule, sizes=sizes, set=["train.optimizer.name=sgd"]))
     with pytest.raises(ConfigError, match="mup without base_width"):
         cells(campaign_file(rule={"name": "mup"}))
 
