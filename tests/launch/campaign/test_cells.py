@@ -148,6 +148,13 @@ def test_the_plan_tells_workers_that_a_run_would_refuse(campaign_file):
         assert not [label for label, _ in plan_lines(on_ray, one.grid, one.jobs, told_costs) if label == "warning"]
 
 
+def test_cells_of_several_workers_share_the_cores(campaign_file, monkeypatch):
+    for cores, workers, slots in ((8, 1, 8), (8, 4, 2), (3, 4, 1)):
+        monkeypatch.setattr("launch.environment.cores", lambda cores=cores: cores)
+        one = open_campaign(campaign_file(launch={"backend": "ray"}, set=[f"launch.workers={workers}"]))
+        assert costs(one.config, one.grid, one.jobs).slots == slots
+
+
 def test_the_papers_grid(campaign_file):
     """30 sizes at five budgets of both families: C = 6 N D within whole steps."""
     grid = open_campaign("campaign/smdm").grid
