@@ -94,7 +94,7 @@ def coordinates(config: CampaignName, overrides: Overrides = None) -> None:
     Trains one network of each width for a few steps and compares how much their activations change (the coordinate
     check of muP). Writes coordinates.json into the campaign's folder; the report tells it.
 
-    Example: generative campaign coordinates campaign/mdm_vs_ar_tiny rule.name=mup rule.base_width=32
+    Example: generative campaign coordinates campaign/mdm_vs_ar_tiny
     """
     from launch.campaign.coordinates import check_coordinates
     from launch.campaign.opened import open_campaign

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from typing import Any
 
 from evaluation.scaling.flops import CONVENTIONS
@@ -19,8 +20,9 @@ from launch.schema import RunConfig
 MEASURING = ("evaluate.windows", "evaluate.draws", "evaluate.weights")
 """Settings of the evaluation that change the measured loss."""
 
-LATER: dict[str, Any] = {"method.network.base_width": None, "train.optimizer.rates": {}}
-"""Settings that came after campaigns had been run: at these values no hash has them, so that old ledgers stay valid."""
+LATER: dict[str, Any] = {"method.network.base_width": None, "train.*optimizer.rates": {}}
+"""Settings (shell patterns; also of `train.networks`) that came after campaigns had been run: at these values no hash
+has them, so that old ledgers stay valid."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,11 @@ def settings_of(run: RunConfig) -> dict[str, Any]:
     """Dotted keys of a run that change its result."""
     keys = flatten(run.model_dump(mode="json"))
     counted = {key: value for key, value in keys.items() if key in MEASURING or not key.startswith(OPERATIONAL)}
-    return {key: value for key, value in counted.items() if key not in LATER or value != LATER[key]}
+    return {
+        key: value
+        for key, value in counted.items()
+        if not any(fnmatch(key, later) and value == usual for later, usual in LATER.items())
+    }
 
 
 def trunk_warmup(config: CampaignConfig, cells: list[Cell]) -> int:

@@ -56,7 +56,7 @@ def coordinates_text(campaign: Campaign) -> str:
         for family, told in kept["families"].items()
         for one in told["coordinates"]
     }
-    steep = ", ".join(f"{name} {slope:+.2f}" for name, slope in slopes.items() if abs(slope) > FLAT)
+    steep = ", ".join(f"{name} {slope:+.2f}" for name, slope in slopes.items() if not abs(slope) <= FLAT)
     span = (
         f"changes of activations over width, log-log: slopes {min(slopes.values()):+.2f} to {max(slopes.values()):+.2f}"
     )

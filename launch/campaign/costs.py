@@ -64,7 +64,7 @@ def costs(config: CampaignConfig, grid: Grid, jobs: Sequence[Job], done: Collect
     known: dict[tuple[str, str, int], float] = {}
     work = {job.hash: _arithmetic(job, known) for job in jobs}
     each = {key: flops / rate for key, flops in work.items()}
-    slots = config.launch.slots or _room(config)
+    slots = config.launch.slots or _room(config, jobs)
     largest = max(grid.cells, key=lambda cell: cell.N)
     whole = sum(each.values())
     undone = [job for job in jobs if job.hash not in done]
@@ -81,11 +81,13 @@ def costs(config: CampaignConfig, grid: Grid, jobs: Sequence[Job], done: Collect
     )
 
 
-def _room(config: CampaignConfig) -> int:
-    """Cells that run at once on this machine, where nothing else is said."""
+def _room(config: CampaignConfig, jobs: Sequence[Job]) -> int:
+    """Cells that run at once on this machine, a core a worker, where nothing else is said."""
     from launch.environment import cores
 
-    return 1 if config.launch.backend == "local" or config.launch.address or config.plan.machine else cores()
+    if config.launch.backend == "local" or config.launch.address or config.plan.machine:
+        return 1
+    return max(1, cores() // max(map(devices, jobs)))
 
 
 def _arithmetic(job: Job, known: dict[tuple[str, str, int], float]) -> float:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from generative.errors import RunFolderError
 from launch.campaign.jobs import Job
 from launch.campaign.ledger import CANCELLED, DIVERGED, DONE, ENDED, FAILED, PLANNED, RUNNING, Entry, Ledger, totals
 from launch.campaign.pools import Finished, Pool
@@ -184,7 +185,7 @@ class Driver:
 
         def beat() -> None:
             while not over.wait(BEAT_SECONDS):
-                with self._lock, contextlib.suppress(OSError):  # a full disk is the job's to tell
+                with self._lock, contextlib.suppress(RunFolderError):  # a full disk is the job's to tell
                     for job in self.running.values():
                         self.ledger.beat(job)
 

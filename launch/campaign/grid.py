@@ -157,7 +157,8 @@ def _why_not(config: CampaignConfig, cell: Cell, fixed: bool) -> tuple[str, str]
 
 
 def _check(config: CampaignConfig, cells: list[Cell], left_out: list[tuple[str, str, str]]) -> None:
-    _check_heads(config, cells)
+    if config.rule.name == "mup":
+        _check_mup(cells)
     seen: dict[str, str] = {}
     for cell in cells:
         for key in (cell.name, cell.hash):
@@ -188,9 +189,17 @@ def _check(config: CampaignConfig, cells: list[Cell], left_out: list[tuple[str, 
         )
 
 
-def _check_heads(config: CampaignConfig, cells: list[Cell]) -> None:
+def _check_mup(cells: list[Cell]) -> None:
+    """Its rates are those of Adam, and hold for heads of one width."""
+    for cell in cells:
+        if (name := cell.run.train.optimizer.name) != "adamw":
+            raise ConfigError(
+                f"rule.name=mup with train.optimizer.name={name} ({cell.family})",
+                "adamw: the rule's factors on rates are those of Adam",
+                "set train.optimizer.name=adamw, or choose another rule",
+            )
     heads = {cell.shape.head_width: cell for cell in cells}
-    if config.rule.name == "mup" and len(heads) > 1:
+    if len(heads) > 1:
         listed = ", ".join(f"{cell.size} has heads of {width}" for width, cell in heads.items())
         raise ConfigError(
             f"rule.name=mup with heads of several widths: {listed}",

@@ -29,5 +29,5 @@ def passes(campaign: Campaign) -> dict[str, str]:
         if family in tokens and longest:
             times = longest / tokens[family]
             beyond = f"; beyond {MANY:g} repeated text is worth less than new text" if times > MANY else ""
-            found[family] = f"up to {times:.2g} passes over {compact(tokens[family], ' ')} tokens of text{beyond}"
+            found[family] = f"up to {compact(times)} passes over {compact(tokens[family], ' ')} tokens of text{beyond}"
     return found

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from evaluation.scaling.shapes import Shape
 from generative.errors import ConfigError
+from launch.campaign.cells import size_of
 from launch.campaign.opened import Campaign
 from launch.campaign.schema import SizeConfig
 
@@ -21,8 +23,8 @@ MOST = 256
 def nearest_size(campaign: Campaign, family: str, N: float, budget: float | None = None) -> SizeConfig:
     """Integers (width, layers, heads) whose N is nearest, in the family's own proportions.
 
-    Depth and number of heads are kept where all sizes of the family have the same; else depth goes with width, and
-    heads have the width that they have in the nearest size.
+    Depth and number of heads are kept where sizes of several widths have the same; else depth goes with width, and
+    heads have the width that they have in the nearest size, or a narrower one where none comes near (not under muP).
 
     Args:
         campaign: whose grid says what shapes the family has.
@@ -35,16 +37,18 @@ def nearest_size(campaign: Campaign, family: str, N: float, budget: float | None
     """
     cells = [cell for cell in campaign.grid.cells if cell.family == family]
     near = min(cells, key=lambda cell: abs(np.log(cell.N / N)))
-    ratio, outside = near.shape.ff_width / near.shape.width, near.N - _matrices(near.shape, near.shape.layers, 1.0)
+    halved = campaign.config.rule.name != "mup"
     taken = {(c.shape.layers, c.shape.width) for c in cells if c.budget == budget}
     best: tuple[float, SizeConfig] | None = None
-    for shapes in _stages([cell.shape for cell in cells], near.shape):
-        for heads, width, layers in shapes:
-            scale = width / near.shape.width
-            # Head and norms, as far as they are counted, go with the width.
-            off = float(abs(np.log((_matrices(near.shape, layers, scale) + outside * scale) / N)))
-            if (layers, width) not in taken and (best is None or off < best[0]):
-                best = (off, SizeConfig(layers=layers, heads=heads, width=width, ff_width=round(ratio * width)))
+    for sizes in _stages([cell.shape for cell in cells], near.shape, halved):
+        for size in sizes:
+            shape = _resized(near.shape, *size)
+            if shape is None or (shape.layers, shape.width) in taken:
+                continue
+            off = float(abs(np.log(size_of(shape, near.count) / N)))
+            if best is None or off < best[0]:
+                own = {name: getattr(shape, name) for name in ("layers", "heads", "width", "ff_width")}
+                best = (off, SizeConfig(**own))
         if best is not None and best[0] <= CLOSE:
             break
     if best is None or best[0] > FAR:
@@ -56,13 +60,19 @@ def nearest_size(campaign: Campaign, family: str, N: float, budget: float | None
     return best[1]
 
 
-def _matrices(shape: Shape, layers: int, scale: float) -> float:
-    """Weights of the blocks of a shape that is `scale` times as wide."""
-    return layers * (scale * shape.width) ** 2 * (4 + 3 * shape.ff_width / shape.width)
+def _resized(near: Shape, heads: int, width: int, layers: int) -> Shape | None:
+    """The shape with other sizes, in its proportions; None where its key/value heads do not divide so many heads."""
+    groups = heads if near.groups in (None, near.heads) else near.groups
+    ff_width = round(near.ff_width / near.width * width)
+    if not groups or heads % groups or not ff_width:
+        return None
+    return replace(
+        near, layers=layers, width=width, ff_width=ff_width, heads=heads, head_width=width // heads, groups=groups
+    )
 
 
-def _stages(family: Sequence[Shape], near: Shape) -> Iterator[list[tuple[int, int, int]]]:
-    """(heads, width, layers) to look at; with narrower heads, stage after stage, where none comes near before."""
+def _stages(family: Sequence[Shape], near: Shape, halved: bool) -> Iterator[list[tuple[int, int, int]]]:
+    """(heads, width, layers) to look at; then with heads of half the width, again and again, where they may be."""
     one_width = len({shape.width for shape in family}) == 1
     one_depth = not one_width and len({shape.layers for shape in family}) == 1
     few_heads = not one_width and len({shape.heads for shape in family}) == 1
@@ -77,4 +87,4 @@ def _stages(family: Sequence[Shape], near: Shape) -> Iterator[list[tuple[int, in
     head = near.head_width
     while head >= 2 and head % 2 == 0:
         yield [(heads, heads * head, layers) for heads in range(1, MOST + 1) for layers in depths(heads * head)]
-        head //= 2
+        head = head // 2 if halved else 0

@@ -12,6 +12,8 @@ import numpy as np
 from evaluation.scaling.envelope import Curve
 from evaluation.scaling.family import FamilyLaws, fit_family
 from evaluation.scaling.figures.campaign import Spend
+from evaluation.scaling.isoflop import Valley
+from generative.errors import ConfigError
 from launch.campaign.cells import Cell
 from launch.campaign.jobs import Job
 from launch.campaign.ledger import DONE, FAILED, PLANNED, RUNNING, Entry, alive
@@ -104,10 +106,18 @@ def next_cells(campaign: Campaign, entries: Entries, found: list[FamilyLaws]) ->
         for valley in one.valleys:
             if valley.bracketed or valley.proposal is None or (one.name, valley.budget) in planned:
                 continue
-            size = nearest_size(campaign, one.name, valley.proposal, valley.budget)
-            shape = f"layers: {size.layers}, heads: {size.heads}, width: {size.width}, ff_width: {size.ff_width}"
-            lines.append(
-                f"{one.name}, budget {valley.budget:.4g}: not bracketed ({valley.why}); add to extra: {{family: "
-                f"{one.name}, budget: {valley.budget!r}, size: {{{shape}}}}}, N about {valley.proposal:.3g}"
-            )
+            missing = f"{one.name}, budget {valley.budget:.4g}: not bracketed ({valley.why})"
+            lines.append(f"{missing}; {_proposed(campaign, one.name, valley)}")
     return lines
+
+
+def _proposed(campaign: Campaign, family: str, valley: Valley) -> str:
+    """The cell that would bracket a minimum; where no shape comes near, its size alone."""
+    assert valley.proposal is not None
+    try:
+        size = nearest_size(campaign, family, valley.proposal, valley.budget)
+    except ConfigError as error:
+        return f"N of about {valley.proposal:.3g} would be next, but {error.problem}"
+    shape = f"layers: {size.layers}, heads: {size.heads}, width: {size.width}, ff_width: {size.ff_width}"
+    cell = f"{{family: {family}, budget: {valley.budget!r}, size: {{{shape}}}}}"
+    return f"add to extra: {cell}, N about {valley.proposal:.3g}"

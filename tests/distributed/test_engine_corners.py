@@ -50,6 +50,19 @@ def test_awkward_networks_train_alike():
         assert result["probe"] == pytest.approx(one["probe"], rel=4 * tolerance), case
 
 
+def test_rates_of_some_parameters_and_their_decay():
+    """Five groups, by rate and decay."""
+    rates = {"blocks.0.*": 0.25, "head.*": 0.5}
+    optimizer = {"lr": 0.01, "weight_decay": 0.3, "rates": rates, "no_decay": ["1d"]}
+    asked = {"method": "gpt", "steps": 4, "train": {"optimizer": optimizer}}
+    one = run(1, [job(strategy="none", **asked)])[0][0]
+    usual = run(1, [job("gpt", "none", steps=4, train={"optimizer": optimizer | {"rates": {}}})])[0][0]
+    assert one["probe"] != pytest.approx(usual["probe"], rel=1e-2)
+    for strategy, result in zip(STRATEGIES, run(2, [job(strategy=s, **asked) for s in STRATEGIES])[0], strict=True):
+        assert values(result["losses"]) == pytest.approx(values(one["losses"]), rel=1e-5), strategy
+        assert result["probe"] == pytest.approx(one["probe"], rel=1e-4), strategy
+
+
 def test_many_micro_batches_are_summed_in_fp32():
     """Gradient norms of 5 micro-batches a rank in bf16 against fp32: sums in bf16 would be off by percents."""
     one = run(1, [job("gpt", "none", steps=3)])[0][0]

@@ -75,18 +75,22 @@ def label(axes: Any, x: str, y: str, title: str = "", *, log: str = "") -> None:
 
 
 def few_ticks(axis: Any) -> None:
-    """Numbers at 1, 2 and 5 of each decade of a short logarithmic axis, at decades of a long one: none overlap."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+    """Few enough numbers on a logarithmic axis that none overlap.
+
+    At decades where there are more than two of them, at 1, 2 and 5 where there is most of one, else evenly.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
     class Ticks(LogLocator):
         def tick_values(self, low: float, high: float) -> Any:
             span = np.log10(high / low)
-            steps = [1.0] if span > 2.5 else [1.0, 2.0, 5.0] if span > 0.35 else [1 + k / 4 for k in range(36)]
-            self.set_params(subs=steps)
+            if span <= 0.7:
+                return MaxNLocator(5).tick_values(low, high)
+            self.set_params(subs=[1.0] if span > 2 else [1.0, 2.0, 5.0])
             return super().tick_values(low, high)
 
     axis.set_major_locator(Ticks())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}".replace("e+", "e")))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}".replace("e+", "e")))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
 

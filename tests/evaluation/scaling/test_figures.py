@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from tests.support.scaling import HOFFMANN, isoflop_runs
 pytest.importorskip("matplotlib", reason="figures need matplotlib (the extra `scaling`)")
 
 from evaluation.scaling.figures import campaign, laws, quality
-from evaluation.scaling.figures.canvas import rendered
+from evaluation.scaling.figures.canvas import canvas, label, rendered
 
 RUNS = isoflop_runs(sigma=0.003)
 C = np.geomspace(1e17, 1e19, 5)
@@ -38,6 +39,28 @@ def marks(figure) -> int:
     return sum(
         len(made.get_offsets()) for axes in figure.axes for made in axes.collections if hasattr(made, "get_sizes")
     )
+
+
+def test_numbers_of_logarithmic_axes_do_not_overlap():
+    for low, high in (
+        (4.4, 9.8),
+        (2.1, 4.69),
+        (3.02, 3.05),
+        (5.1e3, 9.9e3),
+        (1.2, 40),
+        (1e12, 9e13),
+        (1e12, 3e14),
+        (1e12, 1e20),
+    ):
+        figure, (axes,) = canvas(width=3.2, height=3.0)
+        label(axes, "x", "y", log="xy")
+        axes.set(xlim=(low, high), ylim=(low, high))
+        figure.draw_without_rendering()
+        for axis, ends in ((axes.xaxis, "intervalx"), (axes.yaxis, "intervaly")):
+            shown = [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            places = [getattr(one.get_window_extent(), ends) for one in shown]
+            assert len({one.get_text() for one in shown}) == len(shown) > 1
+            assert all(one[1] < other[0] for one, other in pairwise(places)), (low, high)
 
 
 def test_isoflop_curves_draw_every_run_and_name_what_is_not_bracketed():

@@ -8,7 +8,6 @@ from evaluation.scaling.flops import CONVENTIONS
 from evaluation.scaling.rules import mup_rates, porian
 from generative.errors import ConfigError
 from generative.training.optimizers import learning_rate
-from launch.campaign.cells import LATER
 from launch.campaign.costs import costs, makespan, plan_lines
 from launch.campaign.opened import open_campaign
 
@@ -149,6 +148,13 @@ def test_the_plan_tells_workers_that_a_run_would_refuse(campaign_file):
         assert not [label for label, _ in plan_lines(on_ray, one.grid, one.jobs, told_costs) if label == "warning"]
 
 
+def test_cells_of_several_workers_share_the_cores(campaign_file, monkeypatch):
+    for cores, workers, slots in ((8, 1, 8), (8, 4, 2), (3, 4, 1)):
+        monkeypatch.setattr("launch.environment.cores", lambda cores=cores: cores)
+        one = open_campaign(campaign_file(launch={"backend": "ray"}, set=[f"launch.workers={workers}"]))
+        assert costs(one.config, one.grid, one.jobs).slots == slots
+
+
 def test_the_papers_grid(campaign_file):
     """30 sizes at five budgets of both families: C = 6 N D within whole steps."""
     grid = open_campaign("campaign/smdm").grid
@@ -172,6 +178,8 @@ def test_mup_scales_rates_and_first_weights_by_width(campaign_file):
     wide = [{"layers": 1, "heads": 1, "width": 8}, {"layers": 1, "heads": 1, "width": 16}]
     with pytest.raises(ConfigError, match="heads of several widths: d8l1h1 has heads of 8, d16l1h1 has heads of 16"):
         cells(campaign_file(rule=rule, sizes=wide))
+    with pytest.raises(ConfigError, match=r"mup with .*name=sgd"):
+        cells(campaign_file(rule=rule, sizes=sizes, set=["train.optimizer.name=sgd"]))
     with pytest.raises(ConfigError, match="mup without base_width"):
         cells(campaign_file(rule={"name": "mup"}))
 
@@ -180,4 +188,7 @@ def test_ledgers_of_before_are_still_valid():
     """A hash of the campaign as it was run first: new settings must not be in it at their defaults (see LATER)."""
     (job,) = [job for job in open_campaign("campaign/mdm_vs_ar_tiny").jobs if job.name == "mdm-2.5e11-d8l2h2-s0"]
     assert job.hash == "36bbf6622540"
-    assert not LATER.keys() & job.cell.settings.keys()
+    networks = "families.mdm.set=[evaluate.draws=32,'train.networks={net: {optimizer: {lr: 1e-3}}}']"
+    for settings in ([], [networks]):
+        keys = open_campaign("campaign/mdm_vs_ar_tiny", settings).grid.cells[0].settings
+        assert not [key for key in keys if key.endswith((".base_width", ".rates"))]

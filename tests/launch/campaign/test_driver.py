@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
 
+from generative.errors import RunFolderError
 from launch.campaign.driver import Driver, Halt
 from launch.campaign.ledger import CANCELLED, DIVERGED, DONE, FAILED, PLANNED, Ledger, totals
 from launch.campaign.opened import open_campaign
@@ -207,6 +209,23 @@ class Slow(Pretended):
                 time.sleep(0.01)
             self.beats.append(self.ledger.state_of(job.hash)["heartbeat"] > first)
         return super().finished(seconds)
+
+
+def test_signs_of_life_go_on_after_one_that_could_not_be_written(campaign, monkeypatch):
+    monkeypatch.setattr("launch.campaign.driver.BEAT_SECONDS", 0.02)
+    beat, refused = campaign.ledger.beat, []
+
+    def full(job, state="running"):
+        if threading.current_thread().name == "heartbeat" and not refused:
+            refused.append(job)
+            raise RunFolderError("cannot write it: no space left", "room on the disk", "free some")
+        beat(job, state)
+
+    monkeypatch.setattr(campaign.ledger, "beat", full)
+    pool = Slow(campaign.ledger)
+    driven(campaign, pool)
+    assert refused
+    assert pool.beats == [True] * len(campaign.jobs)
 
 
 def test_signs_of_life_while_a_job_runs_in_this_process(campaign, monkeypatch):

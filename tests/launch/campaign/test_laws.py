@@ -81,6 +81,35 @@ def test_size_that_is_proposed_is_near(campaign):
         assert pytest.approx(N, rel=0.35) == grid.cells[0].N
 
 
+def test_under_mup_heads_of_what_is_proposed_are_as_wide():
+    sizes = ", ".join(f"{{layers: 2, heads: {heads}, width: {16 * heads}}}" for heads in (2, 4, 6))
+    rule = "rule={name: mup, base_width: 32}"
+    campaign = open_campaign("campaign/mdm_vs_ar_tiny", [rule, f"sizes=[{sizes}]", *WHOLE_GRID])
+    for N in (1e4, 3e5):
+        size = nearest_size(campaign, "ar", N)
+        assert size.width == 16 * size.heads
+    with pytest.raises(ConfigError, match="no shape"):
+        nearest_size(campaign, "ar", 1e3)
+
+
+def test_groups_of_heads_are_kept_in_what_is_proposed():
+    settings = ["families.ar.set=[method.network.kv_groups=2]", "sizes=[{layers: 2, heads: 4, width: 32}]", *WHOLE_GRID]
+    size = nearest_size(open_campaign("campaign/mdm_vs_ar_tiny", settings), "ar", 8e4)
+    assert size.heads % 2 == 0
+    again = [*settings[:1], f"sizes=[{size.model_dump_json()}]", "families.ar.budgets=[1e13]", *WHOLE_GRID]
+    grid = open_campaign("campaign/mdm_vs_ar_tiny", [*again, "families.mdm.budgets=[1e13]", "min_steps=1"]).grid
+    assert pytest.approx(8e4, rel=0.2) == next(cell for cell in grid.cells if cell.family == "ar").N
+
+
+def test_a_minimum_that_no_shape_would_bracket_is_still_told(tmp_path, monkeypatch):
+    campaign = measured(open_campaign("campaign/mdm_vs_ar_tiny", [f"dir={tmp_path}/c"]), but=["ar-3e10-d"])
+    entries = campaign.entries()
+    known = [row for row in rows(campaign, entries, "ar") if row["N"] > 4e4]
+    monkeypatch.setattr("launch.campaign.proposal.FAR", 0.0)
+    lines = next_cells(campaign, entries, [fit_family("ar", known, draws=20)])
+    assert any("would be next, but ar: no shape like those" in line for line in lines), lines
+
+
 def test_what_is_proposed_can_be_pasted_into_extra(tmp_path):
     settings = [
         "sizes=[{layers: 2, heads: 2, width: 32, ff_width: 48}]",
