@@ -79,6 +79,12 @@ def _sized(config: CampaignConfig, name: str, size: Size) -> tuple[RunConfig, Sh
     network = getattr(run.method, "network", None)
     if not isinstance(network, TransformerConfig):
         raise _no_likelihood(name, family.config, run.method.name)
+    if network.family != "llama":
+        raise ConfigError(
+            f"families.{name}.config={family.config}: nobody counts method.network.family={network.family}",
+            "family=llama, whose parameters and FLOPs are known in each convention",
+            "choose another configuration",
+        )
     facts = modality(run).known_facts(run)
     network = fit_to_data(network, facts.vocab_size, facts.sequence_length)
     causal = run.method.name == "autoregressive"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.campaign_report import FIXED_NOTE, CampaignFacts, build_campaign_report
@@ -19,6 +18,7 @@ from launch.campaign.ledger import DONE, totals
 from launch.campaign.opened import Campaign
 from launch.campaign.passes import passes
 from launch.campaign.results import Entries, laws, next_cells, spend, states
+from launch.folder import flatten
 
 
 def status_lines(campaign: Campaign) -> list[tuple[str, str]]:
@@ -75,7 +75,7 @@ def write_report(campaign: Campaign, draws: int = 1000) -> tuple[Path, list[tupl
     campaign.folder.mkdir(parents=True, exist_ok=True)
     path = campaign.folder / "report.html"
     atomic_write(path, build_campaign_report(told))
-    atomic_write(campaign.folder / "results.csv", _csv(told.cells))
+    atomic_write(campaign.folder / "results.csv", _csv(campaign, entries))
     write_json(campaign.folder / "laws.json", {one.name: _plain(one) for one in families})
     lines = [line for one in families for line in _law_lines(one)]
     if gap is not None:
@@ -128,10 +128,25 @@ def _cells(campaign: Campaign, entries: Entries) -> list[tuple[str, ...]]:
     return rows
 
 
-def _csv(rows: Sequence[Sequence[str]]) -> str:
+def _csv(campaign: Campaign, entries: Entries) -> str:
+    """All cells with all that is known of them, numbers in full; FLOPs a token in a column for each convention."""
+    found, rows = states(campaign, entries), []
+    for job in campaign.jobs:
+        if (cell := job.cell) is not None:
+            asked = {
+                "cell": cell.name,
+                "family": cell.family,
+                "budget": cell.budget,
+                "size": cell.size,
+                "seed": cell.seed,
+            }
+            planned = {"state": found[job.hash], "N": cell.N, "D": cell.tokens, "C": cell.flops}
+            entry = entries[job.hash]
+            rows.append(asked | planned | flatten(dict(entry.result)) | {"cause": entry.cause})
     text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(("cell", "state", "N", "D", "C", "loss", "seconds", "cause"))
+    columns = dict.fromkeys(key for row in sorted(rows, key=len, reverse=True) for key in row)
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
 

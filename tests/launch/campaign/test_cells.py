@@ -192,3 +192,9 @@ def test_ledgers_of_before_are_still_valid():
     for settings in ([], [networks]):
         keys = open_campaign("campaign/mdm_vs_ar_tiny", settings).grid.cells[0].settings
         assert not [key for key in keys if key.endswith((".base_width", ".rates"))]
+
+
+def test_networks_that_are_not_counted_are_refused(campaign_file):
+    """MDLM's blocks have other matrices and a time input."""
+    with pytest.raises(ConfigError, match=r"nobody counts method.network.family=mdlm"):
+        cells(campaign_file(set=["method.name=masked_diffusion", "method.network.family=mdlm"]))

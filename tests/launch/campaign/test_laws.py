@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 
 import pytest
@@ -65,6 +66,12 @@ def test_half_a_campaign_says_what_is_missing(campaign, unarranged):
     for section in ("Compute gap", "Where the compute went", "mdm: numbers", "ar: checks", "diverged"):
         assert section in page
     assert [row["status"] for row in rows(campaign, campaign.entries(), "mdm")].count(DIVERGED) == 1
+    table = list(csv.DictReader((campaign.folder / "results.csv").open()))
+    by_hash = campaign.entries()
+    for row, job in zip(table, [job for job in campaign.jobs if job.cell], strict=True):
+        assert (row["cell"], float(row["N"]), int(row["D"])) == (job.name, job.cell.N, job.cell.tokens)
+        assert row["loss"] == str(by_hash[job.hash].result.get("loss", ""))
+    assert [row["cause"] for row in table].count("the loss is nan") == (lost.cell is not None)
 
 
 def test_size_that_is_proposed_is_near(campaign):
