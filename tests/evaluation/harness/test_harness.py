@@ -95,7 +95,7 @@ def by_hand(model, context, after, order):
     for place in order:
         at = len(context) + place
         logs = model.nets["net"](canvas[None], torch.tensor([at])).log_softmax(-1)[0]
-        nats -= float(logs[truth[at]])
+        nats -= float(logs[truth[at]].detach())
         canvas[at] = truth[at]
     return nats
 
