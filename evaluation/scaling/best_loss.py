@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from evaluation.estimate import Ratio
+from evaluation.scaling.holdout import Foretold
 from evaluation.scaling.isoflop import find_valleys
 from evaluation.scaling.isoflop_draws import Resampling
 from evaluation.scaling.isoflop_fit import fit_isoflop
@@ -27,7 +28,7 @@ FEW_DRAWS = 20
 
 
 @dataclass(frozen=True)
-class BestLoss:
+class BestLoss(Foretold):
     """The best loss of the largest budget, predicted from all smaller ones.
 
     Args:
@@ -43,21 +44,6 @@ class BestLoss:
     predicted: Ratio
     by: str
     tried: Mapping[str, float]
-
-    @property
-    def error(self) -> float:
-        """Predicted over measured, less 1."""
-        return self.predicted.estimate.value / self.measured - 1
-
-    @property
-    def covered(self) -> bool:
-        """Whether the interval holds what was measured."""
-        return self.predicted.low <= self.measured <= self.predicted.high
-
-    @property
-    def width(self) -> float:
-        """Of the interval, nats per token."""
-        return self.predicted.high - self.predicted.low
 
 
 def best_loss_ahead(points: Points, options: FitOptions | None = None, draws: int = 1000) -> BestLoss:

@@ -20,21 +20,9 @@ Forecast = Callable[[Points, Points], tuple[Floats, Floats, str]]
 """(fitted to, asked for) -> predicted losses float64[m], draws of what would be measured float64[R, m], protocol."""
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """A run that the fit has not seen.
+class Foretold:
+    """A loss that was predicted, with an interval, and then measured."""
 
-    Args:
-        budget: FLOPs.
-        N: parameters.
-        D: tokens.
-        measured: its loss, nats per token.
-        predicted: with the interval in which a new run's loss is expected (parameters and noise).
-    """
-
-    budget: float
-    N: float
-    D: float
     measured: float
     predicted: Ratio
 
@@ -52,6 +40,25 @@ class HeldOut:
     def width(self) -> float:
         """Of the interval, nats per token."""
         return self.predicted.high - self.predicted.low
+
+
+@dataclass(frozen=True)
+class HeldOut(Foretold):
+    """A run that the fit has not seen.
+
+    Args:
+        budget: FLOPs.
+        N: parameters.
+        D: tokens.
+        measured: its loss, nats per token.
+        predicted: with the interval in which a new run's loss is expected (parameters and noise).
+    """
+
+    budget: float
+    N: float
+    D: float
+    measured: float
+    predicted: Ratio
 
 
 def surface_forecast(options: FitOptions | None = None, draws: int = 400, seed: int = 0) -> Forecast:

@@ -179,7 +179,7 @@ def _cost_lines(config: CampaignConfig, told: Costs, workers: int) -> list[tuple
         ("memory", f"{told.memory[0] / 1e9:.3g} GB a rank for {told.memory[1]}, activations not counted"),
     ]
     if workers > 1 and config.launch.backend == "local":
-        lines.append(("warning", f"launch.workers={workers}: with launch.backend=local each cell has one worker"))
+        lines.append(("warning", f"launch.workers={workers}: `campaign run` refuses that with launch.backend=local"))
     if told.price is not None:
         lines.append(("cost", f"about ${told.price:,.0f} (the price of an hour is an assumption)"))
     limit = config.limit.flops
