@@ -33,9 +33,17 @@ def interleave(
     warmup: int = 3,
     device: torch.device | None = None,
 ) -> tuple[list[float], list[float]]:
-    """Seconds of both, measured in turns (A B A B ...), so that a drift of the machine is shared."""
-    taken = [(timed(first, device), timed(second, device)) for _ in range(warmup + pairs)][warmup:]
-    return [a for a, _ in taken], [b for _, b in taken]
+    """Seconds of both, in turns; see `in_turns`."""
+    a, b = in_turns([first, second], pairs, warmup, device)
+    return a, b
+
+
+def in_turns(
+    actions: Sequence[Callable[[], object]], rounds: int, warmup: int = 3, device: torch.device | None = None
+) -> list[list[float]]:
+    """Seconds of each action, measured in turns (A B C A B C ...), so that a drift of the machine is shared."""
+    taken = [[timed(action, device) for action in actions] for _ in range(warmup + rounds)][warmup:]
+    return [[seconds[i] for seconds in taken] for i in range(len(actions))]
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Head and cross-entropy in one pass over row chunks, with the gradient computed in the forward pass.
 
 A language model's logits are its largest tensor: rows x vocabulary. Here only one chunk of rows exists at a time: its
-logits become, in place, probabilities and then the gradient, which is multiplied into the gradients of the hidden
+logits become, in place, exponentials and then the gradient, which is multiplied into the gradients of the hidden
 states and of the head at once. Backward only scales those two by the incoming gradient.
 
 Shapes: M rows, d features, V outputs of the head.
@@ -51,20 +51,20 @@ def _at_least_fp32(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _softmax_(logits_mv: Tensor, targets_m: Tensor) -> Tensor:
-    """Turn logits into probabilities in place; return -log p of the targets [M]."""
+def _exponentials_(logits_mv: Tensor, targets_m: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn logits into exp(logit - largest) in place; return their sums [M], and -log p of the targets [M]."""
     logits_mv.sub_(logits_mv.amax(-1, keepdim=True))
     target_logits_m = logits_mv.gather(1, targets_m[:, None])[:, 0]
     total_m = logits_mv.exp_().sum(-1)
-    logits_mv.div_(total_m[:, None])
-    return total_m.log() - target_logits_m
+    return total_m, total_m.log() - target_logits_m
 
 
 def _nll_only(hidden_md: Tensor, weight_vd: Tensor, targets_m: Tensor) -> Tensor:
     """Negative log-likelihoods [M] without any gradient."""
     nll_m = hidden_md.new_empty(len(hidden_md), dtype=_at_least_fp32(hidden_md.dtype))
     for part in _chunks(hidden_md, weight_vd):
-        nll_m[part] = _softmax_((hidden_md[part] @ weight_vd.T).to(nll_m.dtype), targets_m[part])
+        logits_cv = (hidden_md[part] @ weight_vd.T).to(nll_m.dtype)
+        nll_m[part] = _exponentials_(logits_cv, targets_m[part])[1]
     return nll_m
 
 
@@ -89,8 +89,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for part in _chunks(hidden_md, weight_vd):
             h_cd, t_c, w_c = hidden_md[part].to(dtype), targets_m[part], weights_m[part, None].to(nll_m.dtype)
             grad_cv = (h_cd @ matrix_vd.T).to(nll_m.dtype)
-            nll_m[part] = _softmax_(grad_cv, t_c)
-            grad_cv.mul_(w_c).scatter_add_(1, t_c[:, None], -w_c)
+            total_c, nll_m[part] = _exponentials_(grad_cv, t_c)
+            # Weighted in the pass that divides by the sum.
+            grad_cv.mul_(w_c / total_c[:, None]).scatter_add_(1, t_c[:, None], -w_c)
             grad_cv = grad_cv.to(dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = grad_cv @ matrix_vd
