@@ -14,6 +14,9 @@ from launch.opened import open_run
 from launch.sections import LaunchConfig
 from launch.text_model import Subject
 
+MADE_OF_TEXT = ("characters", "bpe")
+"""Tokenizers that another text would make anew: their tokens mean something else then."""
+
 
 def measure_texts(
     subject: Subject, suite: TextsSuite, launch: LaunchConfig | None, progress: Progress | None
@@ -53,9 +56,9 @@ def _measured(
     changes = {f"evaluate.{key}": value for key, value in {**asked, "only_likelihood": True}.items()}
     changes |= {f"data.{key}": value for key, value in section.items()} | dict(subject.changes)
     run = open_run(subject.path, changes)
-    if section and run.config.data.tokenizer.name == "characters":
+    if section and run.config.data.tokenizer.name in MADE_OF_TEXT:
         raise ConfigError(
-            "a tokenizer of characters, which is made of the text that is tokenised",
+            f"data.tokenizer.name={run.config.data.tokenizer.name}, which is made of the text that is tokenised",
             "tokens that mean the same in all texts",
             "train with data.tokenizer.name=bytes, or a tokenizer of Hugging Face",
         )

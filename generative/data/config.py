@@ -37,6 +37,14 @@ class CharactersTokenizerConfig(Config):
     name: Literal["characters"] = "characters"
 
 
+class LearnedTokenizerConfig(Config):
+    """Byte-level BPE that is learned from the training text, with an end-of-document token (id 0)."""
+
+    name: Literal["bpe"] = "bpe"
+    vocab_size: int = Field(default=4096, ge=257)
+    """Tokens, the 256 bytes and the end of a document among them; fewer where the text has no more to merge."""
+
+
 class HuggingFaceTokenizerConfig(Config):
     """A tokenizer in the Hugging Face layout."""
 
@@ -48,7 +56,8 @@ class HuggingFaceTokenizerConfig(Config):
 
 
 TokenizerConfig = Annotated[
-    BytesTokenizerConfig | CharactersTokenizerConfig | HuggingFaceTokenizerConfig, Field(discriminator="name")
+    BytesTokenizerConfig | CharactersTokenizerConfig | LearnedTokenizerConfig | HuggingFaceTokenizerConfig,
+    Field(discriminator="name"),
 ]
 
 

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from generative.data.config import HuggingFaceTokenizerConfig, PairsTextConfig, ShardsTextConfig, TextDataConfig
+from generative.data.config import (
+    HuggingFaceTokenizerConfig,
+    PairsTextConfig,
+    ReversalTextConfig,
+    ShardsTextConfig,
+    TextDataConfig,
+)
 from generative.data.prepare import prepared_folder
+from generative.data.reversal import open_reversal
 from generative.data.tokenizers import ByteTokenizer, Tokenizer, load_tokenizer
 from generative.errors import DataError, GenerativeError
 from generative.method import DataFacts
@@ -42,6 +49,8 @@ def _tokenizer_at_hand(config: TextDataConfig) -> Tokenizer | None:
         from generative.data.huggingface import HuggingFaceTokenizer
 
         return HuggingFaceTokenizer.open(config.tokenizer.id, config.tokenizer.revision, local=True)
+    if isinstance(config, ReversalTextConfig):
+        return open_reversal(config).tokenizer
     folder: Path | None = None if isinstance(config, ShardsTextConfig | PairsTextConfig) else prepared_folder(config)
     return None if folder is None else load_tokenizer(folder)
 

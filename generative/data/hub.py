@@ -214,7 +214,7 @@ def open_stream(config: HubTextConfig) -> TextData:
     tokenizer = open_tokenizer(config.tokenizer)
     if tokenizer is None:
         raise ConfigError(
-            "data.tokenizer.name=characters cannot be used with data.streaming=true",
+            f"data.tokenizer.name={config.tokenizer.name} cannot be used with data.streaming=true",
             expected="a tokenizer that need not see all text first",
             remedy="use tokenizer.name=bytes or huggingface, or data.streaming=false",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,34 @@ class HuggingFaceTokenizer:
                 remedy="correct data.tokenizer.id, or use tokenizer.name=bytes",
             ) from error
         return HuggingFaceTokenizer(found)
+
+    @staticmethod
+    def learn(texts: Iterable[str], vocab_size: int) -> HuggingFaceTokenizer:
+        """Byte-level BPE of at most that many tokens (see `LearnedTokenizerConfig`), the same for the same texts.
+
+        Raises:
+            DataError: the libraries are not installed.
+        """
+        library, parts = (
+            needed(
+                name,
+                package=name,
+                extra="hub",
+                by="data.tokenizer.name=bpe",
+                instead="a tokenizer that needs none (bytes, characters)",
+            )
+            for name in ("transformers", "tokenizers")
+        )
+        end = "<|endoftext|>"
+        made = parts.Tokenizer(parts.models.BPE())
+        made.pre_tokenizer = parts.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        made.decoder = parts.decoders.ByteLevel()
+        alphabet = parts.pre_tokenizers.ByteLevel.alphabet()
+        trainer = parts.trainers.BpeTrainer(
+            vocab_size=vocab_size, special_tokens=[end], initial_alphabet=alphabet, show_progress=False
+        )
+        made.train_from_iterator(texts, trainer)
+        return HuggingFaceTokenizer(library.PreTrainedTokenizerFast(tokenizer_object=made, eos_token=end))
 
     @staticmethod
     def load(folder: Path) -> HuggingFaceTokenizer:

@@ -92,7 +92,7 @@ def open_packed(config: ShardsTextConfig) -> TextData:
     tokenizer = open_tokenizer(config.tokenizer)
     if tokenizer is None:
         raise ConfigError(
-            "data.tokenizer.name=characters does not fit packed chunks, which hold ids of a given tokenizer",
+            f"data.tokenizer.name={config.tokenizer.name} does not fit packed chunks: ids of a given tokenizer",
             expected="the tokenizer that made the chunks",
             remedy="set data.tokenizer.name=huggingface and data.tokenizer.id",
         )

@@ -19,7 +19,7 @@ from torch import Tensor
 from generative.data.config import PairsTextConfig
 from generative.data.order import Indices
 from generative.data.text_data import TextData, describe
-from generative.data.tokenizers import Tokenizer, open_tokenizer
+from generative.data.tokenizers import Tokenizer, learned_tokenizer, open_tokenizer
 from generative.errors import ConfigError, DataError
 from generative.method import DataFacts
 
@@ -61,14 +61,15 @@ def open_pairs(config: PairsTextConfig) -> TextData:
             "windows of packed text",
             "leave data.separate_documents out",
         )
+    pairs = read_pairs(config)
     tokenizer = open_tokenizer(config.tokenizer)
+    tokenizer = tokenizer or learned_tokenizer(config.tokenizer, (prompt + response for prompt, response in pairs))
     if tokenizer is None or tokenizer.eos_id is None:
         raise DataError(
             f"data.tokenizer.name={config.tokenizer.name} has no end of text, which responses end with",
-            expected="bytes, or a tokenizer of Hugging Face with an end of text",
+            expected="bytes, bpe, or a tokenizer of Hugging Face with an end of text",
             remedy="set data.tokenizer.name=bytes",
         )
-    pairs = read_pairs(config)
     encoded = [(tokenizer.encode(prompt), tokenizer.encode(response)) for prompt, response in pairs]
     length = config.sequence_length
     kept = [i for i, (prompt, response) in enumerate(encoded) if len(prompt) + len(response) < length]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ from generative.data.documents import Corpus, Span, builtin_corpus, open_files
 from generative.data.drifting import drifting_files
 from generative.data.hub import open_hub, resolve_revision
 from generative.data.manifest import MANIFEST, Manifest, Shard
-from generative.data.split import cut_into_shards, split, whole
+from generative.data.split import batches, cut_into_shards, split, whole
 from generative.data.tokenise import Task, Work, run_tasks, scan_characters, tokenise_shard
-from generative.data.tokenizers import UNKNOWN, CharacterTokenizer, Tokenizer, open_tokenizer
+from generative.data.tokenizers import UNKNOWN, CharacterTokenizer, Tokenizer, learned_tokenizer, open_tokenizer
 from generative.errors import ConfigError, DataError
 
 SHARD_BYTES = 16 << 20
@@ -164,6 +164,7 @@ class Job:
         workers = workers or _default_workers(total, len(tasks), str(self.tokenizer["name"]))
         work = Work({name: corpus for name, (corpus, _) in spans.items()}, partial, "uint16")
         tokenizer = open_tokenizer(self.config.tokenizer, self.tokenizer.get("revision"))
+        tokenizer = tokenizer or learned_tokenizer(self.config.tokenizer, _training_texts(tasks, work))
         tokenizer = tokenizer or _character_tokenizer(tasks, work, workers)
         tokenizer.save(partial)
         if tokenizer.vocab_size > 1 << 16:
@@ -183,15 +184,22 @@ class Job:
 def tokenizer_identity(config: TextDataConfig) -> dict[str, Any]:
     """JSON that changes when a tokenizer would make other tokens."""
     if config.tokenizer.name != "huggingface":
-        return {"name": config.tokenizer.name}
+        return config.tokenizer.model_dump()
     revision = resolve_revision(config.tokenizer.id, config.tokenizer.revision, "tokenizer")
     return {"name": "huggingface", "id": config.tokenizer.id, "revision": revision}
 
 
 def _default_workers(total: int, tasks: int, tokenizer: str) -> int:
     """One where starting processes (about two seconds) would cost more than it saves."""
-    small = (4 << 20) if tokenizer == "huggingface" else (256 << 20)
+    small = (4 << 20) if tokenizer in ("huggingface", "bpe") else (256 << 20)
     return 1 if total <= small else min(available_cores(), tasks)
+
+
+def _training_texts(tasks: list[Task], work: Work) -> Iterator[str]:
+    """The documents of the training text (parts of long ones)."""
+    for task in (task for task in tasks if task.split == "train"):
+        for group in batches(task.spans):
+            yield from work.corpora[task.split].texts(group)
 
 
 def _character_tokenizer(tasks: list[Task], work: Work, workers: int) -> CharacterTokenizer:

@@ -21,7 +21,7 @@ from generative.data.cache import begin, default_cache, make_once
 from generative.data.config import PairsTextConfig, ReversalTextConfig
 from generative.data.pairs import PairSource, pair_source, read_pairs
 from generative.data.text_data import TextData, describe
-from generative.data.tokenizers import open_tokenizer
+from generative.data.tokenizers import learned_tokenizer, open_tokenizer
 from generative.errors import DataError
 from generative.method import DataFacts
 
@@ -145,14 +145,15 @@ def open_reversal(config: ReversalTextConfig, cache: Path | None = None) -> Text
     Raises:
         DataError: missing files, a tokenizer without end of text, or a statement that is longer than a window.
     """
+    pairs = list(_pairs(prepare_reversal(config, cache) / TRAIN))
     tokenizer = open_tokenizer(config.tokenizer)
+    tokenizer = tokenizer or learned_tokenizer(config.tokenizer, (prompt + end for prompt, end in pairs))
     if tokenizer is None or tokenizer.eos_id is None:
         raise DataError(
             f"data.tokenizer.name={config.tokenizer.name} has no end of text, which statements end with",
-            "bytes, or a tokenizer of Hugging Face with an end of text",
+            "bytes, bpe, or a tokenizer of Hugging Face with an end of text",
             "set data.tokenizer.name=bytes",
         )
-    pairs = list(_pairs(prepare_reversal(config, cache) / TRAIN))
     encoded = [(tokenizer.encode(prompt), tokenizer.encode(end)) for prompt, end in pairs]
     longest = max((len(prompt) + len(end) for prompt, end in encoded), default=0)
     if not 0 < longest < config.sequence_length:

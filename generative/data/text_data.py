@@ -85,7 +85,7 @@ def separator_of(config: TextDataConfig, tokenizer: Tokenizer) -> int | None:
     if tokenizer.eos_id is None:
         raise ConfigError(
             f"data.separate_documents=true with the tokenizer {tokenizer.name}, which has no end of text",
-            "a tokenizer that ends documents: bytes, or one of Hugging Face with an end of text",
+            "a tokenizer that ends documents: bytes, bpe, or one of Hugging Face with an end of text",
             "set data.tokenizer.name=bytes, or data.separate_documents=false",
         )
     return tokenizer.eos_id

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from generative.data.config import HuggingFaceTokenizerConfig, TokenizerConfig
+from generative.data.config import HuggingFaceTokenizerConfig, LearnedTokenizerConfig, TokenizerConfig
 from generative.data.files import damaged, write_json
 from generative.errors import ConfigError, DataError, suggestion
 
@@ -34,7 +34,7 @@ class Tokenizer(Protocol):
 
     @property
     def name(self) -> str:
-        """bytes, characters or huggingface."""
+        """bytes, characters or huggingface (which a learned one becomes)."""
         ...
 
     @property
@@ -175,7 +175,7 @@ def _codes(text: str) -> NDArray[np.uint32]:
 
 
 def open_tokenizer(config: TokenizerConfig, revision: str | None = None) -> Tokenizer | None:
-    """The tokenizer of a configuration; None for `characters`, which must see the training text first.
+    """The tokenizer of a configuration; None for `characters` and `bpe`, which must see the training text first.
 
     Args:
         config: which one.
@@ -191,6 +191,19 @@ def open_tokenizer(config: TokenizerConfig, revision: str | None = None) -> Toke
 
         return HuggingFaceTokenizer.open(config.id, revision or config.revision)
     return None
+
+
+def learned_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer | None:
+    """The tokenizer `bpe` of a training text; None where the configuration wants another.
+
+    Raises:
+        DataError: the libraries that it needs are not installed.
+    """
+    if not isinstance(config, LearnedTokenizerConfig):
+        return None
+    from generative.data.huggingface import HuggingFaceTokenizer
+
+    return HuggingFaceTokenizer.learn(texts, config.vocab_size)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -8,7 +8,8 @@ import pytest
 
 from evaluation.harness.scoring import continued
 from evaluation.reversal import bleu, is_right, reversal_figures, reversal_jobs
-from generative.data.config import ReversalTextConfig
+from generative.data.config import LearnedTokenizerConfig, ReversalTextConfig
+from generative.data.facts import known_facts
 from generative.data.reversal import TESTS, TRAIN, made_files, made_people, prepare_reversal, reversal_tests
 from generative.data.text import open_text
 from generative.data.tokenizers import ByteTokenizer
@@ -63,6 +64,17 @@ def test_files_are_made_once_and_read_like_published_ones(config, tmp_path):
     (folder / TESTS["name_to_description"]).unlink()
     with pytest.raises(DataError, match=r"has no p2d_prompts_test\.jsonl"):
         open_text(copy)
+
+
+def test_statements_in_pieces_that_are_learned_from_them(config):
+    pytest.importorskip("transformers")
+    pieces = config.model_copy(update={"tokenizer": LearnedTokenizerConfig(vocab_size=500), "sequence_length": 16})
+    data = open_text(pieces)
+    assert known_facts(pieces) == data.facts
+    line = json.loads((prepare_reversal(config) / TRAIN).read_text().splitlines()[0])
+    tokens = data.train.fetch([0])["tokens"][0]
+    assert data.tokenizer.decode(tokens) == line["prompt"] + line["completion"]
+    assert tokens[-1] == data.tokenizer.eos_id
 
 
 def test_what_does_not_fit_is_refused(config):

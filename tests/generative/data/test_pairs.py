@@ -33,6 +33,14 @@ def test_prompt_response_and_ends_of_text(path):
     assert data.bytes_per_token == pytest.approx(7 / 8)
 
 
+def test_a_tokenizer_is_learned_from_pairs(path):
+    pytest.importorskip("transformers")
+    tokenizer = {"name": "bpe", "vocab_size": 300}
+    data = open_text(PairsTextConfig(path=path, sequence_length=8, validation_fraction=0.25, tokenizer=tokenizer))
+    assert data.facts.vocab_size == data.tokenizer.vocab_size <= 300
+    assert data.tokenizer.decode(data.validation.fetch(np.array([0]))["tokens"][0]) == "lastone"
+
+
 @pytest.mark.parametrize(
     ("text", "changes", "match"),
     [

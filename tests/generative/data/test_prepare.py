@@ -10,7 +10,12 @@ import sys
 import numpy as np
 import pytest
 
-from generative.data.config import FilesTextConfig, HuggingFaceTokenizerConfig, ShardsTextConfig
+from generative.data.config import (
+    FilesTextConfig,
+    HuggingFaceTokenizerConfig,
+    LearnedTokenizerConfig,
+    ShardsTextConfig,
+)
 from generative.data.manifest import Manifest
 from generative.data.prepare import prepare_text
 from generative.data.tokenizers import load_tokenizer
@@ -245,6 +250,21 @@ def test_characters_come_from_the_training_text(tmp_path):
     assert tokens(folder, "validation") == [2, 3]
     path.write_text("abcabcab" + "ca")
     assert load_tokenizer(prepare_text(FilesTextConfig(**base), tmp_path / "cache")).characters == "abc"
+
+
+def test_a_tokenizer_is_learned_from_the_training_text(tmp_path):
+    pytest.importorskip("transformers")
+    path = tmp_path / "a.txt"
+    path.write_text("the cat sat. " * 8 + "a dog ran. " * 2)
+    base = {"path": path, "validation_fraction": 0.2, "tokenizer": {"name": "bpe", "vocab_size": 264}}
+    config = FilesTextConfig(**base)
+    folder = prepare_text(config, tmp_path / "cache")
+    tokenizer = load_tokenizer(folder)
+    assert (tokenizer.vocab_size, Manifest.read(folder).vocab_size) == (264, 264)
+    assert max(len(piece) for piece in tokenizer.tokenizer.get_vocab()) > 1
+    assert tokenizer.decode(tokens(folder, "train")) == ("the cat sat. " * 8 + "a dog ran. " * 2)[:100]
+    more = config.model_copy(update={"tokenizer": LearnedTokenizerConfig(vocab_size=265)})
+    assert prepare_text(more, tmp_path / "cache") != folder
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generative.data.config import BytesTokenizerConfig, CharactersTokenizerConfig, HuggingFaceTokenizerConfig
-from generative.data.tokenizers import ByteTokenizer, CharacterTokenizer, load_tokenizer, open_tokenizer
+from generative.data.config import (
+    BytesTokenizerConfig,
+    CharactersTokenizerConfig,
+    HuggingFaceTokenizerConfig,
+    LearnedTokenizerConfig,
+)
+from generative.data.tokenizers import (
+    ByteTokenizer,
+    CharacterTokenizer,
+    learned_tokenizer,
+    load_tokenizer,
+    open_tokenizer,
+)
 from generative.errors import ConfigError, DataError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -104,6 +115,21 @@ def test_hugging_face_tokenizer_of_a_folder(wordpieces, tmp_path):
     again = load_tokenizer(tmp_path)
     assert again.encode("on the mat").tolist() == tokenizer.encode("on the mat").tolist()
     assert again.eos_id == tokenizer.eos_id
+
+
+def test_a_learned_tokenizer_knows_its_text_and_writes_any(tmp_path):
+    pytest.importorskip("transformers")
+    config, texts = LearnedTokenizerConfig(vocab_size=270), ["the cat sat on the mat", "the hat of the cat"] * 5
+    tokenizer = learned_tokenizer(config, texts)
+    assert tokenizer.vocab_size == 270
+    assert tokenizer.eos_id == 0
+    assert learned_tokenizer(config, texts).tokenizer.get_vocab() == tokenizer.tokenizer.get_vocab()
+    assert len(tokenizer.encode("the cat")) == 2
+    assert tokenizer.decode(tokenizer.encode("naïve ▁ 数")) == "naïve ▁ 数"
+    tokenizer.save(tmp_path)
+    assert load_tokenizer(tmp_path).encode("the mat").tolist() == tokenizer.encode("the mat").tolist()
+    assert learned_tokenizer(LearnedTokenizerConfig(vocab_size=9000), texts).vocab_size < 300
+    assert learned_tokenizer(BytesTokenizerConfig(), texts) is None
 
 
 def test_unknown_hugging_face_tokenizer_is_refused(tmp_path):
