@@ -34,7 +34,7 @@ def ask_reversal(
     """
     folder = suite.path or _own_questions(subject)
     if suite.path is not None:
-        folder = prepare_reversal(ReversalTextConfig(path=suite.path))
+        folder = prepare_reversal(ReversalTextConfig(path=suite.path), key="suite.path")
     questions = {asked: pairs[: suite.limit] for asked, pairs in reversal_tests(folder).items()}
     model = subject.open()
     guidance = suite.guidance if model.masked else 0.0

@@ -100,8 +100,10 @@ def made_files(config: ReversalTextConfig) -> dict[str, list[Pair]]:
     return {TRAIN: read, **questions}
 
 
-def prepare_reversal(config: ReversalTextConfig, cache: Path | None = None) -> Path:
+def prepare_reversal(config: ReversalTextConfig, cache: Path | None = None, key: str = "data.path") -> Path:
     """The folder of files: the published one, or one that is made once in the cache.
+
+    `key`: where the published one was named, for the message.
 
     Raises:
         DataError: the folder lacks a file, or cannot be written.
@@ -112,7 +114,7 @@ def prepare_reversal(config: ReversalTextConfig, cache: Path | None = None) -> P
             raise DataError(
                 f"{config.path} has no {', '.join(missing)}",
                 "the published files of the reversal curse, or those of a made set",
-                "correct data.path, or leave it out to have people made",
+                f"correct {key}, or leave it out to have people made",
             )
         return config.path
     about = {"layout": LAYOUT, "people": config.people, "phrasings": config.phrasings, "seed": config.seed}

@@ -248,6 +248,11 @@ def test_other_models_are_not_asked_about_people(trained):
         suites.run_suite(trained, "reverse-curse")
 
 
+def test_questions_that_are_not_there_are_told_by_the_key_that_names_them(trained, tmp_path):
+    with pytest.raises(DataError, match=r"has no all_prompts_train(.|\n)*correct suite\.path"):
+        suites.run_suite(trained, "reverse-curse", overrides=[f"suite.path={tmp_path}"])
+
+
 def test_perplexity_on_later_text(tmp_path):
     """The suite measures what `generative evaluate` does on each text."""
     folder, cache = tmp_path / "run", f"data.cache={tmp_path / 'cache'}"
