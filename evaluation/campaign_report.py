@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evaluation.canvas import rendered
 from evaluation.reporting.markup import Html, element, fact_list, join, moment, text_table
 from evaluation.reporting.page import Section, page, section
 from evaluation.reporting.pictures import Picture, png_size
@@ -16,7 +17,6 @@ from evaluation.scaling.figures import campaign as campaign_figures
 from evaluation.scaling.figures import laws as law_figures
 from evaluation.scaling.figures import quality
 from evaluation.scaling.figures.campaign import Spend
-from evaluation.scaling.figures.canvas import rendered
 from evaluation.scaling.gap import Frontier, Gap
 from evaluation.scaling.holdout import coverage, mean_width, worst_error
 from evaluation.scaling.parametric import intervals

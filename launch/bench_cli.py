@@ -19,6 +19,9 @@ def bench(
     table: Annotated[
         Path | None, typer.Option(help="Also write them as a Markdown table; in a page with marks, between these.")
     ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Also draw them, where a benchmark knows how: to a .svg or .png file.")
+    ] = None,
 ) -> None:
     """Run benchmarks and compare figures with their goals.
 
@@ -27,18 +30,22 @@ def bench(
     With GENERATIVE_BENCH=FOLDER, what was interrupted goes on, and `all` does not measure again what it has measured
     with the same code on this machine.
     """
+    from generative.errors import ConfigError
     from launch.folder import check_output
 
     if name != ALL:
-        from launch.benchmarks import load
+        from launch.benchmarks import check_picture, load
 
         benchmark = load(name)
+        check_picture(picture, name, benchmark)
     check_output(json, "--json")
     check_output(table, "--table")
     if name == ALL:
         from launch.bench_all import run_all
 
+        if picture is not None:
+            raise ConfigError("--picture with `all`", "one benchmark", "name it, or leave --picture out")
         raise typer.Exit(run_all(quick, json, table))
     from launch.bench_one import run_one
 
-    run_one(name, benchmark, quick, json, table)
+    run_one(name, benchmark, quick, json, table, picture)

@@ -7,7 +7,7 @@ estimate over `n` repeats, `stderr` its standard error; "low" and "high" bound i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from generative.registry import Registry
 
@@ -43,3 +43,12 @@ class Benchmark(Protocol):
 
     def run(self, quick: bool) -> Mapping[str, Mapping[str, Any]]:
         """Measure; `quick` takes seconds and tells little."""
+        ...
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """A benchmark that can also draw its figures."""
+
+    def draw(self, figures: Mapping[str, Mapping[str, Any]]) -> Any:
+        """A figure of matplotlib."""

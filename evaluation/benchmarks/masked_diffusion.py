@@ -8,10 +8,11 @@ released code's way: logits of all positions with the masked ones selected from 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from evaluation.benchmarks.masked_generation import (
     GenerationSettings,
     measure_generation,
 )
+from evaluation.benchmarks.masked_generation_picture import draw as draw_generation
 from evaluation.benchmarks.masked_pairs import FULL_PAIRS, QUICK_PAIRS, PairSettings, measure_pairs
 from evaluation.benchmarks.masked_step import FULL_STEP, GPU_STEP, QUICK_STEP, StepSettings, measure_step
 from evaluation.benchmarks.memory import peak_bytes
@@ -107,9 +109,14 @@ def run(quick: bool) -> dict[str, Figure]:
             **({"gpu_step": lambda: measure_step(settings.gpu_step)} if torch.cuda.is_available() else {}),
             "estimators": lambda: measure_estimators(settings, *small()),
             "pairs": lambda: measure_pairs(*small(), settings.options),
-            "generation": lambda: measure_generation(settings.generation, str(data)),
+            "generation": lambda: measure_generation(settings.generation, str(data), place),
         }
         return {key: found for name, part in parts.items() for key, found in once(place / f"{name}.json", part).items()}
+
+
+def draw(figures: Mapping[str, Figure]) -> Any:
+    """Quality over speed of generation; see `masked_generation_picture`."""
+    return draw_generation(figures)
 
 
 # ---------------------------------------------------------------------- the head

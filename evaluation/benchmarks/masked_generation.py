@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evaluation.benchmarks.figure import Figure, figure, say
-from evaluation.benchmarks.small_runs import Trained, load_run, train
+from evaluation.benchmarks.small_runs import Trained, load_run, train_once
 from evaluation.estimate import mean_estimate, ratio_of_medians
 from generative.data.order import Indices
 from generative.data.partition import Arrays
@@ -44,7 +45,7 @@ class GenerationSettings:
     """
 
     train_steps: int = 4000
-    samples: int = 208
+    samples: int = 400
     length: int = 64
     batch: int = 16
     block: int = 8
@@ -57,23 +58,26 @@ REFERENCE = SamplingConfig(name="first_hitting")
 
 
 def ways(block: int, length: int) -> dict[str, tuple[str, SamplingConfig]]:
-    """Model ("plain" or "blocks") and sampler of each way, by name; random_N writes N tokens in each call."""
+    """Model ("plain" or "blocks") and sampler of each way, by name.
+
+    threshold_p: all tokens that were drawn with a chance of p or more; entropy_h: all places of at most h nats, before
+    anything is drawn there; random_n: n tokens a call, wherever. Each with the whole canvas, with a dual cache, and by
+    block diffusion with its exact cache; block: of 8, of which 6, 5, 4 and 2 calls are made where n is above 1.
+    """
     found: dict[str, tuple[str, SamplingConfig]] = {"reference": ("plain", REFERENCE)}
+    samplers = {"first_hitting": REFERENCE}
     for level in (0.5, 0.7, 0.9):
-        threshold = SamplingConfig(name="confidence", count="threshold", threshold=level)
-        found[f"threshold_{level}"] = ("plain", threshold)
-        found[f"threshold_{level}_dual"] = (
-            "plain",
-            threshold.model_copy(update={"cache": "dual", "block_length": block}),
-        )
-        found[f"blocks_threshold_{level}"] = ("blocks", threshold.model_copy(update={"cache": "exact"}))
-    for tokens in (2, 4):
-        several = SamplingConfig(name="random", count="even", steps=length // tokens)
-        found[f"random_{tokens}"] = ("plain", several)
-        found[f"random_{tokens}_dual"] = ("plain", several.model_copy(update={"cache": "dual", "block_length": block}))
-        found[f"blocks_random_{tokens}"] = ("blocks", several.model_copy(update={"cache": "exact"}))
-    found["first_hitting_dual"] = ("plain", REFERENCE.model_copy(update={"cache": "dual", "block_length": block}))
-    found["blocks_first_hitting"] = ("blocks", REFERENCE.model_copy(update={"cache": "exact"}))
+        samplers[f"threshold_{level}"] = SamplingConfig(name="confidence", count="threshold", threshold=level)
+    for nats in (0.5, 1.0, 2.0):
+        samplers[f"entropy_{nats}"] = SamplingConfig(name="entropy", count="threshold", threshold=-nats)
+    for calls in (6, 5, 4, 2):
+        steps = calls * length // block
+        samplers[f"random_{length / steps:.3g}"] = SamplingConfig(name="random", count="even", steps=steps)
+    for name, sampler in samplers.items():
+        if sampler != REFERENCE:
+            found[name] = ("plain", sampler)
+        found[f"{name}_dual"] = ("plain", sampler.model_copy(update={"cache": "dual", "block_length": block}))
+        found[f"blocks_{name}"] = ("blocks", sampler.model_copy(update={"cache": "exact"}))
     return found
 
 
@@ -92,35 +96,33 @@ class Half:
         return self.source.fetch(2 * np.asarray(indices, dtype=np.int64) + self.first)
 
 
-@dataclass(frozen=True)
-class Quality:
-    """Of texts: judge's bits a byte, entropy of a text's bytes in bits, share of different 4-grams; float64[n] each."""
+PARTS = {"judged": "bits/byte", "entropy": "bits", "distinct": ""}
+"""What is measured of texts, with units: judge's bits a byte, entropy of a text's bytes, share of different 4-grams."""
 
-    judged: NDArray[np.float64]
-    entropy: NDArray[np.float64]
-    distinct: NDArray[np.float64]
-
-    def as_good_as(self, other: Quality) -> bool:
-        """No worse by the judge, and as varied, each within two standard errors of the difference."""
-
-        def apart(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
-            error = math.sqrt(ours.var(ddof=1) / len(ours) + theirs.var(ddof=1) / len(theirs))
-            return float((ours.mean() - theirs.mean()) / max(error, 1e-12))
-
-        varied = all(
-            abs(apart(*pair)) <= 2 for pair in ((self.entropy, other.entropy), (self.distinct, other.distinct))
-        )
-        return varied and apart(self.judged, other.judged) <= 2
+Quality = Mapping[str, tuple[float, float]]
+"""Of each part: mean over texts, and its standard error."""
 
 
-def quality(tokens: Tensor, judge: Callable[[Tensor], Tensor]) -> Quality:
-    """Of texts int64[n, T]; `judge` gives nats of all tokens of a text but the first, float64[n]."""
+def distance(ours: Quality, theirs: Quality, part: str) -> float:
+    """Difference of a part in standard errors of the difference."""
+    (mean, error), (other, other_error) = ours[part], theirs[part]
+    return (mean - other) / max(math.hypot(error, other_error), 1e-12)
+
+
+def as_good_as(ours: Quality, theirs: Quality) -> bool:
+    """No worse by the judge, and as varied, each within two standard errors of the difference."""
+    varied = all(abs(distance(ours, theirs, part)) <= 2 for part in ("entropy", "distinct"))
+    return varied and distance(ours, theirs, "judged") <= 2
+
+
+def quality(tokens: Tensor, judge: Callable[[Tensor], Tensor]) -> dict[str, NDArray[np.float64]]:
+    """Each part of texts int64[n, T], float64[n]; `judge` gives nats of all tokens of a text but the first."""
     T, rows = tokens.shape[1], tokens.tolist()
-    return Quality(
-        judge(tokens).cpu().numpy() / (T - 1) / math.log(2),
-        np.array([entropy(row) for row in rows]),
-        np.array([len(set(zip(*(row[i:] for i in range(4)), strict=False))) / (T - 3) for row in rows]),
-    )
+    return {
+        "judged": judge(tokens).cpu().numpy() / (T - 1) / math.log(2),
+        "entropy": np.array([entropy(row) for row in rows]),
+        "distinct": np.array([len(set(zip(*(row[i:] for i in range(4)), strict=False))) / (T - 3) for row in rows]),
+    }
 
 
 def entropy(row: Sequence[int]) -> float:
@@ -129,9 +131,9 @@ def entropy(row: Sequence[int]) -> float:
     return float(-(share * np.log2(share)).sum())
 
 
-def measure_generation(settings: GenerationSettings, cache: str) -> dict[str, Figure]:
-    """`generation_speedup`, and speed and quality of each way."""
-    models = _train(settings, cache)
+def measure_generation(settings: GenerationSettings, cache: str, kept: Path) -> dict[str, Figure]:
+    """`generation_speedup`, and speed and quality of each way. The trained models stay in the folder `kept`."""
+    models = _train(settings, cache, kept)
     judge, device = models["judge"].method.likelihood(models["judge"].nets).nats, models["judge"].backend.device
     found = ways(settings.block, settings.length)
     drawers = {name: _masked(models[kind], sampler, settings) for name, (kind, sampler) in found.items()}
@@ -154,26 +156,54 @@ def measure_generation(settings: GenerationSettings, cache: str) -> dict[str, Fi
     return _figures(settings, seen, seconds, "one CPU thread" if device.type == "cpu" else device.type)
 
 
+@dataclass(frozen=True)
+class Point:
+    """One way: tokens/s and quality."""
+
+    rate: float
+    quality: Quality
+
+
+def points(figures: Mapping[str, Figure]) -> dict[str, Point]:
+    """The ways among the figures of the benchmark, by name."""
+    names = [key.removeprefix("generation_").removesuffix("_rate") for key in figures if key.endswith("_rate")]
+    return {
+        name: Point(
+            figures[f"generation_{name}_rate"]["value"],
+            {part: _mean_and_error(figures[f"generation_{name}_{part}"]) for part in PARTS},
+        )
+        for name in names
+    }
+
+
+def _mean_and_error(entry: Figure) -> tuple[float, float]:
+    return entry["value"], entry["stderr"]
+
+
 def _figures(
-    settings: GenerationSettings, seen: dict[str, Quality], seconds: dict[str, list[float]], where: str
+    settings: GenerationSettings,
+    seen: dict[str, dict[str, NDArray[np.float64]]],
+    seconds: dict[str, list[float]],
+    where: str,
 ) -> dict[str, Figure]:
     """`seconds`: a text, in each batch."""
-    masked = [name for name in seen if name not in ("reference", "autoregressive")]
-    good = [name for name in masked if seen[name].as_good_as(seen["reference"])]
-    best = min(good, key=lambda name: float(np.median(seconds[name])), default="reference")
     note = f"{settings.samples} texts of {settings.length} bytes, {settings.batch} at a time, {where}"
-    how = f"{note}; fastest of {len(masked)} ways of which {len(good)} are as good as the reference: {best}"
-    ratio = ratio_of_medians(seconds["reference"], seconds[best])
-    found = {"generation_speedup": figure(ratio, ">= 4", how)}
+    found: dict[str, Figure] = {}
     for name, each in seen.items():
         rates = settings.length / np.array(seconds[name])
         found[f"generation_{name}_rate"] = figure(mean_estimate(rates, "tokens/s", f"{note}; mean of batches"))
-        for part, unit in (("judged", "bits/byte"), ("entropy", "bits"), ("distinct", "")):
-            found[f"generation_{name}_{part}"] = figure(mean_estimate(getattr(each, part), unit, note))
-    return found
+        for part, unit in PARTS.items():
+            found[f"generation_{name}_{part}"] = figure(mean_estimate(each[part], unit, note))
+    drawn = points(found)
+    masked = [name for name in drawn if name not in ("reference", "autoregressive")]
+    good = [name for name in masked if as_good_as(drawn[name].quality, drawn["reference"].quality)]
+    best = min(good, key=lambda name: float(np.median(seconds[name])), default="reference")
+    how = f"{note}; fastest of {len(masked)} ways of which {len(good)} are as good as the reference: {best}"
+    ratio = ratio_of_medians(seconds["reference"], seconds[best])
+    return {"generation_speedup": figure(ratio, ">= 4", how), **found}
 
 
-def _train(settings: GenerationSettings, cache: str) -> dict[str, Trained]:
+def _train(settings: GenerationSettings, cache: str, kept: Path) -> dict[str, Trained]:
     """Two masked models and an autoregressive one on one half of the text, the judge on the other."""
     shared = ["data.name=builtin", "data.max_bytes=4000000", "data.tokenizer.name=bytes", f"data.cache={cache}"]
     size = [f"data.sequence_length={settings.length}", f"method.network.max_length={settings.length}"]
@@ -189,7 +219,7 @@ def _train(settings: GenerationSettings, cache: str) -> dict[str, Trained]:
         run = load_run(f"{method}/shakespeare", [*shared, *size, *steps, *changes])
         data = data or open_text(run.data)
         say(f"training {name} for {settings.train_steps} steps")
-        models[name] = train(run, _half(data, half))
+        models[name] = train_once(run, _half(data, half), kept / f"{name}.safetensors")
     return models
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
+from safetensors.torch import load, save
 from torch import nn
 
 from generative.config import Config, ConfigT, load_layers, validate
@@ -18,6 +20,7 @@ from generative.methods.catalogue import METHODS
 from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
 from generative.training.backend import Backend
 from generative.training.config import TrainConfig
+from generative.training.runfolder import replace_file
 from generative.training.trainer import Trainer
 
 
@@ -49,6 +52,22 @@ class Trained:
     method: Any
     nets: Mapping[str, nn.Module]
     backend: Backend
+
+
+def train_once(run: SmallRun, data: TextData, file: Path) -> Trained:
+    """`train`; the weights stay in a file of safetensors, and are read where it is there."""
+    if file.is_file():
+        method = METHODS[run.method.name].build(run.method, data.facts)
+        backend = Backend(precision=run.train.precision, threads=1)
+        nets = {name: spec.build().to(backend.device).eval() for name, spec in method.networks().items()}
+        weights = load(file.read_bytes())
+        for name, net in nets.items():
+            net.load_state_dict({key: weights[f"{name}.{key}"] for key in net.state_dict()})
+        return Trained(method, nets, backend)
+    trained = train(run, data)
+    tensors = {f"{name}.{key}": value for name, net in trained.nets.items() for key, value in net.state_dict().items()}
+    replace_file(file, save({key: value.contiguous().cpu() for key, value in tensors.items()}))
+    return trained
 
 
 def train(run: SmallRun, data: TextData) -> Trained:

@@ -97,19 +97,19 @@ def _short(name: str) -> str:
     return name if len(data) <= 180 else hashlib.sha256(data).hexdigest()
 
 
-def atomic_write(path: Path, text: str, durable: bool = True) -> None:
-    """Replaces `path` by `text` (UTF-8) in one step: a reader sees the old or the new content, never a part.
+def atomic_write(path: Path, content: str | bytes, durable: bool = True) -> None:
+    """Replaces `path` by `content` (text in UTF-8) in one step: a reader sees the old or the new content, never a part.
 
     Args:
         path: the file; its folder must exist.
-        text: the whole new content.
+        content: the whole new one.
         durable: flush to the disk before returning. Switch it off for files that are replaced every second.
 
     Raises:
         RunFolderError: full disk, missing permission, missing folder; the old content stays.
     """
     with _explained(f"cannot write {path}"):
-        replace_file(Path(path), text.encode(), durable)
+        replace_file(Path(path), content.encode() if isinstance(content, str) else content, durable)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

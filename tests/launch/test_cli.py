@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from evaluation.canvas import canvas
 from generative.config import known_keys
 from launch import cli
 from launch.bench_table import verdict
@@ -179,6 +180,22 @@ def test_bench_prints_goals_and_writes_json(
     assert written["quick"] is True
     assert written["seconds"] >= 0
     assert "| `trainer` | `overhead_ratio` | 1.05 |" in table.read_text()
+
+
+def test_bench_draws_what_can_be_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    assert cli.main(["bench", "trainer", "--picture", str(tmp_path / "p.svg")]) == 2
+    assert "one of the benchmarks that do: masked_diffusion" in capsys.readouterr().err
+    assert cli.main(["bench", "all", "--picture", str(tmp_path / "p.svg")]) == 2
+    module = SimpleNamespace(run=lambda quick: {"one": {"value": 1.0}}, draw=lambda figures: canvas()[0])
+    monkeypatch.setattr("launch.benchmarks.load", lambda name: module)
+    assert cli.main(["bench", "trainer", "--picture", str(tmp_path / "p.gif")]) == 2
+    assert "a name that ends in .svg or .png" in capsys.readouterr().err
+    assert cli.main(["bench", "trainer", "--quick", "--picture", str(tmp_path / "none" / "p.png")]) == 2
+    assert cli.main(["bench", "trainer", "--quick", "--picture", str(tmp_path / "p.png")]) == 0
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("words", [["sample", "RUN"], ["evaluate", "RUN"], ["bench", "trainer"]])

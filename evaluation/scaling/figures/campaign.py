@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.scaling.figures.canvas import BLUE, GREEN, GREY, ORANGE, band, canvas, label, legend, note, nothing
+from evaluation.canvas import BLUE, GREEN, GREY, ORANGE, band, canvas, label, legend, note, nothing
 from evaluation.scaling.figures.laws import drawn_lines
 from evaluation.scaling.gap import Frontier, Gap
 from evaluation.scaling.lines import Line, fit_line

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.scaling.envelope import Curve, Envelope
-from evaluation.scaling.figures.canvas import (
+from evaluation.canvas import (
     BLUE,
     GREY,
     ORANGE,
@@ -20,6 +19,7 @@ from evaluation.scaling.figures.canvas import (
     note,
     nothing,
 )
+from evaluation.scaling.envelope import Curve, Envelope
 from evaluation.scaling.isoflop import Valley
 from evaluation.scaling.isoflop_fit import IsoflopFit
 from evaluation.scaling.lines import Line

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.scaling.figures.canvas import BLUE, GREY, ORANGE, canvas, label, legend, note, nothing
+from evaluation.canvas import BLUE, GREY, ORANGE, canvas, label, legend, note, nothing
 from evaluation.scaling.holdout import HeldOut, coverage, mean_width
 from evaluation.scaling.parametric import SurfaceDraws, SurfaceFit
 

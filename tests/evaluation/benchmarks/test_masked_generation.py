@@ -6,15 +6,20 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.benchmarks import small_runs
 from evaluation.benchmarks.masked_generation import (
     GenerationSettings,
     Half,
-    Quality,
+    _figures,
+    as_good_as,
     entropy,
     measure_generation,
+    points,
     quality,
     ways,
 )
+from evaluation.benchmarks.masked_generation_picture import draw as draw_picture
+from evaluation.canvas import rendered
 from generative.data.held_out import ArraySource
 from generative.method import DataFacts
 from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
@@ -26,20 +31,61 @@ from generative.randomness import Streams
 def test_quality_of_known_texts():
     tokens = torch.tensor([[1, 2, 1, 2, 1, 2, 1, 2], [1, 2, 3, 4, 5, 6, 7, 8]])
     found = quality(tokens, lambda texts: torch.tensor([7 * math.log(2), 14 * math.log(2)]))
-    assert found.judged.tolist() == pytest.approx([1.0, 2.0])
-    assert found.entropy.tolist() == pytest.approx([1.0, 3.0])
-    assert found.distinct.tolist() == pytest.approx([2 / 5, 1.0])
+    assert found["judged"].tolist() == pytest.approx([1.0, 2.0])
+    assert found["entropy"].tolist() == pytest.approx([1.0, 3.0])
+    assert found["distinct"].tolist() == pytest.approx([2 / 5, 1.0])
     assert entropy([5, 5, 5]) == 0
 
 
-def test_what_repeats_itself_is_not_as_good_though_the_judge_likes_it():
+GOOD = {"judged": (2.0, 0.01), "entropy": (4.0, 0.01), "distinct": (0.9, 0.002)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"judged": (2.02, 0.01), "entropy": (3.98, 0.01)}, True),
+        ({"judged": (1.0, 0.01)}, True),
+        ({"judged": (2.05, 0.01)}, False),
+        ({"judged": (1.0, 0.01), "entropy": (3.0, 0.01)}, False),
+        ({"judged": (1.0, 0.01), "distinct": (0.8, 0.002)}, False),
+        ({"entropy": (4.05, 0.01)}, False),
+    ],
+)
+def test_what_repeats_itself_is_not_as_good_though_the_judge_likes_it(changes, expected):
+    assert as_good_as(GOOD | changes, GOOD) is expected
+
+
+def test_the_fastest_way_that_is_good_counts():
     rng = np.random.default_rng(0)
-    reference, same, cold = (
-        Quality(2 + rng.normal(size=200) / 9, 4 + rng.normal(size=200) / 9, rng.uniform(size=200)) for _ in range(3)
+    fine = {name: rng.normal(size=200) for name in GOOD}
+    seen = dict.fromkeys(("reference", "slow", "quick", "autoregressive"), fine)
+    seen["quickest"] = fine | {"judged": fine["judged"] + 1}
+    seconds = {"reference": [4.0] * 9, "slow": [2.0] * 9, "quick": [1.0] * 9, "quickest": [0.5] * 9}
+    figures = _figures(GenerationSettings(), seen, seconds | {"autoregressive": [0.1] * 9}, "here")
+    assert figures["generation_speedup"]["value"] == 4
+    assert figures["generation_speedup"]["protocol"].startswith(
+        "400 texts of 64 bytes, 16 at a time, here; fastest of 3"
     )
-    assert same.as_good_as(reference)
-    assert not Quality(cold.judged - 1, cold.entropy - 1, cold.distinct).as_good_as(reference)
-    assert not Quality(cold.judged + 1, cold.entropy, cold.distinct).as_good_as(reference)
+    assert "2 are as good as the reference: quick;" in figures["generation_speedup"]["protocol"]
+    assert points(figures)["quick"].rate == 64
+    assert points(figures)["quickest"].quality["judged"][0] == pytest.approx(fine["judged"].mean() + 1)
+
+
+def test_the_picture_has_every_way_in_each_panel():
+    pytest.importorskip("matplotlib")
+    error = {"stderr": 0.01}
+    figures = {
+        f"generation_{name}_{part}": {"value": value + number, **error}
+        for number, name in enumerate(["reference", "random_2_dual", "blocks_random_2", "autoregressive"])
+        for part, value in {"rate": 100.0, "judged": 2.0, "entropy": 4.0, "distinct": 0.9}.items()
+    }
+    drawn = draw_picture(figures | {"generation_speedup": {"value": 4.0, **error}})
+    for axes in drawn.axes:
+        texts = [text.get_text() for text in axes.texts]
+        assert texts == ["reference", "random 2", "random 2", "autoregressive"]
+        assert len(axes.containers) == 4
+    assert rendered(drawn).startswith(b"<?xml")
 
 
 def test_halves_share_nothing():
@@ -61,14 +107,18 @@ def test_ways_that_write_several_tokens_a_call_take_so_many_calls_less():
         canvas = torch.full((2, 16), method.mask_id)
         calls[name] = draw(sampler, denoiser, canvas, torch.arange(2), Streams(0)).calls.tolist()
     assert calls["reference"] == calls["blocks_first_hitting"] == [16, 16]
-    for tokens in (2, 4):
+    for tokens, expected in {"1.33": 12, "1.6": 10, "2": 8, "4": 4}.items():
         for name in (f"random_{tokens}", f"random_{tokens}_dual", f"blocks_random_{tokens}"):
-            assert calls[name] == [16 // tokens] * 2
+            assert calls[name] == [expected] * 2
 
 
-def test_a_tiny_run_gives_all_figures(tmp_path):
+def test_a_tiny_run_gives_all_figures_and_keeps_its_models(tmp_path, monkeypatch):
     settings = GenerationSettings(train_steps=2, samples=4, length=16, batch=2)
-    figures = measure_generation(settings, str(tmp_path))
+    figures = measure_generation(settings, str(tmp_path), tmp_path)
+    monkeypatch.setattr(small_runs, "train", None)  # what is known is not trained again
+    again = measure_generation(settings, str(tmp_path), tmp_path)
+    for name in ("reference", "blocks_random_2", "autoregressive"):
+        assert again[f"generation_{name}_judged"] == figures[f"generation_{name}_judged"]
     assert figures["generation_speedup"]["goal"] == ">= 4"
     assert {
         "generation_reference_rate",

@@ -21,8 +21,8 @@ from tests.support.scaling import HOFFMANN, isoflop_runs
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib (the extra `scaling`)")
 
+from evaluation.canvas import canvas, label, rendered
 from evaluation.scaling.figures import campaign, laws, quality
-from evaluation.scaling.figures.canvas import canvas, label, rendered
 
 RUNS = isoflop_runs(sigma=0.003)
 C = np.geomspace(1e17, 1e19, 5)
