@@ -68,8 +68,8 @@ def draw_samples(
         return _fill("sample", canvas, ids, settings, data, method, nets, [None] * len(ids))
     condition = {"sample_id": ids} | ({"prompt": tokens} if given else {})
     drawn = replace(_sampler(data, method, nets), length=length)(condition, _streams(settings))
-    shown = data.tokenizer.display(given) if given else ""
-    return [_item("sample", shown, data.tokenizer.display(row), None, []) for row in drawn.tolist()]
+    shown = data.tokenizer.readable(given) if given else ""
+    return [_item("sample", shown, data.tokenizer.readable(row), []) for row in drawn.tolist()]
 
 
 def draw_infills(
@@ -123,10 +123,11 @@ def _canvas_of(text: str, data: Words, mask_id: int) -> Tensor:
     return torch.tensor(pieces, dtype=torch.int64)
 
 
-def _held_out(count: int, data: TextData, mask_id: int) -> tuple[Tensor, list[str | None]]:
+def _held_out(count: int, data: TextData, mask_id: int) -> tuple[Tensor, list[list[int] | None]]:
+    """Windows with masks in their middle [B, T], and what they were."""
     places = np.linspace(0, len(data.validation) - 1, count + 2).round().astype(np.int64)[1:-1]
     tokens = data.validation.fetch(places)["tokens"][:, :-1].clone()
-    truths: list[str | None] = [data.tokenizer.display(row) for row in tokens.tolist()]
+    truths: list[list[int] | None] = tokens.tolist()
     length = tokens.shape[1]
     tokens[:, length * 3 // 8 : length * 5 // 8] = mask_id
     return tokens, truths
@@ -156,7 +157,7 @@ def _fill(
     data: Words,
     method: Any,
     nets: Mapping[str, nn.Module],
-    truths: Sequence[str | None],
+    truths: Sequence[list[int] | None],
 ) -> list[Item]:
     """Fill canvases, keeping what each looked like after each step that changed it."""
     states: list[list[dict[str, Any]]] = [[] for _ in canvas]
@@ -174,11 +175,16 @@ def _fill(
 
     condition = {"sample_id": ids, "canvas": canvas}
     drawn = _sampler(data, method, nets).draw(condition, _streams(settings).within(kind), observe)
+    words = data.tokenizer
     return [
-        _item(kind, data.tokenizer.display(before, method.mask_id), data.tokenizer.display(after), truth, steps)
+        _item(kind, words.readable(before, method.mask_id), words.readable(after), steps) | _truth(words, truth)
         for before, after, truth, steps in zip(canvas.tolist(), drawn.tokens.tolist(), truths, states, strict=True)
     ]
 
 
-def _item(kind: str, prompt: str, text: str, truth: str | None, states: list[dict[str, Any]]) -> Item:
-    return {"kind": kind, "prompt": prompt, "text": text, "truth": truth, "states": states}
+def _item(kind: str, prompt: str, text: str, states: list[dict[str, Any]]) -> Item:
+    return {"kind": kind, "prompt": prompt, "text": text, "truth": None, "states": states}
+
+
+def _truth(words: Tokenizer, ids: list[int] | None) -> Item:
+    return {} if ids is None else {"truth": words.readable(ids), "truth_cells": words.display(ids)}

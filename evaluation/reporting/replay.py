@@ -56,7 +56,8 @@ def replay(item: Item) -> dict[str, Any] | None:
         call = state.get("call")
         steps.append({"call": call if isinstance(call, int) else index + 1, "changes": changes})
         cells = now
-    return {"start": start, "steps": steps, "truth": text_of(item, "truth"), "kind": str(item.get("kind"))}
+    truth = text_of(item, "truth_cells") or text_of(item, "truth")
+    return {"start": start, "steps": steps, "truth": truth, "kind": str(item.get("kind"))}
 
 
 def _thinned(states: list[Item]) -> list[Item]:
@@ -72,11 +73,12 @@ def _cells(text: str, masked: set[int], length: int) -> list[tuple[str, int]]:
 
 def _start(item: Item, first: Item, length: int) -> list[tuple[str, int]]:
     """The canvas before the first step: the prompt, or what the first step left with its new tokens taken back."""
-    prompt = text_of(item, "prompt")
-    if len(prompt) == length:
+    prompt, seen = text_of(item, "prompt"), text_of(first, "text")
+    # Where tokens are of several letters, the prompt is text, not a cell for each token.
+    if len(prompt) == length and all(char in (MASK, cell) for char, cell in zip(prompt, seen, strict=False)):
         return _cells(prompt, {p for p, char in enumerate(prompt) if char == MASK}, length)
     hidden = _positions(first.get("masked"), length) | _positions(first.get("new"), length)
-    return _cells(text_of(first, "text"), hidden, length)
+    return _cells(seen, hidden, length)
 
 
 def item_card(item: Item) -> Html:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,9 @@ class HuggingFaceTokenizer:
     def display(self, ids: Ids, mask_id: int | None = None) -> str:
         """See Tokenizer; a token of several characters shows its first."""
         return "".join(map(one_character, self.pieces(ids, mask_id)))
+
+    def readable(self, ids: Ids, mask_id: int | None = None) -> str:
+        """See Tokenizer; what lies between masks and ends is decoded together, for letters of several tokens."""
+        signs = {mask_id: MASK, self.eos_id: EOS}
+        groups = groupby(id_list(ids), key=lambda i: signs.get(i) or (UNKNOWN if i >= self.vocab_size else ""))
+        return "".join(sign * len(list(some)) if sign else self.decode(list(some)) for sign, some in groups)

@@ -67,6 +67,10 @@ class Tokenizer(Protocol):
         """Exactly one visible character for each token: "▁" for the mask, stand-ins for what has none."""
         ...
 
+    def readable(self, ids: Ids, mask_id: int | None = None) -> str:
+        """The text for people, in full: "▁" for each mask, "¶" for an end; `display` where tokens are characters."""
+        ...
+
     def save(self, folder: Path) -> None:
         """Write it into a folder; `load_tokenizer` reads it."""
         ...
@@ -111,6 +115,8 @@ class ByteTokenizer:
     def display(self, ids: Ids, mask_id: int | None = None) -> str:
         """See Tokenizer."""
         return "".join(map(one_character, self.pieces(ids, mask_id)))
+
+    readable = display
 
     def save(self, folder: Path) -> None:
         """See Tokenizer."""
@@ -164,6 +170,8 @@ class CharacterTokenizer:
     def display(self, ids: Ids, mask_id: int | None = None) -> str:
         """See Tokenizer."""
         return "".join(map(one_character, self.pieces(ids, mask_id)))
+
+    readable = display
 
     def save(self, folder: Path) -> None:
         """See Tokenizer."""

@@ -230,6 +230,17 @@ def test_a_sample_without_a_prompt_starts_all_masked(fake):
     assert replay({"kind": "sample", "prompt": "", "states": states})["start"] == [("▁", 1), ("▁", 1)]
 
 
+def test_a_prompt_of_long_tokens_is_no_row_of_cells():
+    states = [
+        {"call": 1, "text": "ca▁", "new": [1], "masked": [2]},
+        {"call": 2, "text": "cab", "new": [2], "masked": []},
+    ]
+    start = [("c", 0), ("▁", 1), ("▁", 1)]
+    assert replay({"kind": "infill", "prompt": "c▁▁", "states": states})["start"] == start
+    assert replay({"kind": "infill", "prompt": "cat", "states": states})["start"] == start
+    assert replay({"kind": "infill", "truth": "cat bat", "truth_cells": "cb", "states": states})["truth"] == "cb"
+
+
 @pytest.mark.parametrize(
     ("outcome", "words"),
     [

@@ -162,3 +162,23 @@ def test_prompts_with_unknown_tokens(trained):
             condition = {"sample_id": ids, "canvas": torch.cat([prompt, torch.full((1, 4), run.method.mask_id)], 1)}
         with pytest.raises(ConfigError, match=rf"token id {wrong} (.|\n)*ids from 0 to 256"):
             run.method.sampler(nets)(condition, Streams(0))
+
+
+@pytest.mark.parametrize("method", ["masked_diffusion", "autoregressive"])
+def test_tokens_of_several_letters_are_shown_in_full(texts, tmp_path, method):
+    pytest.importorskip("transformers")
+    run = finished(
+        texts,
+        tmp_path / "run",
+        f"method.name={method}",
+        "data.tokenizer={name: bpe, vocab_size: 300}",
+        "evaluate.at_end=false",
+        "sample.at_end=false",
+    )
+    (item,) = runs.sample_run(run, count=1, prompt="alpha beta")["items"]
+    assert item["text"].startswith("alpha beta")
+    if method == "masked_diffusion":
+        (item,) = runs.sample_run(run, count=1, infill="alpha ▁▁ beta")["items"]
+        assert item["prompt"] == "alpha ▁▁ beta"
+        assert item["text"].startswith("alpha ")
+        assert item["text"].endswith(" beta")

@@ -111,6 +111,8 @@ def test_hugging_face_tokenizer_of_a_folder(wordpieces, tmp_path):
     assert len(ids) < len("the naïve cat")
     assert len(tokenizer.display([*ids.tolist(), tokenizer.eos_id, 999], mask_id=999)) == len(ids) + 2
     assert tokenizer.display([tokenizer.eos_id, 999], mask_id=999) == "¶▁"
+    shown = tokenizer.readable([999, 999, *ids.tolist(), tokenizer.eos_id, 1000], mask_id=999)
+    assert shown == "▁▁the naïve cat¶�"
     tokenizer.save(tmp_path)
     again = load_tokenizer(tmp_path)
     assert again.encode("on the mat").tolist() == tokenizer.encode("on the mat").tolist()
