@@ -26,6 +26,9 @@ from generative.training.exported import MODEL_TYPE
 from generative.training.networks import compare_weights
 from launch.import_prior import import_prior
 
+MOST_FILES = 12
+"""Names of a folder's files that a message lists."""
+
 Say = Callable[[str, str], None]
 """Hears lines: (label, text)."""
 
@@ -113,12 +116,13 @@ def only_file(asked: Asked) -> Path:
     path = Path(asked.source).expanduser()
     path = path / asked.file if asked.file else path
     if path.is_dir():
-        raise _unnamed(str(path))
+        raise _unnamed(str(path), sorted(each.name for each in path.iterdir() if each.is_file()))
     return path
 
 
-def _unnamed(place: str) -> ConfigError:
-    return ConfigError(f"{place}: which of its files?", "the name of a file in it", "give --file NAME")
+def _unnamed(place: str, files: Sequence[str] = ()) -> ConfigError:
+    known = f"one of {', '.join(files[:MOST_FILES])}" if files else "the name of a file in it"
+    return ConfigError(f"{place}: which of its files?", known, "give --file NAME")
 
 
 def fetch(repository: str, file: str, revision: str | None, needed: bool = True) -> Path | None:

@@ -83,7 +83,10 @@ class HuggingFaceTokenizer:
             vocab_size=vocab_size, special_tokens=[end], initial_alphabet=alphabet, show_progress=False
         )
         made.train_from_iterator(texts, trainer)
-        return HuggingFaceTokenizer(library.PreTrainedTokenizerFast(tokenizer_object=made, eos_token=end))
+        # A text that holds the name of the end is text all the same.
+        return HuggingFaceTokenizer(
+            library.PreTrainedTokenizerFast(tokenizer_object=made, eos_token=end, split_special_tokens=True)
+        )
 
     @staticmethod
     def load(folder: Path) -> HuggingFaceTokenizer:

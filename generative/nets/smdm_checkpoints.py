@@ -35,7 +35,7 @@ def published_size(name: str, family: Family) -> TransformerConfig:
         raise CheckpointError(
             f"{name}: the size cannot be read from the file's name",
             expected=f"a name that begins like {family}-170M-100e18",
-            remedy="keep the published name, or convert with the sizes given by hand (from_smdm)",
+            remedy="keep the published name, or give the sizes in Python (generative.nets.smdm_layout.from_smdm)",
         )
     try:
         sizes = load_layers(f"sizes/{match[1]}m").values["method"]["network"]
@@ -43,7 +43,7 @@ def published_size(name: str, family: Family) -> TransformerConfig:
         raise CheckpointError(
             f"{name}: no published model has size {match[1]}M",
             expected="one of the sizes in configs/sizes",
-            remedy="keep the published name, or convert with the sizes given by hand (from_smdm)",
+            remedy="keep the published name, or give the sizes in Python (generative.nets.smdm_layout.from_smdm)",
         ) from error
     return TransformerConfig(**sizes, vocab_size=PUBLISHED_VOCAB, rope_table_dtype="bf16")
 

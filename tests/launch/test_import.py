@@ -162,6 +162,13 @@ def test_files_of_the_hub(tmp_path: Path, published, monkeypatch: pytest.MonkeyP
     assert "--file" in capsys.readouterr().err
 
 
+def test_a_folder_of_several_files_lists_them(tmp_path: Path, capsys) -> None:
+    for name in ("b.pth", "a.pth"):
+        (tmp_path / name).touch()
+    assert main(["import", str(tmp_path), "--out", str(tmp_path / "none")]) == 2
+    assert "one of a.pth, b.pth" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [

@@ -129,7 +129,10 @@ def test_a_learned_tokenizer_knows_its_text_and_writes_any(tmp_path):
     assert len(tokenizer.encode("the cat")) == 2
     assert tokenizer.decode(tokenizer.encode("naïve ▁ 数")) == "naïve ▁ 数"
     tokenizer.save(tmp_path)
-    assert load_tokenizer(tmp_path).encode("the mat").tolist() == tokenizer.encode("the mat").tolist()
+    again = load_tokenizer(tmp_path)
+    assert again.encode("the mat").tolist() == tokenizer.encode("the mat").tolist()
+    for each in (tokenizer, again):
+        assert each.decode(each.encode("the <|endoftext|> cat")) == "the <|endoftext|> cat"
     assert learned_tokenizer(LearnedTokenizerConfig(vocab_size=9000), texts).vocab_size < 300
     assert learned_tokenizer(BytesTokenizerConfig(), texts) is None
 
