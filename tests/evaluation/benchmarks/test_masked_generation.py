@@ -19,6 +19,7 @@ from evaluation.benchmarks.masked_generation import (
     ways,
 )
 from evaluation.benchmarks.masked_generation_picture import draw as draw_picture
+from evaluation.benchmarks.masked_generation_picture import short
 from evaluation.canvas import rendered
 from generative.data.held_out import ArraySource
 from generative.method import DataFacts
@@ -72,20 +73,23 @@ def test_the_fastest_way_that_is_good_counts():
     assert points(figures)["quickest"].quality["judged"][0] == pytest.approx(fine["judged"].mean() + 1)
 
 
-def test_the_picture_has_every_way_in_each_panel():
+def test_the_picture_has_every_way_in_each_panel_but_those_that_hardly_vary():
     pytest.importorskip("matplotlib")
     error = {"stderr": 0.01}
+    names = ["reference", "random_2_dual", "blocks_entropy_2.0", "autoregressive", "threshold_0.9"]
     figures = {
         f"generation_{name}_{part}": {"value": value + number, **error}
-        for number, name in enumerate(["reference", "random_2_dual", "blocks_random_2", "autoregressive"])
+        for number, name in enumerate(names)
         for part, value in {"rate": 100.0, "judged": 2.0, "entropy": 4.0, "distinct": 0.9}.items()
-    }
+    } | {"generation_threshold_0.9_entropy": {"value": 0.2, **error}}
     drawn = draw_picture(figures | {"generation_speedup": {"value": 4.0, **error}})
-    for axes in drawn.axes:
+    for number, axes in enumerate(drawn.axes):
         texts = [text.get_text() for text in axes.texts]
-        assert texts == ["reference", "random 2", "random 2", "autoregressive"]
+        assert texts[:2] == ["2", "≤2.0"]
+        assert texts[2:] == (["not drawn, texts hardly vary: threshold 0.9"] if number == 1 else [])
         assert len(axes.containers) == 4
     assert rendered(drawn).startswith(b"<?xml")
+    assert short("blocks_first_hitting") == "1"
 
 
 def test_halves_share_nothing():
