@@ -104,7 +104,7 @@ SMALL_STEP = StepSettings(
 
 def test_what_is_measured_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("GENERATIVE_BENCH", str(tmp_path))
-    tiny = GenerationSettings(train_steps=2, samples=4, length=16, batch=2)
+    tiny = GenerationSettings(train_steps=2, samples=4, length=16, batch=2, others=())
     small = replace(TINY, step=SMALL_STEP, options=PairSettings(windows=3, draws=2, repeats=4), generation=tiny)
     broken = replace(small, generation=replace(tiny, batch=0))
     monkeypatch.setattr(bench, "QUICK", broken)

@@ -63,10 +63,11 @@ def test_the_fastest_way_that_is_good_counts():
     seen = dict.fromkeys(("reference", "slow", "quick", "autoregressive"), fine)
     seen["quickest"] = fine | {"judged": fine["judged"] + 1}
     seconds = {"reference": [4.0] * 9, "slow": [2.0] * 9, "quick": [1.0] * 9, "quickest": [0.5] * 9}
-    figures = _figures(GenerationSettings(), seen, seconds | {"autoregressive": [0.1] * 9}, "here")
+    figures, best = _figures(GenerationSettings(), seen, seconds | {"autoregressive": [0.1] * 9}, "here")
+    assert best == "quick"
     assert figures["generation_speedup"]["value"] == 4
     assert figures["generation_speedup"]["protocol"].startswith(
-        "400 texts of 64 bytes, 16 at a time, here; fastest of 3"
+        "400 texts of 64 bytes, 50 at a time, here; fastest of 3"
     )
     assert "2 are as good as the reference: quick;" in figures["generation_speedup"]["protocol"]
     assert points(figures)["quick"].rate == 64
@@ -117,7 +118,7 @@ def test_ways_that_write_several_tokens_a_call_take_so_many_calls_less():
 
 
 def test_a_tiny_run_gives_all_figures_and_keeps_its_models(tmp_path, monkeypatch):
-    settings = GenerationSettings(train_steps=2, samples=4, length=16, batch=2)
+    settings = GenerationSettings(train_steps=2, samples=4, length=16, batch=2, others=(1, 3))
     figures = measure_generation(settings, str(tmp_path), tmp_path)
     monkeypatch.setattr(small_runs, "train", None)  # what is known is not trained again
     again = measure_generation(settings, str(tmp_path), tmp_path)
@@ -129,5 +130,6 @@ def test_a_tiny_run_gives_all_figures_and_keeps_its_models(tmp_path, monkeypatch
         "generation_blocks_threshold_0.9_judged",
         "generation_blocks_random_4_distinct",
         "generation_autoregressive_entropy",
+        "generation_speedup_batch_3",
     } <= set(figures)
     assert figures["generation_reference_judged"]["n"] == 4
