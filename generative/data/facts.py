@@ -11,6 +11,7 @@ from generative.data.config import (
     ShardsTextConfig,
     TextDataConfig,
 )
+from generative.data.pairs import open_pairs
 from generative.data.prepare import prepared_folder
 from generative.data.reversal import open_reversal
 from generative.data.tokenizers import ByteTokenizer, Tokenizer, load_tokenizer
@@ -51,7 +52,9 @@ def _tokenizer_at_hand(config: TextDataConfig) -> Tokenizer | None:
         return HuggingFaceTokenizer.open(config.tokenizer.id, config.tokenizer.revision, local=True)
     if isinstance(config, ReversalTextConfig):
         return open_reversal(config).tokenizer
-    folder: Path | None = None if isinstance(config, ShardsTextConfig | PairsTextConfig) else prepared_folder(config)
+    if isinstance(config, PairsTextConfig):
+        return open_pairs(config).tokenizer
+    folder: Path | None = None if isinstance(config, ShardsTextConfig) else prepared_folder(config)
     return None if folder is None else load_tokenizer(folder)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from generative.data.config import PairsTextConfig
+from generative.data.facts import known_facts
 from generative.data.text import open_text
 from generative.errors import DataError
 
@@ -36,7 +37,9 @@ def test_prompt_response_and_ends_of_text(path):
 def test_a_tokenizer_is_learned_from_pairs(path):
     pytest.importorskip("transformers")
     tokenizer = {"name": "bpe", "vocab_size": 300}
-    data = open_text(PairsTextConfig(path=path, sequence_length=8, validation_fraction=0.25, tokenizer=tokenizer))
+    config = PairsTextConfig(path=path, sequence_length=8, validation_fraction=0.25, tokenizer=tokenizer)
+    data = open_text(config)
+    assert known_facts(config) == data.facts
     assert data.facts.vocab_size == data.tokenizer.vocab_size <= 300
     assert data.tokenizer.decode(data.validation.fetch(np.array([0]))["tokens"][0]) == "lastone"
 
