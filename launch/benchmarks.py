@@ -24,7 +24,6 @@ ALL = Registry(
 )
 
 KINDS = (".svg", ".png")
-HOW = "give the file one of these endings"
 
 
 def load(name: str) -> Benchmark:
@@ -50,6 +49,10 @@ def check_picture(path: Path | None, name: str, benchmark: Benchmark) -> None:
             f"--picture {path}: {name} draws none", f"one of the benchmarks that do: {drawing}", "leave --picture out"
         )
     if path.suffix not in KINDS:
-        raise ConfigError(f"--picture {path}: unknown kind of file", f"a name that ends in {' or '.join(KINDS)}", HOW)
+        raise ConfigError(
+            f"--picture {path}: unknown kind of file",
+            f"a name that ends in {' or '.join(KINDS)}",
+            "give the file one of these endings",
+        )
     check_output(path, "--picture")
     canvas()
