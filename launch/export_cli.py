@@ -50,8 +50,8 @@ def export(
         LayoutName,
         typer.Option(
             help="llama: for transformers' LlamaForCausalLM (language models). peft: low-rank changes alone "
-            "(method.lora). released: the files of the method's own published code (mee_gan, sgmse). diffusers: a "
-            "pipeline (text_to_image, f_distill of Stable Diffusion), or an AutoencoderKL (kl_vae)."
+            "(method.lora). released: the files of the method's own published code (language models, mee_gan, sgmse). "
+            "diffusers: a pipeline (text_to_image, f_distill of Stable Diffusion), or an AutoencoderKL (kl_vae)."
         ),
     ] = LayoutName.GENERATIVE,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in DIR.")] = False,

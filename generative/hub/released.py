@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
@@ -18,7 +19,7 @@ from generative.training.checkpoint import Checkpoint
 from generative.training.networks import checkpoint_weights
 
 Files = Mapping[str, Mapping[str, Any]]
-"""What torch.save makes a file of, by file name: state dicts, or whole checkpoints."""
+"""State dicts or whole checkpoints by file name; `*.safetensors` are written as such, others by torch.save."""
 
 
 def _mee_gan(method: Config, checkpoint: Checkpoint, average: Average | None) -> Files:
@@ -40,8 +41,22 @@ def _sgmse(method: Config, checkpoint: Checkpoint, average: Average | None) -> F
     return {f"step={checkpoint.step}.ckpt": to_lightning(method, trained, averaged, checkpoint.step)}
 
 
+def _smdm(method: Any, checkpoint: Checkpoint, average: Average | None) -> Files:
+    from generative.nets.lora import merged
+    from generative.nets.smdm_checkpoints import published_name
+    from generative.nets.smdm_layout import check_smdm, to_smdm
+
+    check_smdm(method.network)
+    weights = checkpoint_weights(checkpoint, "net", average)
+    changes = getattr(method, "lora", None)
+    whole = weights if changes is None else merged(weights, changes)
+    family: Literal["mdm", "ar"] = "mdm" if method.name == "masked_diffusion" else "ar"
+    return {published_name(method.network, family, checkpoint.step): to_smdm(whole, method.network)}
+
+
 RELEASED: Registry[Callable[[Any, Checkpoint, Average | None], Files]] = Registry(
-    "method with released files", {"mee_gan": _mee_gan, "sgmse": _sgmse}
+    "method with released files",
+    {"masked_diffusion": _smdm, "autoregressive": _smdm, "mee_gan": _mee_gan, "sgmse": _sgmse},
 )
 """(the method's section, checkpoint, rate of an average or None) -> files; raises CheckpointError."""
 
@@ -60,5 +75,8 @@ def write_released(folder: Path, files: Files) -> list[Path]:
     check_space(folder, sum(tensor.nbytes for tensor in tensors))
     with appearing(folder, force=False) as partial:
         for name, state in files.items():
-            write_state_dict(partial / name, state)
+            if name.endswith(".safetensors"):
+                save_file({key: tensor.contiguous() for key, tensor in state.items()}, partial / name)
+            else:
+                write_state_dict(partial / name, state)
     return sorted(folder.iterdir())

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from generative.config import load_layers
 from generative.errors import CheckpointError, ConfigError
+from generative.nets.accounting import non_embedding_parameters
 from generative.nets.smdm_layout import from_smdm
 from generative.nets.transformer import Transformer
 from generative.nets.transformer_config import TransformerConfig
@@ -46,6 +47,11 @@ def published_size(name: str, family: Family) -> TransformerConfig:
             remedy="keep the published name, or give the sizes in Python (generative.nets.smdm_layout.from_smdm)",
         ) from error
     return TransformerConfig(**sizes, vocab_size=PUBLISHED_VOCAB, rope_table_dtype="bf16")
+
+
+def published_name(sizes: TransformerConfig, family: Family, step: int) -> str:
+    """File name of a model of ours, as `published_size` reads it where the size is a published one."""
+    return f"{family}-{non_embedding_parameters(sizes) / 1e6:.0f}M-step_{step:06d}.safetensors"
 
 
 def read_published(

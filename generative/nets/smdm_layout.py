@@ -93,6 +93,22 @@ def _checked(convert: Callable[[], dict[str, Tensor]], config: TransformerConfig
         ) from error
 
 
+def check_smdm(sizes: TransformerConfig) -> None:
+    """Make sure that the released code computes the same with such a network's weights.
+
+    Raises:
+        CheckpointError: it is one of another family, or of constants that the released code does not have.
+    """
+    fixed = {"family": "llama", "rope_base": 1e4, "norm_eps": 1e-5}
+    other = [f"{key}={getattr(sizes, key)}" for key, value in fixed.items() if getattr(sizes, key) != value]
+    if other:
+        raise CheckpointError(
+            f"a network of {', '.join(other)}, which the released code of SMDM does not have",
+            expected=", ".join(f"{key}={value}" for key, value in fixed.items()),
+            remedy="leave out --layout, or use --layout llama where the family is llama",
+        )
+
+
 def to_smdm(state: Mapping[str, Tensor], config: TransformerConfig) -> dict[str, Tensor]:
     """Our state dict -> theirs."""
     theirs = {name: state[ours] for ours, name in _names(config.layers).items()}

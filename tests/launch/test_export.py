@@ -17,9 +17,11 @@ from generative.errors import GenerativeError
 from generative.hub.loading import load_exported
 from generative.method import DataFacts
 from generative.methods.catalogue import METHODS
+from generative.nets.smdm_layout import from_smdm
 from generative.training.checkpoint import open_checkpoint
 from generative.training.networks import checkpoint_weights
 from launch.cli import main
+from launch.opened import read_config
 from launch.runs import sample_run, samples_shown
 from tests.end_to_end.runs import write_text
 from tests.support.documents import ROOT, blocks
@@ -208,6 +210,29 @@ def test_the_code_in_the_readme_loads_a_masked_diffusion_model(
     monkeypatch.chdir("models")
     exec(compile(card, "the card", "exec"), found)
     assert (found["logits"][..., found["texts"] :] == -torch.inf).all()
+
+
+@pytest.mark.parametrize(("method", "prefix"), [("masked_diffusion", "mdm"), ("autoregressive", "ar")])
+def test_released_files_of_a_language_model(runs: dict[str, Path], tmp_path: Path, capsys, method, prefix) -> None:
+    words = ["export", str(runs[method]), "--layout", "released", "--weights", "trained"]
+    assert main([*words, "--to", str(tmp_path / "out")]) == 0
+    assert f"{prefix}-0M-step_000004.safetensors" in capsys.readouterr().out
+    (file,) = (tmp_path / "out").iterdir()
+    sizes = read_config(runs[method]).method.network
+    state = from_smdm(load_file(file), sizes)
+    kept = checkpoint_weights(open_checkpoint(runs[method]), "net")
+    assert state.keys() == kept.keys()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in state.items())
+
+
+def test_constants_that_the_released_code_does_not_have(runs: dict[str, Path], tmp_path: Path, capsys) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs["masked_diffusion"], run)
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("rope_base: 10000.0", "rope_base: 500000.0"))
+    assert main(["export", str(run), "--layout", "released", "--to", str(tmp_path / "out")]) == 3
+    assert "rope_base=500000.0, which the released code of SMDM does not have" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_llama_in_half_precision(runs: dict[str, Path], tmp_path: Path) -> None:

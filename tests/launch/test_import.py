@@ -221,10 +221,10 @@ def test_released_files_of_a_run(tmp_path: Path, run, weights: str) -> None:
 
 
 def test_methods_without_released_files(tmp_path: Path, run, monkeypatch, capsys) -> None:
-    other = SimpleNamespace(name="masked_diffusion", ema=[])
+    other = SimpleNamespace(name="kl_vae", ema=[])
     monkeypatch.setattr(export, "read_config", lambda folder: SimpleNamespace(method=other))
     assert main(["export", str(run[0]), "--to", str(tmp_path / "out"), "--layout", "released"]) == 2
-    assert "one of mee_gan" in capsys.readouterr().err
+    assert "one of autoregressive, masked_diffusion, mee_gan" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

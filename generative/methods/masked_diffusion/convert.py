@@ -1,14 +1,12 @@
-"""Published masked diffusion checkpoints (nieshen/SMDM, `mdm-*.safetensors`) in and out."""
+"""Published masked diffusion checkpoints (nieshen/SMDM, `mdm-*.safetensors`); `hub.released` writes such files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from generative.nets.smdm_checkpoints import read_published
-from generative.nets.smdm_layout import to_smdm
 from generative.nets.transformer_config import TransformerConfig
 
 
@@ -21,10 +19,3 @@ def import_checkpoint(
         CheckpointError: not readable, or not a masked diffusion model of these sizes.
     """
     return read_published(path, "mdm", config)
-
-
-def export_checkpoint(state: Mapping[str, Tensor], config: TransformerConfig, path: Path) -> None:
-    """Write weights of network "net" in the published layout."""
-    from safetensors.torch import save_file
-
-    save_file({name: tensor.contiguous() for name, tensor in to_smdm(state, config).items()}, path)

@@ -12,7 +12,8 @@ from generative.errors import CheckpointError
 from generative.methods.autoregressive import convert as autoregressive
 from generative.methods.masked_diffusion import convert as masked_diffusion
 from generative.nets.accounting import non_embedding_parameters, total_parameters
-from generative.nets.smdm_checkpoints import published_size
+from generative.nets.smdm_checkpoints import published_name, published_size
+from generative.nets.smdm_layout import to_smdm
 from generative.nets.transformer import Transformer
 from generative.nets.transformer_config import TransformerConfig
 
@@ -58,13 +59,21 @@ def test_names_of_other_families_or_sizes_are_refused(name):
         published_size(name, "ar")
 
 
-def test_import_and_export_round_trip(tmp_path):
+def test_layouts_there_and_back():
     path = GOLDEN / "tiny_mdm.safetensors"
     config, state = masked_diffusion.import_checkpoint(path, TINY)
-    masked_diffusion.export_checkpoint(state, config, tmp_path / "out.safetensors")
-    original, back = load_file(path), load_file(tmp_path / "out.safetensors")
+    original, back = load_file(path), to_smdm(state, config)
     assert original.keys() == back.keys()
     assert all(torch.equal(original[name], back[name]) for name in original)
+
+
+@pytest.mark.parametrize("name", ["mdm-170M-100e18.safetensors", "ar-1028M-100e18.safetensors"])
+def test_files_that_we_write_have_names_that_tell_their_size(name):
+    family = name.split("-")[0]
+    sizes = published_size(name, family)
+    ours = published_name(sizes, family, 12)
+    assert ours == "-".join(name.split("-")[:2]) + "-step_000012.safetensors"
+    assert published_size(ours, family) == sizes
 
 
 def test_autoregressive_weights_load_strictly():
