@@ -17,7 +17,7 @@ from generative.hub.card import Card, start_from
 from generative.hub.export import Export
 from generative.hub.files import parse_size
 from generative.hub.folder import check_target
-from generative.hub.published import READERS, Reader, choose_reader, find_files
+from generative.hub.published import READERS, Reader, check_file, choose_reader, find_files
 from generative.hub.published_model import Published
 from generative.hub.published_priors import PRIORS
 from generative.hub.tensors import InMemory
@@ -117,6 +117,7 @@ def only_file(asked: Asked) -> Path:
     path = path / asked.file if asked.file else path
     if path.is_dir():
         raise _unnamed(str(path), sorted(each.name for each in path.iterdir() if each.is_file()))
+    check_file(path)
     return path
 
 

@@ -173,7 +173,10 @@ def test_a_folder_of_several_files_lists_them(tmp_path: Path, capsys) -> None:
     ("words", "code", "told"),
     [
         (["{}/50gen.pth", "--method", "mee_gam"], 2, "Did you mean mee_gan?"),
-        (["{}/weights.pth"], 2, "give --method"),
+        (["{}/unnamed.pth"], 2, "give --method"),
+        (["{}/weights.pth"], 3, "weights.pth: no such file"),
+        (["{}", "--file", "weights.pth"], 3, "weights.pth: no such file"),
+        (["{}/weights.pth", "--method", "adm"], 3, "weights.pth: no such file"),
         (["{}/60gen.pth"], 3, "no such file"),
         (["{}"], 2, "--file NAME"),
         (["{}/50gen.pth", "--method", "masked_diffusion"], 3, "50gen.pth"),
@@ -181,6 +184,7 @@ def test_a_folder_of_several_files_lists_them(tmp_path: Path, capsys) -> None:
     ],
 )
 def test_mistakes_are_told(tmp_path: Path, published, words, code: int, told: str, capsys) -> None:
+    (tmp_path / "theirs" / "unnamed.pth").touch()
     words = [word.format(tmp_path / "theirs") for word in words]
     assert main(["import", *words, "--out", str(tmp_path / "out")]) == code
     assert told in capsys.readouterr().err
