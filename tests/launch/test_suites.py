@@ -10,12 +10,14 @@ import pytest
 
 from evaluation.harness.jobs import Question, Rules
 from evaluation.harness.scoring import scored
+from evaluation.harness.suite import load_suite
 from generative.config import to_yaml
 from generative.errors import ConfigError, DataError
 from launch import runs, suites, text_model
 from launch.cli import main
 from launch.schema import load_run_config
 from launch.text_model import Subject
+from launch.texts_suite import measure_texts
 from launch.worker import run_worker
 from tests.end_to_end.runs import CONFIG
 from tests.support.actors import actors_here
@@ -274,6 +276,21 @@ def test_perplexity_on_later_text(tmp_path):
     assert tasks["own"]["ratio"] == 1.0
     assert tasks["latest"]["value"] != tasks["later"]["value"] != tasks["own"]["value"]
     assert suites.suite_table(found).splitlines()[0].split()[1] == "perplexity"
+
+
+def test_texts_that_cannot_be_measured_are_told_before_any_is(trained, monkeypatch):
+    monkeypatch.setattr("launch.texts_suite._measured", lambda *given: pytest.fail("measured"))
+    with pytest.raises(ConfigError, match="periods: unknown key"):
+        suites.run_suite(trained, "temporal-shift-made", overrides=["suite.texts.latest.periods=2"])
+    learned = ["suite.texts.latest.tokenizer.name=bpe"]
+    with pytest.raises(ConfigError, match=r"bpe, which is made of the text(.|\n)*tokenizer\.name=bytes"):
+        suites.run_suite(trained, "temporal-shift-made", overrides=learned)
+
+
+def test_models_of_something_else_have_no_texts(tmp_path):
+    (tmp_path / "config.yaml").write_text(to_yaml(load_run_config("mee_gan/quickstart", [f"run.dir={tmp_path}"])))
+    with pytest.raises(ConfigError, match="a model of mee_gan, which knows no text"):
+        measure_texts(Subject(str(tmp_path)), load_suite("temporal-shift-made"), None, None)
 
 
 def test_a_model_on_the_hub_is_fetched_first(trained, monkeypatch):
