@@ -155,19 +155,29 @@ def fetch(repository: str, file: str, revision: str | None, needed: bool = True)
 
 
 def fetch_folder(repository: str, revision: str | None) -> Path:
-    """Configurations, tokenizer and weights of a repository on the hub, in the local cache; errors as `fetch`."""
+    """Configurations, tokenizer and weights of a repository on the hub, in the local cache; errors as `fetch`.
+
+    Without a network huggingface_hub gives what it has, which may be config.json alone: that is refused.
+    """
     described = fetch(repository, "config.json", revision)
     assert described is not None
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+        found = Path(snapshot_download(repository, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
     except Exception as error:  # as in `fetch`
         raise CheckpointError(
             f"{HUB}{repository}: {next(iter(str(error).strip().splitlines()), type(error).__name__)}",
             "a repository that can be reached",
             "correct the id or --revision; or download the files yourself, and give their folder",
         ) from error
+    if next(found.rglob("*.safetensors"), None) is None:
+        raise CheckpointError(
+            f"{HUB}{repository}: no weights came from there",
+            "a repository with weights (*.safetensors) that can be reached",
+            "check the network (and HF_HUB_OFFLINE), and give the same command again; pickles (.bin) are not read here",
+        )
+    return found
 
 
 def check(found: Published, files: Sequence[Path]) -> None:

@@ -162,6 +162,17 @@ def test_files_of_the_hub(tmp_path: Path, published, monkeypatch: pytest.MonkeyP
     assert "--file" in capsys.readouterr().err
 
 
+def test_a_repository_of_which_only_the_configuration_is_here(tmp_path: Path, monkeypatch, capsys) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr(hub, "hf_hub_download", lambda repository, file, revision=None: tmp_path / file)
+    monkeypatch.setattr(hub, "snapshot_download", lambda *given, **options: tmp_path)
+    assert main(["import", "hub:me/mine", "--method", "llada", "--out", str(tmp_path / "out")]) == 3
+    told = capsys.readouterr().err
+    assert "hub:me/mine: no weights came from there" in told
+    assert "check the network" in told
+
+
 def test_a_folder_of_several_files_lists_them(tmp_path: Path, capsys) -> None:
     for name in ("b.pth", "a.pth"):
         (tmp_path / name).touch()
