@@ -85,6 +85,11 @@ class Layers:
             nested = {key: nested}
         self.merge(nested, "command line", {})
 
+    def within(self, section: str) -> Layers:
+        """The same keys as those of a section, which is what errors then call them by."""
+        origins = {(section, *path): origin for path, origin in self.origins.items()}
+        return Layers({section: self.values}, origins, self.count)
+
     def remove(self, path: KeyPath) -> bool:
         """Delete a key; whether it was there."""
         section: Any = self.values

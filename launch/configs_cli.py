@@ -34,13 +34,14 @@ def schema(
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON schema instead.")] = False,
 ) -> None:
     """List all keys with type, default and meaning."""
+    from evaluation.harness.suite import Suite, SuiteKeys
     from launch.cluster_schema import ClusterFile
     from launch.schema import KINDS
 
     if as_json:
         typer.echo(json.dumps({"anyOf": [kind.model_json_schema() for kind in KINDS]}, indent=1))
         return
-    models = (*KINDS, ClusterFile)
+    models = (*KINDS, ClusterFile, SuiteKeys[Suite])
     lines = list(dict.fromkeys(line for model in models for line in _lines(model, "")))
     found = [line for line in lines if not key or line[0] == key or line[0].startswith(f"{key}.")]
     if not found:

@@ -60,6 +60,8 @@ class GenerativeLM(LM):  # type: ignore[misc]
         self.progress = progress
         self.scored: dict[str, list[Scored]] = defaultdict(list)
         """Answers by task, with the noise of their estimates."""
+        self.written: set[str] = set()
+        """Tasks that text was written for."""
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """(log-likelihood in nats, whether greedy decoding writes it) of each continuation.
@@ -92,6 +94,7 @@ class GenerativeLM(LM):  # type: ignore[misc]
         jobs = []
         for index, request in enumerate(requests):
             task, number = _address(request, index)
+            self.written.add(task)
             context, wanted = str(request.args[0]), dict(request.args[1])
             until = wanted.get("until") or []
             jobs.append(

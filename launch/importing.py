@@ -17,7 +17,7 @@ from generative.hub.card import Card, start_from
 from generative.hub.export import Export
 from generative.hub.files import parse_size
 from generative.hub.folder import check_target
-from generative.hub.published import READERS, Reader, choose_reader, find_files
+from generative.hub.published import READERS, Reader, check_file, choose_reader, find_files
 from generative.hub.published_model import Published
 from generative.hub.published_priors import PRIORS
 from generative.hub.tensors import InMemory
@@ -117,6 +117,7 @@ def only_file(asked: Asked) -> Path:
     path = path / asked.file if asked.file else path
     if path.is_dir():
         raise _unnamed(str(path), sorted(each.name for each in path.iterdir() if each.is_file()))
+    check_file(path)
     return path
 
 
@@ -154,19 +155,29 @@ def fetch(repository: str, file: str, revision: str | None, needed: bool = True)
 
 
 def fetch_folder(repository: str, revision: str | None) -> Path:
-    """Configurations, tokenizer and weights of a repository on the hub, in the local cache; errors as `fetch`."""
+    """Configurations, tokenizer and weights of a repository on the hub, in the local cache; errors as `fetch`.
+
+    Without a network huggingface_hub gives what it has, which may be config.json alone: that is refused.
+    """
     described = fetch(repository, "config.json", revision)
     assert described is not None
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+        found = Path(snapshot_download(repository, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
     except Exception as error:  # as in `fetch`
         raise CheckpointError(
             f"{HUB}{repository}: {next(iter(str(error).strip().splitlines()), type(error).__name__)}",
             "a repository that can be reached",
             "correct the id or --revision; or download the files yourself, and give their folder",
         ) from error
+    if next(found.rglob("*.safetensors"), None) is None:
+        raise CheckpointError(
+            f"{HUB}{repository}: no weights came from there",
+            "a repository with weights (*.safetensors) that can be reached",
+            "check the network (and HF_HUB_OFFLINE), and give the same command again; pickles (.bin) are not read here",
+        )
+    return found
 
 
 def check(found: Published, files: Sequence[Path]) -> None:

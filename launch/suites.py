@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evaluation.estimate import Estimate
+from evaluation.estimate import Bound, Estimate
 from evaluation.harness.suite import ReversalSuite, SuiteConfig, TextsSuite, load_suite
 from generative.data.packages import needed
 from generative.errors import DataError, GenerativeError, suggestion
@@ -29,6 +29,9 @@ BOOTSTRAP = 1000
 
 TOLD = 300
 """Characters that are told of an error of the harness."""
+
+PER_TEXT = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte")
+"""Figures of the harness that fall as the likelihood grows: a lower bound of this makes an upper one of them."""
 
 Results = dict[str, Any]
 
@@ -160,16 +163,30 @@ def _task(name: str, suite: SuiteConfig, found: Mapping[str, Any], lm: Any, mask
             "correct `metric` in the suite",
         )
     count = int(dict(found.get("n-samples", {}).get(name) or {}).get("effective") or len(lm.scored[name]))
-    rules, scored = suite.rules(name), lm.scored[name]
-    how = f"{rules.estimator}, {rules.draws} draws, guidance {rules.guidance:g}" if masked else "exact, left to right"
-    error = metrics.get(f"{asked.metric}_stderr")
+    scored, error = lm.scored[name], metrics.get(f"{asked.metric}_stderr")
+    bound: Bound | None = (
+        "upper" if masked and asked.metric in PER_TEXT and suite.rules(name).estimator != "chain_rule" else None
+    )
+    protocol = f"{count:,} questions, {_how(name, suite, lm, masked)}"
     return {
         "metric": asked.metric,
-        **Estimate(float(metrics[asked.metric]), error, count, "", f"{count:,} questions, {how}").to_json(),
+        **Estimate(float(metrics[asked.metric]), error, count, "", protocol, bound).to_json(),
         "published": asked.published,
         "all": metrics,
         "close_calls": sum(each.close for each in scored) / len(scored) if scored else None,
     }
+
+
+def _how(name: str, suite: SuiteConfig, lm: Any, masked: bool) -> str:
+    """How a task was answered, for its protocol."""
+    rules, told = suite.rules(name), suite.told_guidance(name)
+    if name in lm.written:
+        guided = "that of method.sampling" if told is None else f"{told:g}"
+        return f"written text, guidance {guided}" if masked else "written text"
+    if not masked:
+        return "exact, left to right"
+    draws = "" if rules.estimator == "chain_rule" else f", {rules.draws} draws"
+    return f"{rules.estimator}{draws}, guidance {rules.guidance:g}"
 
 
 def suite_table(results: Results) -> str:

@@ -118,9 +118,7 @@ def _device() -> torch.device:
 
 
 def _of_run(subject: Subject) -> TextModel:
-    found = read_config(run_folder_of(subject.path)).method.name
-    if found not in TEXT_METHODS:
-        raise _other(subject.path, found)
+    check_method(subject.path, read_config(run_folder_of(subject.path)).method.name)
     run = open_run(subject.path, subject.changes)
     nets, _ = run.networks(subject.weights or run.config.evaluate.weights)
     tokenizer = open_named(subject.tokenizer) if subject.tokenizer else run.data.tokenizer
@@ -133,8 +131,7 @@ def _exported(subject: Subject) -> TextModel:
     changes = {key.removeprefix("method."): value for key, value in subject.changes.items()}
     loaded = load_exported(path, str(device), changes)
     method: Any = loaded.method
-    if method.config.name not in TEXT_METHODS:
-        raise _other(subject.path, method.config.name)
+    check_method(subject.path, method.config.name)
     tokenizer = open_named(subject.tokenizer) if subject.tokenizer else _own(path)
     return TextModel(method, loaded.networks, tokenizer, device, subject.begin)
 
@@ -163,9 +160,11 @@ def open_named(name: str) -> Tokenizer:
     return HuggingFaceTokenizer.open(name)
 
 
-def _other(path: str, name: str) -> ConfigError:
-    return ConfigError(
-        f"{path} is a model of {name}, which knows no text",
-        f"a run, checkpoint or export of the methods {' or '.join(TEXT_METHODS)}",
-        "`generative status runs` lists the runs there are",
-    )
+def check_method(path: str, name: str) -> None:
+    """Raise ConfigError if the method of the model at `path` is not one of text."""
+    if name not in TEXT_METHODS:
+        raise ConfigError(
+            f"{path} is a model of {name}, which knows no text",
+            f"a run, checkpoint or export of the methods {' or '.join(TEXT_METHODS)}",
+            "`generative status runs` lists the runs there are",
+        )

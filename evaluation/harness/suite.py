@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -129,17 +129,32 @@ class TextsSuite(Config):
 
 Suite = SuiteConfig | ReversalSuite | TextsSuite
 
-SCHEMAS: dict[str, type[Any]] = {"harness": SuiteConfig, "reversal": ReversalSuite, "texts": TextsSuite}
+SuiteT = TypeVar("SuiteT", bound=Suite)
+
+
+class SuiteKeys(Config, Generic[SuiteT]):
+    """The keys of a suite as the command line has them: suite.KEY=VALUE."""
+
+    suite: SuiteT
+    """What `generative evaluate MODEL --suite NAME` asks; its file has these keys without the word suite."""
+
+
+SCHEMAS: dict[str, type[SuiteKeys[Any]]] = {
+    "harness": SuiteKeys[SuiteConfig],
+    "reversal": SuiteKeys[ReversalSuite],
+    "texts": SuiteKeys[TextsSuite],
+}
 """By `protocol`."""
 
 
 def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
-    """The suite of a name or file, with `a.b=c` on top.
+    """The suite of a name or file, with `a.b=c` on top (the keys of the file, without `suite.`).
 
     Raises:
-        ConfigError: there is none, or a setting that is not valid.
+        ConfigError: there is none, or a setting that is not valid, by its name on the command line.
     """
     known = name if Path(name).is_file() or "/" in name else f"{FOLDER}/{name}"
     layers = load_layers(known, overrides)
-    found: Suite = validate(layers, SCHEMAS.get(str(layers.values.get("protocol")), SuiteConfig))
+    keys = SCHEMAS.get(str(layers.values.get("protocol")), SuiteKeys[SuiteConfig])
+    found: Suite = validate(layers.within("suite"), keys).suite
     return found

@@ -157,7 +157,12 @@ def find_files(path: Path, reader: Reader) -> list[Path]:
                 "give the folder, without --file; pickles (.bin) are not read here",
             )
         return [path / CONFIG, *weights]
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file", "a file of published weights", "correct the path")
+    check_file(path)
     other = reader.companion(path.name)
     return [path, *([path.with_name(other)] if other and path.with_name(other).is_file() else [])]
+
+
+def check_file(path: Path) -> None:
+    """Raise CheckpointError if there is no such file."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file", "a file of published weights", "correct the path")

@@ -38,8 +38,14 @@ def files_to_push(folder: Path) -> list[Path]:
     """The files of a folder, hidden ones left out, sorted.
 
     Raises:
-        ConfigError: it is no model, or has files that could hold code.
+        ConfigError: there is none; it is no model, or has files that could hold code.
     """
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{folder}: no such folder",
+            "a folder that `generative export`, `import` or `erase` wrote",
+            "correct the path",
+        )
     files = sorted(
         path
         for path in folder.rglob("*")

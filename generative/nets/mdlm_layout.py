@@ -7,6 +7,7 @@ is left out, since it is never predicted (SUBS).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +52,7 @@ def mdlm_config(values: Mapping[str, Any], state: Mapping[str, Tensor]) -> Trans
     """Sizes of a model: from its weights, and from its config.json what these do not tell (heads, length).
 
     Raises:
-        CheckpointError: it is told the time, or a size is not told.
+        CheckpointError: it is told the time, a size is not told, or tensors are missing or surplus.
     """
     if values.get("time_conditioning"):
         raise CheckpointError(
@@ -59,13 +60,13 @@ def mdlm_config(values: Mapping[str, Any], state: Mapping[str, Tensor]) -> Trans
             "a model of MDLM's time-free form (time_conditioning false)",
             "take another checkpoint",
         )
-    state = without_prefix(state, PREFIX)
-    if _OUTER["embedding.weight"] not in state or "blocks.0.mlp.0.weight" not in state:
-        check_names(list(state), [*_OUTER.values(), "blocks.0.mlp.0.weight"], "weights in the layout of MDLM", "")
+    state = _plain(state)
+    layers = 1 + max((int(name.split(".")[1]) for name in state if re.match(r"blocks\.\d+\.", name)), default=0)
+    _check(state, layers)
     rows, width = state[_OUTER["embedding.weight"]].shape
     return TransformerConfig(
         family="mdlm",
-        layers=1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks.")),
+        layers=layers,
         heads=of_config(values, ("n_heads", "num_attention_heads"), "the number of heads"),
         width=width,
         ff_width=state["blocks.0.mlp.0.weight"].shape[0],
@@ -81,15 +82,9 @@ def from_mdlm(state: Mapping[str, Tensor], config: TransformerConfig) -> dict[st
     Raises:
         CheckpointError: tensors are missing or surplus; all are listed.
     """
-    state = {name: tensor for name, tensor in without_prefix(state, PREFIX).items() if name != ROTARY}
-    same = _OUTER | {
-        f"blocks.{i}.{ours}": f"blocks.{i}.{theirs}" for i in range(config.layers) for ours, theirs in _INNER.items()
-    }
-    modulations = [_FINAL, *(f"blocks.{i}.adaLN_modulation." for i in range(config.layers))]
-    wanted = [*same.values(), *_MAP, *(name + kind for name in modulations for kind in ("weight", "bias"))]
-    layout = f"weights in the layout of MDLM for a model of {config.layers} layers"
-    check_names(list(state), wanted, layout, "take the weights and the config.json that belong together")
-    ours = {name: state[theirs].clone() for name, theirs in same.items()}
+    state = _plain(state)
+    _check(state, config.layers)
+    ours = {name: state[theirs].clone() for name, theirs in _same(config.layers).items()}
     for name in ("head.weight", "head.bias"):
         ours[name] = ours[name][:-1].clone()
     seen = _at_no_noise(state)
@@ -103,6 +98,26 @@ def from_mdlm(state: Mapping[str, Tensor], config: TransformerConfig) -> dict[st
         values = constants(f"blocks.{i}.adaLN_modulation.", len(_BLOCK_PARTS))
         ours |= {f"blocks.{i}.{part}": value for part, value in zip(_BLOCK_PARTS, values, strict=True)}
     return ours
+
+
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in without_prefix(state, PREFIX).items() if name != ROTARY}
+
+
+def _same(layers: int) -> dict[str, str]:
+    """Our name -> theirs, for the tensors that are the same in both (but for the mask token's row)."""
+    return _OUTER | {
+        f"blocks.{i}.{ours}": f"blocks.{i}.{theirs}" for i in range(layers) for ours, theirs in _INNER.items()
+    }
+
+
+def _check(state: Mapping[str, Tensor], layers: int) -> None:
+    modulations = [_FINAL, *(f"blocks.{i}.adaLN_modulation." for i in range(layers))]
+    wanted = [*_same(layers).values(), *_MAP, *(name + kind for name in modulations for kind in ("weight", "bias"))]
+    layout = f"weights in the layout of MDLM for a model of {layers} layer{'s' * (layers > 1)}"
+    check_names(
+        list(state), wanted, layout, "give the folder of one MDLM checkpoint with all its weights, or another --method"
+    )
 
 
 def _at_no_noise(state: Mapping[str, Tensor]) -> Tensor:

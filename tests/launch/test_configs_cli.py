@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from launch.cli import main
 from launch.configs_cli import purpose
 
 
@@ -22,3 +23,9 @@ from launch.configs_cli import purpose
 def test_purpose_is_a_whole_sentence_or_clause(tmp_path, text, expected):
     (tmp_path / "a.yaml").write_text(text)
     assert purpose(tmp_path / "a.yaml") == expected
+
+
+def test_keys_of_suites_are_listed(capsys):
+    assert main(["config", "schema", "suite"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\nsuite.{key}  (" in shown for key in ("draws", "tasks.guidance", "path", "texts", "limit"))

@@ -162,6 +162,17 @@ def test_files_of_the_hub(tmp_path: Path, published, monkeypatch: pytest.MonkeyP
     assert "--file" in capsys.readouterr().err
 
 
+def test_a_repository_of_which_only_the_configuration_is_here(tmp_path: Path, monkeypatch, capsys) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr(hub, "hf_hub_download", lambda repository, file, revision=None: tmp_path / file)
+    monkeypatch.setattr(hub, "snapshot_download", lambda *given, **options: tmp_path)
+    assert main(["import", "hub:me/mine", "--method", "llada", "--out", str(tmp_path / "out")]) == 3
+    told = capsys.readouterr().err
+    assert "hub:me/mine: no weights came from there" in told
+    assert "check the network" in told
+
+
 def test_a_folder_of_several_files_lists_them(tmp_path: Path, capsys) -> None:
     for name in ("b.pth", "a.pth"):
         (tmp_path / name).touch()
@@ -173,7 +184,10 @@ def test_a_folder_of_several_files_lists_them(tmp_path: Path, capsys) -> None:
     ("words", "code", "told"),
     [
         (["{}/50gen.pth", "--method", "mee_gam"], 2, "Did you mean mee_gan?"),
-        (["{}/weights.pth"], 2, "give --method"),
+        (["{}/unnamed.pth"], 2, "give --method"),
+        (["{}/weights.pth"], 3, "weights.pth: no such file"),
+        (["{}", "--file", "weights.pth"], 3, "weights.pth: no such file"),
+        (["{}/weights.pth", "--method", "adm"], 3, "weights.pth: no such file"),
         (["{}/60gen.pth"], 3, "no such file"),
         (["{}"], 2, "--file NAME"),
         (["{}/50gen.pth", "--method", "masked_diffusion"], 3, "50gen.pth"),
@@ -181,6 +195,7 @@ def test_a_folder_of_several_files_lists_them(tmp_path: Path, capsys) -> None:
     ],
 )
 def test_mistakes_are_told(tmp_path: Path, published, words, code: int, told: str, capsys) -> None:
+    (tmp_path / "theirs" / "unnamed.pth").touch()
     words = [word.format(tmp_path / "theirs") for word in words]
     assert main(["import", *words, "--out", str(tmp_path / "out")]) == code
     assert told in capsys.readouterr().err

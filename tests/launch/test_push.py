@@ -116,6 +116,8 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(ConfigError, match="holds no model"):
         files_to_push(tmp_path)
+    with pytest.raises(ConfigError, match=r"gone: no such folder(.|\n)*correct the path"):
+        files_to_push(tmp_path / "gone")
 
 
 def test_weights_are_loaded_from_safetensors_only(model: Path, tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ import pytest
 
 from evaluation.harness.jobs import Question, Rules
 from evaluation.harness.scoring import scored
+from evaluation.harness.suite import load_suite
 from generative.config import to_yaml
 from generative.errors import ConfigError, DataError
 from launch import runs, suites, text_model
 from launch.cli import main
 from launch.schema import load_run_config
 from launch.text_model import Subject
+from launch.texts_suite import measure_texts
 from launch.worker import run_worker
 from tests.end_to_end.runs import CONFIG
 from tests.support.actors import actors_here
@@ -50,6 +52,17 @@ metric_list:
   - {{metric: acc, aggregation: mean, higher_is_better: true}}
   - {{metric: perplexity, aggregation: perplexity, higher_is_better: false}}
 """
+WRITING = """
+task: made_writing
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {file}}}, cache_dir: {cache}}}
+output_type: generate_until
+test_split: test
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{choices[0][0]}}}}"
+generation_kwargs: {{until: ["."], max_gen_toks: 4}}
+metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
+"""
 SUITE = """
 draws: 8
 replicates: 2
@@ -77,7 +90,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tasks")
     questions = folder / "questions.jsonl"
     questions.write_text("\n".join(map(json.dumps, CHOICES)))
-    for name, text in (("choices", CHOICE), ("words", LAST_WORD)):
+    for name, text in (("choices", CHOICE), ("words", LAST_WORD), ("writing", WRITING)):
         (folder / f"{name}.yaml").write_text(text.format(file=questions, cache=folder / "cache"))
     suite = tmp_path_factory.mktemp("suite") / "made.yaml"
     suite.write_text(SUITE)
@@ -139,6 +152,29 @@ def test_a_suite_of_local_tasks(trained, files, harness, capsys, tmp_path):
     # Fewer questions, other settings, workers.
     less = suites.run_suite(trained, str(suite), tasks=folder, limit=3, overrides=["suite.draws=4"])
     assert less["tasks"]["made_choices"]["n"] == 3
+
+
+def test_the_protocol_says_what_was_done(trained, files, harness, tmp_path):
+    suite = tmp_path / "own.yaml"
+    tasks = [
+        "{name: made_choices, estimator: chain_rule, guidance: GUIDANCE}",
+        "{name: made_last_words, metric: perplexity}",
+        "{name: made_writing, metric: exact_match}",
+    ]
+    masked = "autoregressive" not in (trained / "config.yaml").read_text()
+    listed = ", ".join(tasks).replace("GUIDANCE", "0.5" if masked else "null")
+    suite.write_text(f"draws: 4\nreplicates: 2\ntasks: [{listed}]\n")
+    found = suites.run_suite(trained, str(suite), tasks=files[0], limit=2)["tasks"]
+    assert [each["protocol"].removeprefix("2 questions, ") for each in found.values()] == (
+        [
+            "chain_rule, guidance 0.5",
+            "exact_count, 4 draws, guidance 0",
+            "written text, guidance that of method.sampling",
+        ]
+        if masked
+        else ["exact, left to right", "exact, left to right", "written text"]
+    )
+    assert [each["bound"] for each in found.values()] == [None, "upper" if masked else None, None]
 
 
 def test_workers_give_the_same(trained, files, harness, monkeypatch):
@@ -274,6 +310,21 @@ def test_perplexity_on_later_text(tmp_path):
     assert tasks["own"]["ratio"] == 1.0
     assert tasks["latest"]["value"] != tasks["later"]["value"] != tasks["own"]["value"]
     assert suites.suite_table(found).splitlines()[0].split()[1] == "perplexity"
+
+
+def test_texts_that_cannot_be_measured_are_told_before_any_is(trained, monkeypatch):
+    monkeypatch.setattr("launch.texts_suite._measured", lambda *given: pytest.fail("measured"))
+    with pytest.raises(ConfigError, match="periods: unknown key"):
+        suites.run_suite(trained, "temporal-shift-made", overrides=["suite.texts.latest.periods=2"])
+    learned = ["suite.texts.latest.tokenizer.name=bpe"]
+    with pytest.raises(ConfigError, match=r"bpe, which is made of the text(.|\n)*tokenizer\.name=bytes"):
+        suites.run_suite(trained, "temporal-shift-made", overrides=learned)
+
+
+def test_models_of_something_else_have_no_texts(tmp_path):
+    (tmp_path / "config.yaml").write_text(to_yaml(load_run_config("mee_gan/quickstart", [f"run.dir={tmp_path}"])))
+    with pytest.raises(ConfigError, match="a model of mee_gan, which knows no text"):
+        measure_texts(Subject(str(tmp_path)), load_suite("temporal-shift-made"), None, None)
 
 
 def test_a_model_on_the_hub_is_fetched_first(trained, monkeypatch):

@@ -259,3 +259,13 @@ def test_suites_that_are_not_valid(tmp_path):
     file.write_text("tasks: [{name: one, metrc: acc}]\n")
     with pytest.raises(ConfigError, match="metrc"):
         load_suite(str(file))
+
+
+@pytest.mark.parametrize("name", ["paper-zero-shot", "reverse-curse", "temporal-shift-made"])
+def test_wrong_settings_are_named_as_they_are_given(name):
+    with pytest.raises(
+        ConfigError, match=r"^suite\.limit: -2 is not valid \(command line\)(.|\n)*correct suite\.limit$"
+    ):
+        load_suite(name, ["limit=-2"])
+    with pytest.raises(ConfigError, match=r"^suite\.limits: unknown key(.|\n)*suite\.limit\?(.|\n)*schema suite`"):
+        load_suite(name, ["limits=2"])

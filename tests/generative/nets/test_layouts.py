@@ -79,5 +79,8 @@ def test_configurations_that_do_not_tell_enough():
         mdlm_config(MDLM | {"time_conditioning": True}, mdlm_state())
     with pytest.raises(CheckpointError, match="number of heads"):
         mdlm_config({"model_length": 32}, mdlm_state())
-    with pytest.raises(CheckpointError, match="missing: "):
+    with pytest.raises(CheckpointError, match=r"missing: (.|\n)* surplus: model.transformer(.|\n)*another --method"):
         mdlm_config(MDLM, llada_state())
+    gone = {name: tensor for name, tensor in mdlm_state().items() if not name.endswith("embedding")}
+    with pytest.raises(CheckpointError, match=r"do not fit: 1 missing: vocab_embed.embedding\nexpected"):
+        mdlm_config(MDLM, gone)
