@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from generative.data import facts, text_data
-from generative.data.config import ReversalTextConfig
+from generative.data.config import PairsTextConfig, ReversalTextConfig
 from generative.data.prepare import prepare_text
 from generative.data.reversal import prepare_reversal
 from generative.data.text import TextData, open_text
 from generative.errors import CheckpointError, ConfigError
 from generative.method import Alone, DataFacts
+from generative.methods.masked_diffusion.config import MaskedDiffusionConfig
 from generative.training.checkpoint import Checkpoint
 from generative.training.hooks import Hook, Record
 from generative.training.runfolder import write_json
@@ -62,7 +63,8 @@ def steps(config: RunConfig, method: Any, facts: DataFacts) -> int:
 
 
 def check(config: RunConfig, data: TextData) -> None:
-    """Refuse contexts that the network cannot take."""
+    """Refuse contexts that the network cannot take, and settings without effect."""
+    _check_prompts(config)
     longest = config.method.network.max_length
     asked = {"data.sequence_length": data.facts.sequence_length or 0, "sample.length": config.sample.length or 0}
     for key, length in asked.items():
@@ -77,6 +79,29 @@ def check(config: RunConfig, data: TextData) -> None:
             "sample.length=1 leaves no room: a sample begins with the token that ends a document",
             expected="at least 2",
             remedy="raise sample.length, or set it to null for the training length",
+        )
+
+
+def _check_prompts(config: RunConfig) -> None:
+    """Refuse settings of masked diffusion that would have no effect on samples with prompts, or without."""
+    method = config.method
+    if not isinstance(method, MaskedDiffusionConfig):
+        return
+    prompts = isinstance(config.data, PairsTextConfig | ReversalTextConfig)
+    if prompts and method.random_length_ratio > 0.0 and not method.answers.noise_prompts:
+        raise ConfigError(
+            f"method.random_length_ratio={method.random_length_ratio:g} with data.name={config.data.name}, whose "
+            "responses are learned to their end",
+            expected="method.random_length_ratio=0 where prompts are given",
+            remedy="set method.random_length_ratio=0, or method.answers.noise_prompts=true",
+        )
+    answers = method.answers
+    if not prompts and (answers.prompt_dropping > 0.0 or answers.normalisation != "tokens"):
+        raise ConfigError(
+            f"method.answers.prompt_dropping={answers.prompt_dropping:g} and normalisation={answers.normalisation} "
+            f"with data.name={config.data.name}, which has no prompts",
+            expected="data with prompts and responses",
+            remedy="set data.name=pairs and data.path, or leave method.answers out",
         )
 
 

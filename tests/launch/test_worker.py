@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 import urllib.request
+from contextlib import nullcontext
 from unittest.mock import ANY
 
 import pytest
@@ -338,6 +339,26 @@ def test_what_only_rank_0_would_meet_is_found_beforehand(texts, tmp_path, overri
         pytest.skip("wandb is installed here")
     with pytest.raises(ConfigError, match=words):
         prepare(start(texts, tmp_path / "run", override), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "overrides", "remedy"),
+    [
+        (False, ["method.answers.prompt_dropping=0.1"], "data.name=pairs"),
+        (False, ["method.answers.normalisation=answers"], "data.name=pairs"),
+        (True, ["method.random_length_ratio=0.1"], "method.answers.noise_prompts=true"),
+        (True, ["method.random_length_ratio=0.1", "method.answers.noise_prompts=true"], None),
+        (True, ["method.answers.prompt_dropping=0.1"], None),
+    ],
+)
+def test_settings_of_answers_without_effect_are_refused(texts, tmp_path, prompts, overrides, remedy):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(json.dumps({"prompt": "a", "response": "b"}) + "\n" + json.dumps({"prompt": "c", "response": "d"}))
+    data = [f"data={{name: pairs, path: {file}, sequence_length: 8}}"] if prompts else []
+    config = start(texts, tmp_path / "run", *data, *overrides)
+    with pytest.raises(ConfigError) if remedy else nullcontext() as found:
+        prepare(config, tmp_path / "run")
+    assert remedy is None or remedy in found.value.remedy
 
 
 PREPARES = """

@@ -94,6 +94,17 @@ class AnswerConfig(Config):
     normalisation: Literal["tokens", "answers"] = "tokens"
     """Divide by all answer tokens, ends of text included (paper), or each answer by its own (LLaDA)."""
 
+    @model_validator(mode="after")
+    def _consistent(self) -> AnswerConfig:
+        if self.noise_prompts and (self.prompt_dropping > 0.0 or self.normalisation != "tokens"):
+            raise combination(
+                f"noise_prompts=true with prompt_dropping={self.prompt_dropping:g} and "
+                f"normalisation={self.normalisation}, which are for prompts that are given",
+                "prompt_dropping=0 and normalisation=tokens where prompts are learned like all else",
+                "set method.answers.noise_prompts=false, or leave the other two out",
+            )
+        return self
+
 
 class MaskedDiffusionConfig(Config):
     """Masked diffusion language model (arXiv 2410.18514): a bidirectional transformer that fills in masked tokens."""
@@ -108,9 +119,11 @@ class MaskedDiffusionConfig(Config):
     schedule: ScheduleName = "linear"
     """Noise schedule (linear in the paper). `exact` has no time and takes linear only."""
     epsilon: float = Field(1e-3, ge=0.0, lt=1.0)
-    """Smallest time: t = (1 - epsilon) u + epsilon, so that weights 1/p stay below 1/epsilon."""
+    """Smallest time: t = (1 - epsilon) u + epsilon, so that weights 1/p stay below 1/epsilon. `exact` has no time: its
+    weights are at most the number of tokens."""
     random_length_ratio: float = Field(0.0, ge=0.0, le=1.0)
-    """Share of the samples that are cut to a length drawn uniformly from 1 .. sequence length (0.01 published)."""
+    """Share of the samples that are cut to a length drawn uniformly from 1 .. sequence length (0.01 published).
+    Not of samples with prompts that are given."""
     block_size: int | None = Field(None, ge=1)
     """Block diffusion (BD3LM): blocks of so many tokens, each given clean blocks before it; doubles the network's
     input. 1 is an autoregressive model, null diffusion over the whole window."""

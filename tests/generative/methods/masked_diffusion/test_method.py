@@ -168,7 +168,14 @@ def test_through_the_catalogue():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"time_sampler": "exact", "schedule": "cosine"}, {"ema": [1.0]}, {"epsilon": 1.0}, {"random_length_ratio": 2}],
+    [
+        {"time_sampler": "exact", "schedule": "cosine"},
+        {"ema": [1.0]},
+        {"epsilon": 1.0},
+        {"random_length_ratio": 2},
+        {"answers": {"noise_prompts": True, "prompt_dropping": 0.1}},
+        {"answers": {"noise_prompts": True, "normalisation": "answers"}},
+    ],
 )
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ValidationError):
