@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from evaluation.benchmarks import masked_diffusion as bench
-from evaluation.benchmarks.masked_generation import GenerationSettings
+from evaluation.benchmarks import masked_generation
+from evaluation.benchmarks.masked_generation import GenerationSettings, ways
 from evaluation.benchmarks.masked_pairs import WORD, PairSettings, measure_pairs, pairs_of_options
 from evaluation.benchmarks.masked_step import GPU_STEP, Steps, StepSettings, measure_step
 from evaluation.benchmarks.memory import peak_bytes
@@ -104,6 +105,8 @@ SMALL_STEP = StepSettings(
 
 def test_what_is_measured_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("GENERATIVE_BENCH", str(tmp_path))
+    two = dict(list(ways(8, 16).items())[:2])
+    monkeypatch.setattr(masked_generation, "ways", lambda block, length: two)
     tiny = GenerationSettings(train_steps=2, samples=4, length=16, batch=2, others=())
     small = replace(TINY, step=SMALL_STEP, options=PairSettings(windows=3, draws=2, repeats=4), generation=tiny)
     broken = replace(small, generation=replace(tiny, batch=0))

@@ -12,19 +12,15 @@ import torch
 from evaluation.benchmarks import mee_gan, mee_gan_cost
 from evaluation.benchmarks.figure import median_estimate
 from evaluation.benchmarks.mee_gan import GOALS, QUICK
-from evaluation.images.small import LabelledImages, small_extractor
-from evaluation.images.small_network import SmallSettings
 from generative.data.image_config import PointsConfig
+from tests.support.judges import blind_extractor
 
 TINY = replace(QUICK, updates=2, samples=60, point_updates=2)
 
 
 @pytest.fixture
 def blind_judge(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A classifier that has learned next to nothing, in no time."""
-    images = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    settings = SmallSettings(steps=2, batch_size=10, width=4, features=8)
-    extractor = small_extractor(LabelledImages(images, torch.arange(60) % 10, "noise"), settings)
+    extractor = blind_extractor()
     monkeypatch.setattr(mee_gan, "judge", lambda: extractor)
 
 

@@ -22,6 +22,7 @@ from generative.methods.stsl.methods import METHODS
 from generative.methods.stsl.sampler import update
 from generative.methods.stsl.surrogate import Terms
 from tests.generative.methods.stsl.golden import Toy
+from tests.support.judges import blind_extractor
 
 
 def test_problems_are_those_recorded() -> None:
@@ -166,6 +167,7 @@ def test_what_is_kept_is_not_measured_again(tmp_path, monkeypatch) -> None:
     """An interrupted comparison goes on with what its folder has not, to the same figures."""
     monkeypatch.setenv(FOLDER, str(tmp_path))
     monkeypatch.setattr(posterior_samplers, "available_cores", lambda: 1)
+    monkeypatch.setattr(stsl_digits, "judge", lambda folder: blind_extractor())
     names = ("psld", "ldps", "p2l_style", "first_order_550", "stsl_550", "stsl_125")
     small = {name: replace(entry, settings=replace(entry.settings, steps=2)) for name, entry in entries(QUICK).items()}
     monkeypatch.setattr(posterior_samplers, "entries", lambda size: small)

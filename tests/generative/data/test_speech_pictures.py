@@ -31,7 +31,7 @@ def tone(hertz, seconds=1.0, rate=RATE, gain=1.0):
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 48000])
-@pytest.mark.parametrize("seconds", [0.2, 3.0, 120.0])
+@pytest.mark.parametrize("seconds", [0.2, 3.0, 30.0])
 def test_a_tone_is_the_brightest_line_at_its_height(rate, seconds):
     edge = 2 + int(WINDOW_SECONDS / 2 / seconds * WIDTH)  # windows that reach beyond the signal
     for share in (0.1, 0.5, 0.9):

@@ -95,7 +95,7 @@ def corpora(longest):
     return st.lists(shards, min_size=1, max_size=6)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     sizes=corpora(9),
     lanes=st.none() | st.integers(1, 7),
@@ -133,7 +133,7 @@ def test_one_shard_is_one_endless_sequence_of_windows(sizes, length, stride):
     assert windows == [endless[i * stride : i * stride + length + 1].tolist() for i in range(3 * steps)]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(sizes=corpora(4), block=st.integers(1, 6), lanes=st.none() | st.integers(1, 7))
 def test_an_epoch_has_every_token_once(sizes, block, lanes):
     # Windows of one token and its successor at stride 1: each window stands for its first token.

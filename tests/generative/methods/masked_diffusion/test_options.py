@@ -39,7 +39,7 @@ def test_errors_and_differences_are_those_of_many_repeats(score, estimator):
     for common in (True, False):
         many = [
             score_options(score, CONTEXT, OPTIONS[:2], Streams(0), q, draws=8, estimator=estimator, common=common)
-            for q in range(60)
+            for q in range(40)
         ]
         differences = torch.stack([each.nats[0] - each.nats[1] for each in many])
         kinds[common] = float(differences.var())

@@ -106,7 +106,7 @@ def sizes(draw):
     )
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(sizes())
 def test_sizes_follow_from_the_tensors_and_all_comes_back(config):
     state = Ncsnpp(config).state_dict()
