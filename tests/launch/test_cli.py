@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from evaluation.canvas import canvas
+from evaluation.harness.suite import Suite, SuiteKeys
 from generative.config import known_keys
 from launch import cli
 from launch.bench_table import verdict
@@ -108,7 +109,7 @@ def test_schema_lists_every_key_with_its_meaning(capsys: pytest.CaptureFixture[s
     listed = {line.split("  ")[0] for line in lines if not line.startswith(" ")}
     mute = [one for one, after in zip(lines, [*lines[1:], ""], strict=True) if one[0] != " " and after[:1] != " "]
     assert [line for line in mute if ".name  (" not in line and "  (section" not in line] == []
-    assert listed == {key for model in (*KINDS, ClusterFile) for key in known_keys(model)}
+    assert listed == {key for model in (*KINDS, ClusterFile, SuiteKeys[Suite]) for key in known_keys(model)}
     assert cli.main(["config", "schema", "launch.max_restarts"]) == 0
     assert "How often a group that lost a worker" in capsys.readouterr().out
 
