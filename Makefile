@@ -39,10 +39,10 @@ test: test-quick test-distributed
 test-quick: setup
 	$(BIN)/pytest -m "not distributed" -n 2 --dist worksteal --durations=20
 
-# Three files at a time, since much of such a test is waiting. What the tests of a file share is started once; files that
+# Two files at a time, since much of such a test is waiting. What the tests of a file share is started once; files that
 # may take longest go first (tests/conftest.py).
 test-distributed: setup
-	$(BIN)/pytest -m distributed -n 3 --dist loadfile --no-loadscope-reorder --durations=30
+	$(BIN)/pytest -m distributed -n 2 --dist loadfile --no-loadscope-reorder --durations=30
 
 check: setup
 	$(BIN)/ruff format --check .
