@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from launch.texts_suite import measure_texts
 
 BOOTSTRAP = 1000
 """Resamples for the standard errors of figures that are no means (perplexity)."""
+
+ALONE = "DISABLE_MULTIPROC"
+"""Tells the harness to resample where it is."""
 
 TOLD = 300
 """Characters that are told of an error of the harness."""
@@ -95,7 +99,7 @@ def _ask_harness(
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     lm = GenerativeLM(subject, suite=suite, launch=launch, progress=progress)
     objects, manager = load_tasks([task.name for task in suite.tasks], folder)
-    with contextlib.redirect_stdout(io.StringIO()):  # the harness prints what it does
+    with contextlib.redirect_stdout(io.StringIO()), _in_this_process():  # the harness prints what it does
         found = harness.simple_evaluate(
             model=lm,
             tasks=objects,
@@ -109,6 +113,19 @@ def _ask_harness(
         "harness": f"lm-eval {harness.__version__}",
         "tasks": {task.name: _task(task.name, suite, found, lm, masked) for task in suite.tasks},
     }
+
+
+@contextlib.contextmanager
+def _in_this_process() -> Iterator[None]:
+    """The harness would fork this process once for each core, and give all resamples to one of them."""
+    before = os.environ.get(ALONE)
+    os.environ[ALONE] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(ALONE)
+        if before is not None:
+            os.environ[ALONE] = before
 
 
 def load_tasks(names: Sequence[str], folder: Path | None) -> tuple[list[Any], Any]:

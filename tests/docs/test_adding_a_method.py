@@ -27,7 +27,8 @@ for name, test in runpy.run_path("tests/generative/methods/flow/test_method.py")
         test()
         print("passed", name)
 few = ["evaluate.samples=200", "sample.count=9", "sample.monitor=40", "launch.backend=local", "launch.workers=1"]
-words = ["train.batch_size=64", "train.validation.every_steps=20", "train.checkpoint.every_steps=20", *few]
+every = ["train.validation.every_steps=20", "train.checkpoint.every_steps=20"]
+words = ["data.size=2000", "train.batch_size=64", *every, *few]
 bare = ["evaluate.at_end=false", "sample.at_end=false", "train.micro_batch_size=16"]
 for verb in (
     ["train", "flow/quickstart", "train.steps=40", "run.dir=run", *words],

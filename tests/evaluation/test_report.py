@@ -205,7 +205,7 @@ def test_smoothing_stays_within_the_values(values):
 
 
 def test_a_long_run_makes_a_small_page(tmp_path, fake):
-    fake.write_run(tmp_path, steps=8_000, updates=("critic", "student"))
+    fake.write_run(tmp_path, steps=4_000, updates=("critic", "student"))
     path = write_report(tmp_path)
     assert path.stat().st_size < 3_000_000
     for chart in page_of(tmp_path).charts.values():

@@ -46,6 +46,7 @@ TINY = (
     "launch.workers=1",
 )
 PIXELS = "evaluate.extractor=pixels"
+STACKED = "data={name: stacked_digits, size: 3000, validation_size: 600}"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,7 +61,7 @@ def brief_judge() -> Iterator[None]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run on stacked digits with the small extractor."""
     folder = tmp_path_factory.mktemp("run") / "run"
-    assert train("mee_gan/quickstart", [*TINY, "data.name=stacked_digits", f"run.dir={folder}"]) == 0
+    assert train("mee_gan/quickstart", [*TINY, STACKED, f"run.dir={folder}"]) == 0
     return folder
 
 
@@ -241,7 +242,7 @@ def test_an_exported_generator_starts_a_run(finished: Path, tmp_path: Path, caps
     ):
         assert words in card, words
     assert "token" not in card
-    words = [*TINY, "data.name=stacked_digits", "train.steps=1", "evaluate.at_end=false", "sample.at_end=false"]
+    words = [*TINY, STACKED, "train.steps=1", "evaluate.at_end=false", "sample.at_end=false"]
     words += [f"train.networks.generator.init_from={out}", f"run.dir={tmp_path / 'run'}"]
     assert main(["train", "mee_gan/quickstart", *words]) == 0
 

@@ -12,7 +12,7 @@ import torch
 from evaluation.benchmarks import mee_gan, mee_gan_cost
 from evaluation.benchmarks.figure import median_estimate
 from evaluation.benchmarks.mee_gan import GOALS, QUICK
-from generative.data.image_config import PointsConfig
+from generative.data.image_config import PointsConfig, StackedDigitsConfig
 from tests.support.judges import blind_extractor
 
 TINY = replace(QUICK, updates=2, samples=60, point_updates=2)
@@ -24,7 +24,8 @@ def blind_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mee_gan, "judge", lambda: extractor)
 
 
-def test_figures_of_stacked_digits(blind_judge: None) -> None:
+def test_figures_of_stacked_digits(blind_judge: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mee_gan, "StackedDigitsConfig", partial(StackedDigitsConfig, size=2000, validation_size=100))
     figures = mee_gan.stacked(TINY)
     assert GOALS.keys() <= figures.keys()
     for name in ("gan", "r1", "released", "mee"):

@@ -213,7 +213,10 @@ def test_latents_of_made_images(tmp_path, monkeypatch) -> None:
         cache=str(tmp_path / "cache"),
     )
     monkeypatch.setattr(stsl_latent, "opened", lambda size: open_images(section))
-    small = {name: replace(entry, settings=replace(entry.settings, steps=2)) for name, entry in entries(QUICK).items()}
+    small = {
+        name: replace(entry, weights=entry.weights[:1], settings=replace(entry.settings, steps=2))
+        for name, entry in entries(QUICK).items()
+    }
     monkeypatch.setattr(posterior_samplers, "entries", lambda size: small)
     comparison = replace(stsl_latent.COMPARISON, names=("psld", "p2l_style", "first_order_550", "stsl_550", "mmps"))
     size = replace(stsl_latent.QUICK, training=1, autoencoder=1, tuning=1, testing=2, judge_steps=1, real=30)

@@ -120,10 +120,9 @@ def test_released_numbers():
 
 @pytest.mark.parametrize(("bins", "frames"), [(97, 1), (97, 4), (105, 6), (129, 9)])
 def test_the_told_operations(bins, frames):
-    with torch.device("meta"):
-        net, x = Dcunet(SMALL), torch.empty(3, 1, bins, frames, dtype=torch.complex64)
-        with FlopCounterMode(display=False) as counter:
-            assert net(x, x, torch.empty(3)).shape == x.shape
+    net, x = Dcunet(SMALL), torch.ones(3, 1, bins, frames, dtype=torch.complex64)
+    with FlopCounterMode(display=False) as counter:
+        assert net(x, x, torch.ones(3)).shape == x.shape
     assert counter.get_total_flops() == 3 * 2 * net.multiply_adds(bins, frames)
 
 

@@ -41,10 +41,9 @@ def seeded(build):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", GENERATORS)
 def test_generators_make_samples_with_the_told_operations(name, shape):
-    with torch.device("meta"):
-        net = GENERATORS[name](shape)
-        with FlopCounterMode(display=False) as counter:
-            assert net(torch.empty(4, 6)).shape == (4, *shape)
+    net = GENERATORS[name](shape)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        assert net(torch.ones(4, 6)).shape == (4, *shape)
     assert counter.get_total_flops() == 4 * 2 * net.multiply_adds()
 
 
@@ -52,10 +51,9 @@ def test_generators_make_samples_with_the_told_operations(name, shape):
 @pytest.mark.parametrize("options", [{}, {"reparameterised": False, "spectral": False}, {"unused_head": True}], ids=str)
 @pytest.mark.parametrize("name", DISCRIMINATORS)
 def test_discriminators_give_codes_with_the_told_operations(name, options, shape):
-    with torch.device("meta"):
-        net = DISCRIMINATORS[name](shape, **options)
-        with FlopCounterMode(display=False) as counter:
-            assert net(torch.empty(4, *shape)).shape == (4, 5)
+    net = DISCRIMINATORS[name](shape, **options)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        assert net(torch.ones(4, *shape)).shape == (4, 5)
     assert counter.get_total_flops() == 4 * 2 * net.multiply_adds()
     assert any("weight_orig" in key for key in net.state_dict()) == options.get("spectral", True)
 

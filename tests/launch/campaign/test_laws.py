@@ -35,7 +35,7 @@ def unarranged(monkeypatch):
 
 def test_predictions_are_those_of_the_surface(campaign):
     measured(campaign, noise=1e-4)
-    for one in predict(campaign, 3e13, draws=100):
+    for one in predict(campaign, 3e13, draws=40):
         truth = LAWS[one.family]
         N, D, loss = truth.optimum(3e13)
         told = one.prediction
@@ -58,7 +58,7 @@ def test_half_a_campaign_says_what_is_missing(campaign, unarranged):
     measured(campaign, but=["mdm-8e12", "mdm-3.3e12", "ar-1.05e12-d48", "ar-3e10-d16", "ar-3e10-d24"])
     lost = next(job for job in campaign.jobs if job.name.startswith("mdm-3.3e12"))
     campaign.ledger.write(DIVERGED, lost, cause="the loss is nan")
-    path, lines = write_report(campaign, draws=50)
+    path, lines = write_report(campaign, draws=20)
     text = " ".join(words for _, words in lines)
     assert "cells of the grid are left" in text
     assert re.search("mdm.* needs", text)
