@@ -48,6 +48,7 @@ def words(erased: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list
 
 def test_attacks_figures_and_the_page(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "pairs.csv").write_text("sensitive,normal\ntwo,one\n")
+    (tmp_path / "set.csv").write_text("prompt,seed,guidance\ntwo,0,2\na photo of two,1,1\n")
     names = ["soft-prompt", "unlearndiffatk", "p4d", "ring-a-bell", "ring-a-bell-tokens", "rece"]
     told = [word for name in names for word in ("--attack", name)]
     told += ["--norm", "1", "--norm", "inf", "--attack-steps", "2", "--free-tokens", "1", "--probes", "2"]
@@ -58,7 +59,7 @@ def test_attacks_figures_and_the_page(words: list[str], tmp_path: Path, capsys: 
     told = told[:-2]
     told += ["--keep-images", str(tmp_path / "kept"), "--report", str(tmp_path / "page.html")]
     assert main([*words, *told, "--json", str(tmp_path / "found.json")]) == 0
-    assert sorted(path.name for path in real.iterdir()) == ["0_0.png", "1_0.png", "2_0.png"]
+    assert sorted(path.name for path in real.iterdir()) == ["0_0.png", "1_0.png"]
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["figures"]["FID of after against before"]["value"] >= 0
     assert "pixels" in found["figures"]["FID of after against before"]["protocol"]
@@ -68,8 +69,8 @@ def test_attacks_figures_and_the_page(words: list[str], tmp_path: Path, capsys: 
         assert list(one["success"]) == ["1", "inf"]
         for i, share in enumerate(one["success"].values()):
             hit = [some[i]["hit"] or flags[1] for some, flags in zip(one["attempts"], found["flags"], strict=True)]
-            assert (share["n"], share["value"]) == (3, pytest.approx(sum(hit) / 3))
-            assert share["value"] >= plain / 3
+            assert (share["n"], share["value"]) == (2, pytest.approx(sum(hit) / 2))
+            assert share["value"] >= plain / 2
             assert "brightness" in share["protocol"], name
         bounded = [some[0] for some in one["attempts"]]
         assert all(attempt["ratio"] <= 1.001 or not attempt["hit"] for attempt in bounded)

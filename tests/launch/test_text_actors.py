@@ -33,7 +33,7 @@ def trained(texts, tmp_path_factory, request):
 @pytest.fixture(scope="module")
 def alone(trained):
     """What one process measures."""
-    return runs.evaluate_run(trained, windows=19)
+    return runs.evaluate_run(trained, windows=7)
 
 
 @pytest.fixture
@@ -51,10 +51,10 @@ def close(one, two):
 @pytest.mark.parametrize("workers", [2, 3, 64])
 def test_figures_are_those_of_one_process(trained, alone, actors, workers):
     told = []
-    spread = runs.evaluate_run(trained, windows=19, workers=workers, progress=lambda *counts: told.append(counts))
-    assert sum(stop - start for start, stop in actors.items) == 19
-    assert len(actors.items) == min(workers, 19)
-    assert told[-1] == (19, 19)
+    spread = runs.evaluate_run(trained, windows=7, workers=workers, progress=lambda *counts: told.append(counts))
+    assert sum(stop - start for start, stop in actors.items) == 7
+    assert len(actors.items) == min(workers, 7)
+    assert told[-1] == (7, 7)
     close(alone["figures"], spread["figures"])
     assert figures_table(alone) == figures_table(spread)
     assert alone.keys() == spread.keys()

@@ -27,7 +27,7 @@ def rows(surface=TOY, budgets=BUDGETS, sizes=5, shift=1.0, noise=0.0):
 
 
 def test_full_grid_gives_all_laws():
-    laws = fit_family("toy", rows(noise=1e-4), draws=50)
+    laws = fit_family("toy", rows(noise=1e-4), draws=20)
     assert not laws.problems
     assert not laws.to_do
     assert laws.k == pytest.approx(6)
@@ -66,7 +66,7 @@ def test_diverged_runs_are_left_out_and_counted():
 def test_gap_of_shifted_families():
     """The same frontier at ten times the compute."""
     slow = [row | {"C": 10 * row["C"], "budget": 10 * row["budget"]} for row in rows(noise=1e-5)]
-    laws = [fit_family(name, table, draws=50) for name, table in (("slow", slow), ("fast", rows(noise=1e-5)))]
+    laws = [fit_family(name, table, draws=20) for name, table in (("slow", slow), ("fast", rows(noise=1e-5)))]
     _, _, gap = gap_of_families(*laws)
     assert gap.factor.value == pytest.approx(10, rel=0.02)
     apart = [row | {"loss": row["loss"] + 5} for row in slow]
@@ -81,7 +81,7 @@ def check(laws, name):
 
 
 def test_one_fit_is_checked_by_another_and_by_repeats():
-    once = fit_family("toy", rows(noise=3e-3), draws=50)
+    once = fit_family("toy", rows(noise=3e-3), draws=20)
     assert "not known" in check(once, "seeds").text
     assert check(once, "floor E").ok
     bias = check(once, "parabolas")
@@ -89,11 +89,11 @@ def test_one_fit_is_checked_by_another_and_by_repeats():
     again = [
         row | {"run": f"{row['run']} again", "seed": 1, "loss": row["loss"] * 1.004} for row in rows(noise=3e-3)[:3]
     ]
-    repeated = fit_family("toy", [row | {"seed": 0} for row in rows(noise=3e-3)] + again, draws=50)
+    repeated = fit_family("toy", [row | {"seed": 0} for row in rows(noise=3e-3)] + again, draws=20)
     assert check(repeated, "seeds").ok
     assert "0.0028 between seeds (3 degrees" in check(repeated, "seeds").text
     quiet = [row | {"loss": row["loss"] / 1.004 * 1.00001} for row in again]
-    misses = fit_family("toy", [row | {"seed": 0} for row in rows(noise=3e-3)] + quiet, draws=50)
+    misses = fit_family("toy", [row | {"seed": 0} for row in rows(noise=3e-3)] + quiet, draws=20)
     assert not check(misses, "seeds").ok
 
 
@@ -101,6 +101,6 @@ def test_parabolas_whose_centres_drift_are_told():
     drifting = [
         row for C, shift in zip(BUDGETS, (0.3, 0.6, 1.2, 2.4), strict=True) for row in rows(WIDE, (C,), 7, shift)
     ]
-    told = check(fit_family("drifting", drifting, draws=50), "parabolas")
+    told = check(fit_family("drifting", drifting, draws=20), "parabolas")
     assert not told.ok
     assert "off by" in told.text

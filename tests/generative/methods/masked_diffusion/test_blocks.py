@@ -86,7 +86,7 @@ def test_a_block_given_the_clean_ones_before_it_is_what_the_sampler_sees(net):
 @pytest.mark.parametrize("block_times", ["block", "sequence"])
 @pytest.mark.parametrize("sampler", ["iid", "stratified", "exact"])
 def test_the_mean_loss_is_the_sum_of_the_blocks_bounds(net, make_batch, context, sampler, block_times):
-    n = 3000
+    n = 1500
     ids = ids_of(1, 13)
     batch = make_batch(ids.expand(n, -1))
     method = method_of(time_sampler=sampler, block_size=5, block_times=block_times, epsilon=1e-3)
