@@ -29,6 +29,7 @@ class FigureName:
 
 
 _IMAGE: Mapping[str, FigureName] = {
+    "psnr": FigureName("PSNR", "higher"),
     "fid": FigureName("FID", "lower", "0 where both sets have one distribution"),
     "modes": FigureName("Modes", "higher"),
     "mode_kl": FigureName("KL of the modes to uniform", "lower", "0 where all modes are equally frequent"),

@@ -288,7 +288,10 @@ class Method(Protocol):
         ...
 
     def sampler(self, nets: Networks) -> Sampler:
-        """How to draw from the trained networks, with the method's default settings."""
+        """How to draw from the trained networks, with the method's default settings.
+
+        A method of images that has `reconstructs = True` is given held-out ones as `sample`, and makes them anew.
+        """
         ...
 
     def flops(self, batch: Batch) -> int:

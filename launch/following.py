@@ -83,7 +83,7 @@ class Judge:
         nets, _ = run.networks(average)
         with torch.no_grad():
             sample = sampler_of(run.method, nets, run.device, STREAMS, run.data)
-            subject = _asked(subject_of(run.config, run.data, sample, run.device, run.folder))
+            subject = _asked(subject_of(run.config, run.method, run.data, sample, run.device, run.folder))
             if self._reference is None:
                 count = len(reference_of(subject.settings, run.data)[1])
                 self._reference = reference_scorer(subject)(range(count))

@@ -67,7 +67,7 @@ def _scorer(path: str, changes: Changes) -> Callable[[Item], Arrays]:
     run = open_run(path, changes)
     nets, _ = run.networks(run.config.evaluate.weights)
     sample = sampler_of(run.method, nets, run.device, STREAMS, run.data)
-    subject = subject_of(run.config, run.data, sample, run.device, run.folder)
+    subject = subject_of(run.config, run.method, run.data, sample, run.device, run.folder)
     ready: dict[str, Callable[[range], Part]] = {}
     makers: Mapping[str, Callable[[Subject], Callable[[range], Part]]] = {"generated": scorer, "real": reference_scorer}
 

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from evaluation.estimate import Estimate
 from evaluation.image import ImageBatch, ImageStatistics, KeepSettings, MetricSettings, compare, score_part
 from evaluation.modes import grid, judged_modes, mixture_modes, ring
+from evaluation.restoration import psnr
 from generative.data.images import ImageData
 from generative.data.sources import Source
 from generative.randomness import Streams
 from launch.image_sections import ImageEvaluation
 from launch.modality import Progress
+from launch.reconstructions import Originals, originals_of, psnr_figure
 
 if TYPE_CHECKING:
     from evaluation.images.extractors import FeatureExtractor
@@ -50,6 +52,7 @@ class Subject:
         sample: int64[B] -> float32[B, *shape], each sample by its number.
         device: where the networks are.
         cache: folder for extractors that are trained on the spot.
+        originals: what samples are reconstructions of; None: of nothing.
     """
 
     settings: ImageEvaluation
@@ -59,6 +62,7 @@ class Subject:
     sample: Callable[[Tensor], Tensor]
     device: torch.device
     cache: Path
+    originals: Originals | None = None
 
 
 @dataclass(frozen=True)
@@ -68,52 +72,70 @@ class Part:
     Args:
         statistics: of the features of images; None for points.
         modes: points float32[N, 2], or class probabilities of channels float32[N, C, K]; None where modes are unknown.
+        psnr: of each reconstruction, float64[N] in dB; None for samples that are no reconstructions.
     """
 
     statistics: ImageStatistics | None
     modes: Tensor | None
+    psnr: Tensor | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Plain tensors that `from_tensors` reads."""
-        found = {} if self.modes is None else {"modes": self.modes}
+        each = {"modes": self.modes, "psnr": self.psnr}
+        found = {name: tensor for name, tensor in each.items() if tensor is not None}
         return found | ({} if self.statistics is None else self.statistics.tensors())
 
     @staticmethod
     def from_tensors(tensors: Mapping[str, Tensor]) -> Part:
         """What `tensors` gave."""
-        rest = {name: tensor for name, tensor in tensors.items() if name != "modes"}
-        return Part(ImageStatistics.from_tensors(rest) if rest else None, tensors.get("modes"))
+        rest = {name: tensor for name, tensor in tensors.items() if name not in ("modes", "psnr")}
+        statistics = ImageStatistics.from_tensors(rest) if rest else None
+        return Part(statistics, tensors.get("modes"), tensors.get("psnr"))
 
     def merge(self, other: Part) -> Part:
         """Both parts together."""
         both = self.statistics is not None and other.statistics is not None
         return Part(
             self.statistics.merge(other.statistics) if both else None,  # type: ignore[union-attr, arg-type]
-            torch.cat([self.modes, other.modes]) if self.modes is not None and other.modes is not None else None,
+            _together(self.modes, other.modes),
+            _together(self.psnr, other.psnr),
         )
+
+
+def _together(mine: Tensor | None, others: Tensor | None) -> Tensor | None:
+    return None if mine is None or others is None else torch.cat([mine, others])
 
 
 def sampler_of(
     method: Any, nets: Mapping[str, nn.Module], device: torch.device, streams: Streams, data: ImageData
 ) -> Any:
     """int64[B] -> float32[B, *shape] on the CPU: samples by number, latents decoded."""
-    return _by_number(method.sampler(nets), device, streams, data)
+    return _by_number(method.sampler(nets), device, streams, data, originals_of(method, data))
 
 
 def companion_of(
     method: Any, nets: Mapping[str, nn.Module], device: torch.device, streams: Streams, data: ImageData
 ) -> Any:
-    """Whose samples from the same noise are shown beside the method's, in words, and how they are drawn; or None."""
+    """What is shown beside the method's samples, in words, and how it is drawn; or None.
+
+    Reconstructions have their originals there, students their teacher's samples of the same noise.
+    """
+    originals = originals_of(method, data)
+    if originals is not None:
+        return "held-out images, from which they were made", lambda ids: data.pictures(originals(ids))
     door = getattr(method, "companion", None)
     if door is None:
         return None
     name, sampler = door(nets)
-    return name, _by_number(sampler, device, streams, data)
+    return f"the same noise through the {name}", _by_number(sampler, device, streams, data)
 
 
-def _by_number(sampler: Any, device: torch.device, streams: Streams, data: ImageData) -> Callable[[Tensor], Tensor]:
+def _by_number(
+    sampler: Any, device: torch.device, streams: Streams, data: ImageData, originals: Originals | None = None
+) -> Callable[[Tensor], Tensor]:
     def sample(ids: Tensor) -> Tensor:
-        told = {name: value.to(device) for name, value in data.told(ids).items()}
+        shown = {} if originals is None else {"sample": originals(ids)}
+        told = {name: value.to(device) for name, value in (data.told(ids) | shown).items()}
         with torch.no_grad():
             drawn: Tensor = sampler({"sample_id": ids.to(device), **told}, streams)
         return data.pictures(drawn.float()).cpu()
@@ -139,15 +161,18 @@ def scorer(subject: Subject, training: Progress | None = None) -> Callable[[rang
 
     def score(numbers: range) -> Part:
         seen: list[Tensor] = []
+        near: list[Tensor] = []
 
         def watched() -> Iterator[ImageBatch]:
             for images, ids in _drawn(subject, numbers):
                 if judge is not None:
                     seen.append(judge(images).cpu())
+                if subject.originals is not None:
+                    near.append(psnr(images.clamp(-1, 1), subject.data.pictures(subject.originals(ids))))
                 yield images, ids
 
         found = score_part(watched(), extractor, keep(settings))
-        return Part(found, torch.cat(seen) if seen else None)
+        return Part(found, torch.cat(seen) if seen else None, torch.cat(near) if near else None)
 
     return score
 
@@ -229,6 +254,8 @@ def figures(subject: Subject, generated: Part, reference: Part | None) -> dict[s
         found |= compare(generated.statistics, reference.statistics, subject.settings.metrics, settings)
     if generated.modes is not None:
         found = _modes(subject, generated.modes) | found
+    if generated.psnr is not None:
+        found = {"psnr": psnr_figure(generated.psnr)} | found
     return {name: estimate.to_json() for name, estimate in found.items()}
 
 
@@ -246,11 +273,12 @@ def summary(subject: Subject, generated: Part, reference: Part | None, model: st
     """What is written to evaluation.json."""
     settings = subject.settings
     against = "held-out samples" if settings.reference == "validation" else "training samples"
+    made = "samples" if subject.originals is None else "reconstructions"
     return {
         "time": time.time(),
         "step": step,
         "model": model,
-        "data": f"{settings.samples:,} samples against {against} of {subject.data.description}",
+        "data": f"{settings.samples:,} {made} against {against} of {subject.data.description}",
         "samples": settings.samples,
         **({"extractor": settings.extractor} if reference is not None else {}),
         "figures": figures(subject, generated, reference),
@@ -258,8 +286,14 @@ def summary(subject: Subject, generated: Part, reference: Part | None, model: st
 
 
 def subject_of(
-    config: RunConfig, data: ImageData, sample: Callable[[Tensor], Tensor], device: torch.device, run_dir: Path
+    config: RunConfig,
+    method: Any,
+    data: ImageData,
+    sample: Callable[[Tensor], Tensor],
+    device: torch.device,
+    run_dir: Path,
 ) -> Subject:
     """What an evaluation is about."""
     kind = getattr(config.data, "kind", "")
-    return Subject(config.evaluate, config.data.name, kind, data, sample, device, run_dir / EXTRACTORS)
+    folder, originals = run_dir / EXTRACTORS, originals_of(method, data)
+    return Subject(config.evaluate, config.data.name, kind, data, sample, device, folder, originals)

@@ -29,6 +29,7 @@ from launch.image_progress import EvaluationProgress
 from launch.image_samples import COMPANION, look, sample_streams
 from launch.modality import AskedSamples, Progress, refuse_text
 from launch.opened import Changes, OpenRun
+from launch.reconstructions import check_originals, originals_of
 from launch.sections import LaunchConfig
 
 
@@ -44,6 +45,7 @@ def draw(
             "--prompt with workers", "a file of prompts", "write it to a file.txt, and set sample.prompts=file.txt"
         )
     data = asked_data(run, asked.prompt)
+    check_originals(run.method, data, run.config.evaluate, measured=False)
     settings, worn, beside = run.config.sample, run.worn(run.config.sample.weights), None
     if launch is None:
         nets, _ = run.networks(settings.weights)
@@ -53,9 +55,9 @@ def draw(
         from launch.image_actors import sampler_with
 
         sample = sampler_with(run, launch, changes, progress)
-    found = look(
-        settings, data, sample, worn, run.checkpoint.step, beside, singly=bool(data.captioned or data.asked_labels)
-    )
+    singly = bool(data.captioned or data.asked_labels)
+    made = "samples" if originals_of(run.method, data) is None else "reconstructions"
+    found = look(settings, data, sample, worn, run.checkpoint.step, beside, singly, made)
     found.write(run.folder / "samples" / "asked")
     return found.record | {"folder": str(run.folder / "samples" / "asked")}
 
@@ -75,9 +77,10 @@ def measure(run: OpenRun, launch: LaunchConfig | None, changes: Changes, progres
     check_figures(run.config, run.data)
     if run.data.kind == "image":
         check_reference(run.config, run.data)
+        check_originals(run.method, run.data, settings, measured=True)
     nets: Mapping[str, nn.Module] = {} if launch is not None else run.networks(settings.weights)[0]
     sample = _not_here if launch is not None else sampler_of(run.method, nets, run.device, STREAMS, run.data)
-    subject = subject_of(run.config, run.data, sample, run.device, run.folder)
+    subject = subject_of(run.config, run.method, run.data, sample, run.device, run.folder)
     if launch is not None:
         from launch.image_actors import parts_with
 

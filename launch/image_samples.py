@@ -71,6 +71,7 @@ def look(
     step: int,
     companion: tuple[str, Draw] | None = None,
     singly: bool = False,
+    made: str = "samples",
 ) -> Drawn:
     """Draw samples 0 .. count-1, compare them with training samples, and make pictures.
 
@@ -80,8 +81,9 @@ def look(
         sample: draws.
         model: name of the weights.
         step: that they were trained for.
-        companion: another model, in words, and how it draws: its samples of the same numbers are shown beside the grid.
+        companion: what is shown beside the grid, in words, and how it is drawn by the same numbers.
         singly: also a file for each sample of the grid.
+        made: what they are, in a word.
     """
     wanted = max(settings.count, settings.neighbours, settings.monitor)
     drawn = torch.cat([sample(torch.arange(i, min(i + 250, wanted))) for i in range(0, wanted, 250)])
@@ -93,16 +95,16 @@ def look(
         ends = [_in_a_name(data.labels_of(torch.tensor([i]))) for i in range(len(grid))]
         singles = (f"step_{step:06d}_{i:04d}{end}.png" for i, end in enumerate(ends))
         files |= {single: picture(one[None], 1, data.kind) for single, one in zip(singles, grid, strict=True)}
-    item = {"kind": "grid", "file": f"{name}.png", "title": f"{len(grid):,} samples{_in_words(data)}"}
+    item = {"kind": "grid", "file": f"{name}.png", "title": f"{len(grid):,} {made}{_in_words(data)}"}
     items: list[dict[str, Any]] = [item | {"count": len(grid), "columns": columns}]
     if data.asked_labels:
         items[0]["labels"] = list(data.labels_of(torch.arange(len(grid))))
     if data.captioned is not None:
         items[0]["captions"] = data.captioned.in_words(len(grid))
     if companion is not None:
-        name_of, draw = companion
+        words, draw = companion
         files[name + COMPANION] = picture(draw(torch.arange(len(grid))), columns, data.kind)
-        item = {"kind": "grid", "file": name + COMPANION, "title": f"the same noise through the {name_of}"}
+        item = {"kind": "grid", "file": name + COMPANION, "title": words}
         items.append(item | {"count": len(grid), "columns": columns})
     if settings.neighbours and data.kind == "image":
         shown = drawn[: settings.neighbours]

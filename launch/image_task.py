@@ -52,6 +52,7 @@ from launch.image_evaluation import (
 from launch.image_opened import draw, measure, shown
 from launch.image_samples import look, sample_streams
 from launch.modality import Progress, budget_steps, build_method, describe_weights, gathered, share
+from launch.reconstructions import check_originals, originals_of
 from launch.schema import RunConfig
 
 __all__ = [
@@ -133,6 +134,9 @@ def check(config: RunConfig, data: ImageData) -> None:
             expected="null",
             remedy="set train.validation.every_steps=null; train.sample_every watches the samples instead",
         )
+    measured = bool(config.evaluate.at_end or config.evaluate.every_steps)
+    if measured or config.sample.at_end or config.train.sample_every:
+        check_originals(method, data, config.evaluate, measured)
     if config.evaluate.at_end and data.kind == "image":
         check_reference(config, data)
         if config.evaluate.extractor != "small":
@@ -217,7 +221,8 @@ def write_samples(config: RunConfig, data: ImageData, trainer: Trainer, run_dir:
             if trainer.backend.rank == 0:
                 drawn = (trainer.method, nets, device, sample_streams(config.sample.seed), data)
                 model, beside = describe_weights(trainer, weights), companion_of(*drawn)
-                found = look(config.sample, data, sampler_of(*drawn), model, trainer.step, beside)
+                made = "samples" if originals_of(trainer.method, data) is None else "reconstructions"
+                found = look(config.sample, data, sampler_of(*drawn), model, trainer.step, beside, made=made)
                 found.write(run_dir / "samples")
                 write_json(run_dir / "samples" / f"step_{trainer.step:06d}.json", found.record)
                 if found.seen is not None:
@@ -238,7 +243,7 @@ def finish(config: RunConfig, data: ImageData, trainer: Trainer, run_dir: Path) 
         backend = trainer.backend
         with trainer.evaluating(weights) as nets, backend.patience.together():
             sample = sampler_of(trainer.method, nets, backend.device, STREAMS, data)
-            subject = subject_of(config, data, sample, backend.device, run_dir)
+            subject = subject_of(config, trainer.method, data, sample, backend.device, run_dir)
             shares = measured_shares(subject, backend.rank, backend.world)
         generated, reference = (share and all_of(share, backend.collectives, backend.device) for share in shares)
         if backend.rank == 0:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from evaluation.restoration import psnr
 from generative.data.digits import load_digits
 from generative.errors import ConfigError
 from generative.method import Context
@@ -22,7 +24,9 @@ from generative.training.networks import checkpoint_weights
 from launch import runs
 from launch.autoencoders import without_missing
 from launch.cli import main
+from launch.image_samples import picture
 from launch.opened import open_run
+from launch.reconstructions import check_originals
 from launch.restore_files import RECORD
 from launch.restore_prior import PriorAsked, open_prior
 from launch.run import train
@@ -83,6 +87,40 @@ def test_the_autoencoder_is_trained_first_and_kept(run: Path, place: Path, words
     assert again.method.latents == kept
 
 
+def test_an_autoencoder_s_samples_are_held_out_images_through_it(run: Path, place: Path) -> None:
+    folder = place / "vae_moved"
+    opened = open_run(folder)
+    images = opened.data.validation.fetch(range(40))["sample"]
+    with torch.no_grad():
+        made, *_ = opened.networks("ema")[0]["autoencoder"](images)
+    figures = json.loads((folder / "evaluation.json").read_text())["figures"]
+    each = psnr(made.clamp(-1, 1), images)
+    assert figures["psnr"]["value"] == pytest.approx(float(each.mean()), abs=1e-4)
+    assert figures["psnr"]["stderr"] == pytest.approx(float(each.std()) / 40**0.5, rel=1e-3)
+    assert "40 reconstructions against held-out" in json.loads((folder / "evaluation.json").read_text())["data"]
+    items = json.loads((folder / "samples" / "step_000003.json").read_text())["items"]
+    assert [item["title"] for item in items] == ["64 reconstructions", "held-out images, from which they were made"]
+    first = opened.data.validation.fetch(range(64))["sample"]
+    assert (folder / "samples" / items[1]["file"]).read_bytes() == picture(first, 8, "image")
+    # asked for again, and measured by hand
+    asked = runs.sample_run(folder, count=4)
+    assert [item["count"] for item in asked["items"]] == [4, 4]
+
+
+@pytest.mark.parametrize("change", ["evaluate.samples=398", "evaluate.reference=train"])
+def test_only_what_is_held_out_is_compared(place: Path, words: list[str], change: str) -> None:
+    with pytest.raises(ConfigError, match="reconstructs the 397 held-out images"):
+        train(str(place / "first.yaml"), [f"run.dir={place / 'refused'}", change])
+    assert not (place / "refused" / "checkpoints").exists()
+
+
+def test_nothing_is_reconstructed_where_nothing_is_held_out(run: Path, place: Path) -> None:
+    opened = open_run(place / "vae_moved")
+    data = replace(opened.data, validation=[])
+    with pytest.raises(ConfigError, match="holds nothing out that could be reconstructed"):
+        check_originals(opened.method, data, opened.config.evaluate, measured=False)
+
+
 def test_the_loss_is_that_of_scaled_latents(run: Path) -> None:
     opened = open_run(run)
     method, nets = opened.method, opened.networks("trained")[0]
@@ -138,8 +176,8 @@ def test_a_decoder_that_is_computed_again_changes_nothing(run: Path, tmp_path: P
     for name, more in (("kept", []), ("again", ["--checkpoint-decoder"])):
         asked = ["restore", str(run), "held_out", str(tmp_path / name), "--operator", "superres:factor=2", *more]
         assert main([*asked, "--method", method, "--count", "1", "--samples", "2", "--set", "steps=2"]) == 0
-    for picture in (tmp_path / "kept").rglob("*.png"):
-        assert picture.read_bytes() == (tmp_path / "again" / picture.relative_to(tmp_path / "kept")).read_bytes()
+    for file in (tmp_path / "kept").rglob("*.png"):
+        assert file.read_bytes() == (tmp_path / "again" / file.relative_to(tmp_path / "kept")).read_bytes()
 
 
 def test_a_decoder_that_is_computed_again_keeps_its_input_alone(run: Path) -> None:

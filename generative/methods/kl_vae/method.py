@@ -42,6 +42,8 @@ class KlVae:
 
     config: KlVaeConfig
     facts: DataFacts
+    reconstructs = True
+    """Its samples are held-out images through both networks."""
 
     def __post_init__(self) -> None:
         self.config.network.latent_shape(self.facts.sample_shape)
@@ -91,9 +93,9 @@ class KlVae:
         """None."""
         return {}
 
-    def sampler(self, nets: Networks) -> PriorSampler:
-        """Images of latents drawn from N(0, 1)."""
-        return PriorSampler(nets[NET], self.latent_shape)
+    def sampler(self, nets: Networks) -> Reconstruction:
+        """Images from those that it is shown: latents drawn from N(0, 1) are no images, where the KL weighs little."""
+        return Reconstruction(nets[NET])
 
     @cached_property
     def _forward_flops(self) -> int:
@@ -107,17 +109,13 @@ class KlVae:
 
 
 @dataclass(frozen=True)
-class PriorSampler:
-    """x(z), z ~ N(0, 1): what the KL term alone makes of latents. With a small weight of it they are no images; a
-    diffusion model of the latents makes them so."""
+class Reconstruction:
+    """x(mean(x)): an image through its most probable latents and back."""
 
     net: Callable[..., Any]
-    shape: tuple[int, int, int]
 
     @torch.no_grad()
     def __call__(self, condition: Batch, streams: Streams) -> Tensor:
-        """float32[B, C, H, W] for sample_id int64[B]."""
-        ids = condition["sample_id"]
-        device = next(self.net.parameters()).device if isinstance(self.net, nn.Module) else ids.device
-        found: Tensor = self.net(streams.normal("z", ids, self.shape).to(device), door="decode")
+        """float32[B, C, H, W] for sample float[B, C, H, W]; without noise."""
+        found: Tensor = self.net(condition["sample"])[0]
         return found.float()

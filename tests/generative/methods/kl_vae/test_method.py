@@ -182,10 +182,15 @@ def test_scaled_latents_have_unit_variance() -> None:
 
 def test_samples_and_plans(net) -> None:
     method = method_of()
-    sampler = method.sampler({NET: net})
-    whole = sampler({"sample_id": torch.arange(4)}, Streams(0))
+    sampler, batch = method.sampler({NET: net}), batch_of(4)
+    whole = sampler({"sample_id": batch["sample_id"], "sample": batch["sample"]}, Streams(0))
     assert whole.shape == (4, 1, 8, 8)
-    torch.testing.assert_close(whole[2:3], sampler({"sample_id": torch.arange(2, 3)}, Streams(0)), rtol=0, atol=1e-5)
+    # through the most probable latents, whatever the noise, and each image by itself
+    with torch.no_grad():
+        mean, _ = net(batch["sample"], door="encode")
+        torch.testing.assert_close(whole, net(mean, door="decode"), rtol=0, atol=1e-5)
+    alone = sampler({"sample_id": torch.tensor([9]), "sample": batch["sample"][2:3]}, Streams(1))
+    torch.testing.assert_close(whole[2:3], alone, rtol=0, atol=1e-5)
     assert method.flops(batch_of(4)) == 4 * method.flops(batch_of(1)) > 0
     run = FakeRun(method)
     assert 0 < run.activation_bytes(batch_of(2))["reconstruct"] < run.activation_bytes(batch_of(8))["reconstruct"]
