@@ -12,23 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from evaluation.image_alarms import FEWEST_FOR_SHARES, LEAST_COVERAGE, NEAR, SIGNIFICANT, share_error, share_limit
 from evaluation.images.neighbours import distances, kth_distance, nearest_by_group
 from generative.errors import DataError
-
-NEAR = 0.05
-"""Samples are nearly equal where they are no farther apart than this quantile of nearest distances in training data."""
-
-SIGNIFICANT = 4.0
-"""An alarm needs a share that lies so many standard errors beyond what equal distributions give ..."""
-
-LEAST_SHARE = 0.1
-"""... and near-duplicates or copies of at least this share."""
-
-FEWEST_FOR_SHARES = 200
-"""With fewer samples the distance that is near is too uncertain, and only coverage raises an alarm."""
-
-LEAST_COVERAGE = 0.5
-"""Collapse: coverage below this part of what equal distributions give."""
 
 
 @dataclass(frozen=True)
@@ -115,18 +101,16 @@ def alarms(found: Neighbourhood) -> list[str]:
     """What is wrong, one line each, by fixed rules; an empty list where nothing is.
 
     1. Collapse: coverage is under half of what equal distributions give, by four standard errors.
-    2. Near-duplicates: at least 10 % of the generated samples, and four standard errors more than the 5 % of training.
+    2. Near-duplicates: at least 10 % of the generated samples, and four standard errors more than the 5 % of training
+       (`share_limit`); from 200 samples on.
     3. Copies: the same of generated samples near a training sample.
-
-    Near pairs count both their samples, and the distance that is near is an estimate too: the variance of a share under
-    rules 2 and 3 is taken as four times the binomial one, and they need 200 samples.
 
     Args:
         found: of the samples at hand.
     """
     told = []
     wanted = LEAST_COVERAGE * found.expected_coverage
-    if found.coverage + SIGNIFICANT * _error(found.coverage, found.samples) < wanted:
+    if found.coverage + SIGNIFICANT * share_error(found.coverage, found.samples) < wanted:
         told.append(
             f"mode coverage {found.coverage:.3f} of {found.samples:,} samples, under {wanted:.3f} "
             f"(half of what equal distributions give): the generator leaves out part of the data"
@@ -134,7 +118,7 @@ def alarms(found: Neighbourhood) -> list[str]:
     if found.samples < FEWEST_FOR_SHARES:
         return told
     shares = {"another generated sample": found.near_duplicates, "a training sample": found.near_copies}
-    limit = max(LEAST_SHARE, NEAR + 2 * SIGNIFICANT * _error(NEAR, found.samples))
+    limit = share_limit(found.samples)
     for what, share in shares.items():
         if share >= limit:
             told.append(
@@ -142,11 +126,6 @@ def alarms(found: Neighbourhood) -> list[str]:
                 f"(limit {100 * limit:.1f} %; {100 * NEAR:.0f} % among training samples)"
             )
     return told
-
-
-def _error(share: float, count: int) -> float:
-    """Binomial standard error of a share."""
-    return math.sqrt(share * (1 - share) / count)
 
 
 def _nearest(queries: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:

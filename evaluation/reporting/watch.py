@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from evaluation.figure_names import KNOWN_FIGURES
+from evaluation.image_alarms import FEWEST_FOR_SHARES, LEAST_COVERAGE, NEAR, share_limit
 from evaluation.reporting.chart import Chart, chart_of, series_of
 from evaluation.reporting.curves import keep_extremes
+from evaluation.reporting.facts import section_of
 from evaluation.reporting.folder import Run
 from evaluation.reporting.markup import Html, element
 from evaluation.reporting.values import number
 
 TONES = ("0", "1", "2")
+EQUAL = 0.97
+"""Coverage that equal distributions give, with five neighbours and many samples."""
+USUAL = 1000
+"""Samples that are watched where a configuration does not say how many."""
 MAX_OTHER = 6
 MAX_TOLD = 3
 """Alarms that stand in the page's head; all are among the events."""
@@ -28,14 +34,14 @@ class _Panel:
 
     Args:
         lines: {name in metrics.jsonl: label}.
-        limit: alarms lie beyond about this level.
+        limit: alarms lie beyond about this level, for so many samples at a time; and what the line is called.
     """
 
     name: str
     title: str
     lines: dict[str, str]
     note: str
-    limit: tuple[float, str] | None = None
+    limit: tuple[Callable[[int], float], str] | None = None
 
 
 PANELS = (
@@ -43,10 +49,10 @@ PANELS = (
         "coverage",
         "Mode coverage",
         {"coverage": "coverage"},
-        "Share of training samples with a generated one among their nearest neighbours: about 0.97 where both have "
+        f"Share of training samples with a generated one among their nearest neighbours: about {EQUAL} where both have "
         "one distribution. Below half of what equal distributions give, by more than chance, it is an alarm: the "
         "generator leaves out part of the data.",
-        (0.484, "alarm below"),
+        (lambda samples: LEAST_COVERAGE * EQUAL, "alarm below"),
     ),
     _Panel(
         "distances",
@@ -63,9 +69,11 @@ PANELS = (
         "copies",
         "Near-duplicates and copies",
         {"near_duplicates": "near-duplicates", "near_copies": "copies"},
-        "Share of generated samples as close to another one, or to a training sample, as the closest 1 % of training "
-        "samples are to one another: about 0.01 where both have one distribution. An alarm from 0.05 on.",
-        (0.05, "alarm from"),
+        "Share of generated samples as close to another one, or to a training sample, as the closest "
+        f"{100 * NEAR:.0f} % of training samples are to one another: about {NEAR} where both have one distribution. "
+        "From the dashed line on, which lies higher the fewer samples are watched, it is an alarm "
+        f"(of {FEWEST_FOR_SHARES} samples or more).",
+        (share_limit, "alarm from"),
     ),
 )
 
@@ -101,9 +109,16 @@ def _chart(run: Run, panel: _Panel, marks: Sequence[Mapping[str, Any]]) -> Chart
         series.append(one | {"dots": len(kept) <= 60})
     if panel.limit and any(one["x"] for one in series):
         ends = np.array(run.monitor.steps)[[0, -1]]
-        series.append(series_of(panel.limit[1], "5", "limit", ends, np.full(2, panel.limit[0])))
+        level = panel.limit[0](_watched(run))
+        series.append(series_of(panel.limit[1], "5", "limit", ends, np.full(2, level)))
     limits = (0.0, 1.0) if panel.name == "coverage" else None
     return chart_of(f"watch-{panel.name}", panel.title, series, "", limits, marks=marks, note=panel.note, zero=True)
+
+
+def _watched(run: Run) -> int:
+    """Samples that are looked at each time, as the configuration says."""
+    count = number(section_of(run, "sample").get("monitor"))
+    return int(count) if count > 0 else USUAL
 
 
 def alarms(run: Run) -> list[tuple[float, str]]:

@@ -6,10 +6,12 @@ import math
 import os
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.figure_names import KNOWN_FIGURES, chief_figures, out_of
+from evaluation.image_monitor import Neighbourhood, alarms
 from evaluation.reporting.pictures import MAX_BYTES, MAX_SIDE, png_size
 from tests.support.page import HOSTILE, page_of
 
@@ -156,6 +158,23 @@ def test_a_text_run_has_no_picture_and_no_alarm(tmp_path, fake):
 # ---------------------------------------------------------------------- what was watched
 
 
+def told_from(chart, samples):
+    """Whether the line that is drawn is where alarms begin, among so many samples."""
+    (level,) = set(chart["series"][-1]["y"])
+    seen = {"samples": samples, "k": 5, "to_training": 1.0, "among_generated": 1.0, "among_training": 1.0}
+    seen |= {"coverage": 0.97, "near_copies": 0.0, "nearest": torch.zeros(1)}
+    told = [alarms(Neighbourhood(near_duplicates=share, **seen)) for share in (level - 1e-3, level + 1e-3)]
+    return [len(each) for each in told] == [0, 1]
+
+
+def test_the_line_of_copies_is_that_of_as_many_samples_as_are_watched(tmp_path, fake):
+    fake.write_images(tmp_path)
+    (tmp_path / "config.yaml").write_text("sample: {monitor: 300}\n")
+    page = page_of(tmp_path)
+    assert told_from(page.charts["watch-copies"], 300)
+    assert "the closest 5 % of training samples" in page.text
+
+
 def test_measurements_have_charts_with_the_level_of_the_alarm(whole):
     coverage, distances, copies = (whole.charts[f"watch-{name}"] for name in ("coverage", "distances", "copies"))
     assert coverage["series"][0]["x"] == [25, 50, 75, 100]
@@ -163,7 +182,7 @@ def test_measurements_have_charts_with_the_level_of_the_alarm(whole):
     assert coverage["marks"] == [{"x": 25, "label": "alarm"}]
     assert [s["label"] for s in distances["series"]] == ["generated to training", "among generated", "among training"]
     assert [s["label"] for s in copies["series"]] == ["near-duplicates", "copies", "alarm from"]
-    assert set(copies["series"][-1]["y"]) == {0.05}
+    assert told_from(copies, 1000)
     # Half of the coverage that equal distributions give with 5 neighbours among 1,000 (Naeem et al. 2020).
     level = 0.5 * (1 - math.prod((1000 - i) / (2000 - i) for i in range(1, 6)))
     assert coverage["series"][-1]["y"] == pytest.approx([level, level], abs=1e-3)
