@@ -27,6 +27,9 @@ WIDTH = 320
 FACTS = ("Folder", "Steps", "Training time", "Time left", "Workers", "Restarts")
 """Of a run's facts, those that a card has."""
 
+PLUS_MINUS = "\u00a0±\u00a0"
+"""A value stays on one line with its error; the unit may go to the next."""
+
 NOTHING = Html("")
 TOO_LARGE = "Too large for this page; the report has it."
 
@@ -63,7 +66,12 @@ class Card:
         """The card; `link` leads to its report."""
         title = breakable(self.title)
         rows = [
-            element("tr", element("th", name, scope="row"), element("td", value), element("td", remark))
+            element(
+                "tr",
+                element("th", name, scope="row"),
+                element("td", value.replace(" ± ", PLUS_MINUS)),
+                element("td", remark),
+            )
             for name, value, remark in self.figures
         ]
         return element(

@@ -42,7 +42,7 @@ def test_a_card_of_texts_has_figures_with_errors_and_a_sample(tmp_path, fake):
         "Restarts": "1, 3.4 s lost",
     }
     shown = page(tmp_path, card)
-    for text in ("A small model.", "3.27 ± 0.02 bits/byte", "def get(self, name):", "Complete", "1 min 08 s"):
+    for text in ("A small model.", "3.27\u00a0±\u00a00.02 bits/byte", "def get(self, name):", "Complete", "1 min 08 s"):
         assert text in shown.text
 
 
