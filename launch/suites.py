@@ -184,7 +184,7 @@ def _task(name: str, suite: SuiteConfig, found: Mapping[str, Any], lm: Any, mask
     bound: Bound | None = (
         "upper" if masked and asked.metric in PER_TEXT and suite.rules(name).estimator != "chain_rule" else None
     )
-    protocol = f"{count:,} questions, {_how(name, suite, lm, masked)}"
+    protocol = f"{count:,} questions, {_how(name, asked.metric, suite, lm, masked)}"
     return {
         "metric": asked.metric,
         **Estimate(float(metrics[asked.metric]), error, count, "", protocol, bound).to_json(),
@@ -194,7 +194,7 @@ def _task(name: str, suite: SuiteConfig, found: Mapping[str, Any], lm: Any, mask
     }
 
 
-def _how(name: str, suite: SuiteConfig, lm: Any, masked: bool) -> str:
+def _how(name: str, metric: str, suite: SuiteConfig, lm: Any, masked: bool) -> str:
     """How a task was answered, for its protocol."""
     rules, told = suite.rules(name), suite.told_guidance(name)
     if name in lm.written:
@@ -202,6 +202,8 @@ def _how(name: str, suite: SuiteConfig, lm: Any, masked: bool) -> str:
         return f"written text, guidance {guided}" if masked else "written text"
     if not masked:
         return "exact, left to right"
+    if metric == "acc" and all(len(each.logs) == 1 for each in lm.scored[name]):  # as LAMBADA
+        return f"written greedily, the most confident token of each call, guidance {rules.guidance:g}"
     draws = "" if rules.estimator == "chain_rule" else f", {rules.draws} draws"
     return f"{rules.estimator}{draws}, guidance {rules.guidance:g}"
 

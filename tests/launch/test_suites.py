@@ -147,6 +147,7 @@ def test_a_suite_of_local_tasks(trained, files, harness, capsys, tmp_path):
     assert choices["value"] == pytest.approx(share)
     assert choices["stderr"] == pytest.approx((share * (1 - share) / (len(CHOICES) - 1)) ** 0.5)
     assert words["all"]["perplexity"] > 1
+    assert words["protocol"].endswith(("each call, guidance 0", "exact, left to right"))  # counted from what it writes
     assert f"made_choices     {share:.3f}" in shown
 
     # Fewer questions, other settings, workers.
