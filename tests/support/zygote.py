@@ -15,15 +15,18 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
-import accelerate.state  # noqa: F401
-import deepspeed  # noqa: F401
-import torch
-import torch._inductor.compile_fx  # DeepSpeed's engines import it when they are made
-import torch.distributed.fsdp
+from launch.imports import uncollected
 
-import launch.cli
-import launch.worker  # noqa: F401
-import tests.support.toys  # noqa: F401
+with uncollected():
+    import accelerate.state  # noqa: F401
+    import deepspeed  # noqa: F401
+    import torch
+    import torch._inductor.compile_fx  # DeepSpeed's engines import it when they are made
+    import torch.distributed.fsdp
+
+    import launch.cli
+    import launch.worker  # noqa: F401
+    import tests.support.toys  # noqa: F401
 
 
 def become(words: Sequence[str], environment: Mapping[str, str], folder: str, output: str) -> None:
