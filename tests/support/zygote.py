@@ -13,6 +13,7 @@ import os
 import runpy
 import signal
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 
 from launch.imports import uncollected
@@ -56,6 +57,8 @@ def become(words: Sequence[str], environment: Mapping[str, str], folder: str, ou
 
 def _run(words: list[str]) -> None:
     if words[0] == "-m":
+        # A process of its own would not have imported the module before, nor say so.
+        warnings.filterwarnings("ignore", "'.*' found in sys.modules", RuntimeWarning)
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     else:
