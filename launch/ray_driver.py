@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from launch import ray_cluster
 from launch.cluster_watch import ClusterLostError, ClusterWatch
+from launch.imports import uncollected
 from launch.ray_following import followed
 from launch.ray_worker import descriptors_to
 from launch.restarts import Groups
@@ -101,7 +102,8 @@ def _train(config: RunConfig, folder: Path, work: bytes, temporary: Path, line: 
 
 def _import() -> None:
     """All that it takes to start workers."""
-    importlib.import_module("ray.train.torch")
+    with uncollected():
+        importlib.import_module("ray.train.torch")
 
 
 def _sendable(error: BaseException | None) -> BaseException | None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from generative.allocator import keep_freed_memory
 from generative.errors import GenerativeError, ResourceError
 from launch import ray_cluster
+from launch.imports import uncollected
 from launch.ray_slim import bare_data
 from launch.stopping import abandoned
 
@@ -75,7 +76,8 @@ class _Actor:
     def _result(self, item: Any) -> _Result:
         try:
             if self._function is None:
-                import torch
+                with uncollected():
+                    import torch
 
                 torch.set_num_threads(self._threads)
                 keep_freed_memory()

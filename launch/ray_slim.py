@@ -79,7 +79,11 @@ def _doors() -> Slim:
     from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
     from ray.train.v2._internal.execution.worker_group import state, worker_group
 
+    from launch.ray_seat import TrainWorker
+
     class Group(worker_group.WorkerGroup):  # type: ignore[misc]
+        _worker_cls = TrainWorker
+
         @staticmethod
         def _get_worker_runtime_env(custom_runtime_env: Any) -> Any:
             return custom_runtime_env
@@ -101,7 +105,8 @@ def _doors() -> Slim:
         (state, "_shutdown_workers", functools.partial(state._shutdown_workers, patience_s=0)),
         (RuntimeContext, "current_actor", None),  # the workers are told who their controller is
     )
-    used = ((TrainController, "worker_group_cls"), (worker_group.WorkerGroup, "_get_worker_runtime_env"))
+    group = worker_group.WorkerGroup
+    used = ((TrainController, "worker_group_cls"), (group, "_get_worker_runtime_env"), (group, "_worker_cls"))
     for owner, name in (*used, *((owner, name) for owner, name, _ in replaced)):
         inspect.getattr_static(owner, name)
     return Slim(Controller, Unreserved, replaced)

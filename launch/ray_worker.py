@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from launch.imports import uncollected
 from launch.interfaces import choose_interface
 from launch.stopping import TERMINATED
 
@@ -40,16 +41,17 @@ def train_worker(settings: Mapping[str, Any]) -> None:
     """One rank. What it prints goes to <run folder>/logs/worker_RANK.log."""
     import ray.train
 
-    from launch.schema import schema_for
-
     context, folder = ray.train.get_context(), Path(settings["folder"])
     rank, world, attempt = context.get_world_rank(), context.get_world_size(), int(settings["attempt"])
     output_to(folder / "logs" / f"worker_{rank}.log")
     _sign(folder, rank, attempt, str(settings["driver"]))
     if os.path.isdir(settings["directory"]):
         os.chdir(settings["directory"])
-    config = schema_for(settings["config"]).model_validate(settings["config"])
-    work = pickle.loads(settings["work"])  # of the command, which has started all these processes
+    with uncollected():
+        from launch.schema import schema_for
+
+        config = schema_for(settings["config"]).model_validate(settings["config"])
+        work = pickle.loads(settings["work"])  # of the command, which has started all these processes
     work(config, folder, rank=rank, world=world, attempt=attempt)
 
 

@@ -23,6 +23,7 @@ from launch.folder import (
     update_status,
     write_environment,
 )
+from launch.imports import uncollected
 from launch.room import room
 from launch.stopping import INTERRUPTED, StopRequest, stop_on_signals
 
@@ -67,8 +68,9 @@ class RecordedError(GenerativeError):
 
 def training() -> Task:
     """Training as a configuration says."""
-    from evaluation.report import write_report
-    from launch import worker
+    with uncollected():
+        from evaluation.report import write_report
+        from launch import worker
 
     return Task(worker.prepare, worker.run_worker, write_report)
 

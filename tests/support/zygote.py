@@ -13,17 +13,21 @@ import os
 import runpy
 import signal
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 
-import accelerate.state  # noqa: F401
-import deepspeed  # noqa: F401
-import torch
-import torch._inductor.compile_fx  # DeepSpeed's engines import it when they are made
-import torch.distributed.fsdp
+from launch.imports import uncollected
 
-import launch.cli
-import launch.worker  # noqa: F401
-import tests.support.toys  # noqa: F401
+with uncollected():
+    import accelerate.state  # noqa: F401
+    import deepspeed  # noqa: F401
+    import torch
+    import torch._inductor.compile_fx  # DeepSpeed's engines import it when they are made
+    import torch.distributed.fsdp
+
+    import launch.cli
+    import launch.worker  # noqa: F401
+    import tests.support.toys  # noqa: F401
 
 
 def become(words: Sequence[str], environment: Mapping[str, str], folder: str, output: str) -> None:
@@ -53,6 +57,8 @@ def become(words: Sequence[str], environment: Mapping[str, str], folder: str, ou
 
 def _run(words: list[str]) -> None:
     if words[0] == "-m":
+        # A process of its own would not have imported the module before, nor say so.
+        warnings.filterwarnings("ignore", "'.*' found in sys.modules", RuntimeWarning)
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     else:
