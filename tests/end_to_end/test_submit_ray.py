@@ -16,7 +16,6 @@ import time
 import pytest
 
 from tests.end_to_end.runs import CONFIG, QUIET, Run, kill_group, write_text
-from tests.support.forked import Forked
 from tests.support.groups import free_port
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
@@ -61,7 +60,7 @@ def cluster():
             assert process.poll() is None, said.read_text()
             assert time.monotonic() < deadline, said.read_text()
             time.sleep(0.1)
-        while generative(environment, "jobs", "list", *words)[0]:
+        while generative(environment, "jobs", "list", *words).returncode:
             assert process.poll() is None, said.read_text()
             assert time.monotonic() < deadline, said.read_text()
             time.sleep(0.5)
@@ -75,19 +74,20 @@ def cluster():
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def start(environment: dict[str, str], *words: str) -> Forked:
-    return Forked(["-m", "launch.cli", *words], environment)
+def start(environment: dict[str, str], *words: str) -> subprocess.Popen[str]:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-m", "launch.cli", *words], env=environment, **pipes)
 
 
-def ended(command: Forked) -> tuple[int, str]:
-    """Its exit code, and what it said."""
+def ended(command: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
     try:
-        return command.wait(200), command.said()
+        out, err = command.communicate(timeout=200)
     finally:
-        command.close()
+        command.kill()
+    return subprocess.CompletedProcess(command.args, command.returncode, out, err)
 
 
-def generative(environment: dict[str, str], *words: str) -> tuple[int, str]:
+def generative(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     return ended(start(environment, *words))
 
 
@@ -98,52 +98,52 @@ def test_job_is_refused_twice_stopped_and_followed_to_its_end(cluster, tmp_path)
     submit = ["submit", str(CONFIG), f"data.path={tmp_path}", f"data.cache={tmp_path}/cache", f"run.dir={run.folder}"]
     submit += [*words, *QUIET, ALONE, "train.steps=400"]
     first = generative(environment, *submit, "--no-wait")
-    assert first[0] == 0, first
-    job = first[1].split()[2]
+    assert first.returncode == 0, first.stdout + first.stderr
+    job = first.stdout.split()[2]
     deadline = time.monotonic() + 120
     while run.step() < 5:
-        assert time.monotonic() < deadline, generative(environment, "jobs", "logs", job, *words)
+        assert time.monotonic() < deadline, generative(environment, "jobs", "logs", job, *words).stdout
         time.sleep(0.01)
     # A run of seconds: its worker waits, lest it be over before anybody has asked about it.
     (worker,) = {line["pid"] for line in run.lines("logs/workers.jsonl")}
     os.kill(worker, signal.SIGSTOP)
 
-    code, refusal = generative(environment, *submit)
-    assert code == 3
-    assert job in refusal
-    assert "jobs stop" in refusal
-    assert "running" in generative(environment, "jobs", "list", *words)[1]
-    _, shown = generative(environment, "jobs", "status", str(run.folder), *words)
+    again = generative(environment, *submit)
+    assert again.returncode == 3
+    assert job in again.stderr
+    assert "jobs stop" in again.stderr
+    assert "running" in generative(environment, "jobs", "list", *words).stdout
+    shown = generative(environment, "jobs", "status", str(run.folder), *words).stdout
     assert job in shown
     assert str(run.folder) in shown
 
     stopping = start(environment, "jobs", "stop", str(run.folder), *words)
     while not (run.folder / "stop").exists():
-        assert stopping.poll() is None, stopping.said()
+        assert stopping.poll() is None, stopping.communicate()
         time.sleep(0.02)
     os.kill(worker, signal.SIGCONT)
-    _, stopped = ended(stopping)
-    assert "stopped" in stopped
+    stopped = ended(stopping)
+    assert "stopped" in stopped.stdout, stopped.stdout + stopped.stderr
     assert run.read("outcome.json") == {"state": "interrupted", "exit_code": 75}
     stopped_at = run.step()
     assert 5 <= stopped_at < 400
     assert (run.folder / f"checkpoints/step_{stopped_at:06d}").is_dir()
-    assert generative(environment, "jobs", "logs", job, "--follow", *words)[0] == 75
+    assert generative(environment, "jobs", "logs", job, "--follow", *words).returncode == 75
 
-    code, whole = generative(environment, *submit)
-    assert code == 0, whole
-    assert whole.split()[2] == f"{job}.2"
-    assert "report.html" in whole
+    whole = generative(environment, *submit)
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    assert whole.stdout.split()[2] == f"{job}.2"
+    assert "report.html" in whole.stdout
     assert run.step() == 400
     assert [event["step"] for event in run.lines("events.jsonl") if event["kind"] == "resume"] == [stopped_at]
 
 
 def test_wrong_token_is_told_apart_from_a_dead_cluster(cluster):
     words, environment = cluster
-    code, refusal = generative({**environment, "RAY_AUTH_TOKEN": "f" * 64}, "jobs", "list", *words)
-    assert code == 3
-    assert "token" in refusal.splitlines()[0]
-    assert "f" * 64 not in refusal
-    code, dead = generative(environment, "jobs", "list", f"cluster.address=http://127.0.0.1:{free_port()}")
-    assert code == 3
-    assert "no Ray cluster answers" in dead
+    refused = generative({**environment, "RAY_AUTH_TOKEN": "f" * 64}, "jobs", "list", *words)
+    assert refused.returncode == 3
+    assert "token" in refused.stderr.splitlines()[0]
+    assert "f" * 64 not in refused.stderr
+    dead = generative(environment, "jobs", "list", f"cluster.address=http://127.0.0.1:{free_port()}")
+    assert dead.returncode == 3
+    assert "no Ray cluster answers" in dead.stderr
