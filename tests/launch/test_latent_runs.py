@@ -40,7 +40,7 @@ FIRST = """
 extends: kl_vae/quickstart
 method: {network: {channels: [8, 16], layers: 1, latent: 2, groups: 4}, ema: [0.9]}
 train: {steps: 3, batch_size: 16, validation: {every_steps: null}, checkpoint: {every_steps: 3}}
-evaluate: {samples: 40}
+evaluate: {samples: 40, extractor: pixels}
 """
 TINY = (*THREE_STEPS, "method.ema=[0.9]", "method.ema_power=[]")
 
