@@ -29,7 +29,7 @@ from launch.image_progress import EvaluationProgress
 from launch.image_samples import COMPANION, look, sample_streams
 from launch.modality import AskedSamples, Progress, refuse_text
 from launch.opened import Changes, OpenRun
-from launch.reconstructions import check_originals, originals_of
+from launch.reconstructions import check_originals, kind_of_samples
 from launch.sections import LaunchConfig
 
 
@@ -56,7 +56,7 @@ def draw(
 
         sample = sampler_with(run, launch, changes, progress)
     singly = bool(data.captioned or data.asked_labels)
-    made = "samples" if originals_of(run.method, data) is None else "reconstructions"
+    made = kind_of_samples(run.method)
     found = look(settings, data, sample, worn, run.checkpoint.step, beside, singly, made)
     found.write(run.folder / "samples" / "asked")
     return found.record | {"folder": str(run.folder / "samples" / "asked")}

@@ -52,7 +52,7 @@ from launch.image_evaluation import (
 from launch.image_opened import draw, measure, shown
 from launch.image_samples import look, sample_streams
 from launch.modality import Progress, budget_steps, build_method, describe_weights, gathered, share
-from launch.reconstructions import check_originals, originals_of
+from launch.reconstructions import check_originals, kind_of_samples
 from launch.schema import RunConfig
 
 __all__ = [
@@ -221,7 +221,7 @@ def write_samples(config: RunConfig, data: ImageData, trainer: Trainer, run_dir:
             if trainer.backend.rank == 0:
                 drawn = (trainer.method, nets, device, sample_streams(config.sample.seed), data)
                 model, beside = describe_weights(trainer, weights), companion_of(*drawn)
-                made = "samples" if originals_of(trainer.method, data) is None else "reconstructions"
+                made = kind_of_samples(trainer.method)
                 found = look(config.sample, data, sampler_of(*drawn), model, trainer.step, beside, made=made)
                 found.write(run_dir / "samples")
                 write_json(run_dir / "samples" / f"step_{trainer.step:06d}.json", found.record)

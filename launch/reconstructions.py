@@ -24,6 +24,11 @@ def originals_of(method: Any, data: ImageData) -> Originals | None:
     return lambda ids: source.fetch((ids % len(source)).numpy())["sample"]
 
 
+def kind_of_samples(method: Any) -> str:
+    """What a method's samples are, in a word for titles."""
+    return "reconstructions" if getattr(method, "reconstructs", False) else "samples"
+
+
 def check_originals(method: Any, data: ImageData, settings: ImageEvaluation, measured: bool) -> None:
     """Refuse reconstructions of images that are not there, and figures of other ones.
 

@@ -29,40 +29,40 @@ CHOICES = [
     for n, (a, b) in enumerate((a, b) for a in WORDS for b in WORDS[:2])
 ]
 
-CHOICE = """
-task: made_choices
+QUESTIONS = """
 dataset_path: json
 dataset_kwargs: {{data_files: {{test: {file}}}, cache_dir: {cache}}}
-output_type: multiple_choice
 test_split: test
 doc_to_text: "{{{{question}}}}"
+"""
+CHOICE = (
+    f"{QUESTIONS}task: made_choices"
+    + """
+output_type: multiple_choice
 doc_to_target: answer
 doc_to_choice: "{{{{choices}}}}"
 metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
 """
-LAST_WORD = """
-task: made_last_words
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {file}}}, cache_dir: {cache}}}
+)
+LAST_WORD = (
+    f"{QUESTIONS}task: made_last_words"
+    + """
 output_type: loglikelihood
-test_split: test
-doc_to_text: "{{{{question}}}}"
 doc_to_target: "{{{{' ' + choices[0][0]}}}}"
 metric_list:
   - {{metric: acc, aggregation: mean, higher_is_better: true}}
   - {{metric: perplexity, aggregation: perplexity, higher_is_better: false}}
 """
-WRITING = """
-task: made_writing
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {file}}}, cache_dir: {cache}}}
+)
+WRITING = (
+    f"{QUESTIONS}task: made_writing"
+    + """
 output_type: generate_until
-test_split: test
-doc_to_text: "{{{{question}}}}"
 doc_to_target: "{{{{choices[0][0]}}}}"
 generation_kwargs: {{until: ["."], max_gen_toks: 4}}
 metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
 """
+)
 SUITE = """
 draws: 8
 replicates: 2
