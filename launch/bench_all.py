@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from evaluation.benchmarks.kept import FOLDER, workplace
+from generative.errors import ConfigError
 from launch.bench_table import Measured, Outcome, text, write_table
 from launch.environment import measured_on
 from launch.folder import read_json, write_output
@@ -57,23 +58,40 @@ IN_PARTS = {"stsl": ("stsl_exact", "stsl_speed", "stsl_digits", "stsl_latent")}
 KEPT = "all"
 """The folder of finished benchmarks in the one that GENERATIVE_BENCH names."""
 
+MACHINE = ("host", "machine", "gpus")
+"""What an environment tells of the machine itself."""
+
 SECONDS_TO_END = 30.0
 """That a benchmark has after Ctrl-C before it is killed."""
 
 
-def run_all(quick: bool, json: Path | None, table: Path | None, names: Sequence[str] = ORDER) -> int:
+def run_all(
+    quick: bool, json: Path | None, table: Path | None, names: Sequence[str] = ORDER, kept: bool = False
+) -> int:
     """Run them, print the table, write what was asked for; the exit code.
+
+    Args:
+        quick: as in `generative bench --quick`.
+        json: file of the figures.
+        table: file or page of the table.
+        names: of benchmarks.
+        kept: run nothing, and take what this machine has measured before, whatever the revision; the table tells it.
 
     Returns:
         0 when all ran (whatever their goals), 1 when one failed, 75 when one was interrupted, or the whole.
+
+    Raises:
+        ConfigError: `kept`, and no folder is named.
     """
     environment = measured_on()
     found: list[Outcome] = []
     if not os.environ.get(FOLDER):
+        if kept:
+            raise ConfigError("--kept", f"{FOLDER} to name a folder", f"give {FOLDER}=FOLDER, the one of earlier runs")
         _say(f"{FOLDER} is not set: whatever is interrupted begins anew")
     with workplace(KEPT) as folder:
         try:
-            for outcome in run_each(names, quick, folder, environment):
+            for outcome in (of_before if kept else run_each)(names, quick, folder, environment):
                 found.append(outcome)
         except KeyboardInterrupt:
             found.append(Outcome(names[len(found)], "interrupted", problem="Ctrl-C"))
@@ -115,7 +133,7 @@ def run_each(names: Sequence[str], quick: bool, folder: Path, now: Mapping[str, 
         KeyboardInterrupt: Ctrl-C; the benchmark that ran has ended.
     """
     for number, name in enumerate(names, 1):
-        file = folder / f"{name}{'_quick' if quick else ''}.json"
+        file = _file(folder, name, quick)
         kept = read_json(file)
         if kept and comparable(kept.get("environment") or {}, now):
             outcome = Outcome.of(kept)
@@ -128,9 +146,24 @@ def run_each(names: Sequence[str], quick: bool, folder: Path, now: Mapping[str, 
         yield outcome
 
 
+def of_before(names: Sequence[str], quick: bool, folder: Path, now: Mapping[str, Any]) -> Iterator[Outcome]:
+    """What this machine keeps of each, with whatever revision it was measured; arguments as of `run_each`."""
+    for name in names:
+        kept = read_json(_file(folder, name, quick))
+        about = (kept or {}).get("environment") or {}
+        elsewhere = [key for key in MACHINE if about.get(key) != now.get(key)]
+        if kept and elsewhere:
+            _say(f"{name}: left out, since it was measured on another machine ({', '.join(elsewhere)})")
+        yield Outcome.of(kept) if kept and not elsewhere else Outcome(name, "not run")
+
+
+def _file(folder: Path, name: str, quick: bool) -> Path:
+    return folder / f"{name}{'_quick' if quick else ''}.json"
+
+
 def comparable(kept: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether figures were measured with this code on this machine; never with changes that are not committed."""
-    same = all(kept.get(key) == now.get(key) for key in ("versions", "git", "host", "machine", "cores", "gpus"))
+    same = all(kept.get(key) == now.get(key) for key in (*MACHINE, "versions", "git", "cores"))
     return same and not (now.get("git") or {}).get("dirty")
 
 

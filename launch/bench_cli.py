@@ -15,6 +15,9 @@ def bench(
         str, typer.Argument(metavar="NAME", help="Benchmark, or `all`; an unknown name lists the benchmarks.")
     ],
     quick: Annotated[bool, typer.Option("--quick", help="Fewer repeats: a smoke test, not a measurement.")] = False,
+    kept: Annotated[
+        bool, typer.Option("--kept", help="With `all`: run nothing, and tell what GENERATIVE_BENCH keeps.")
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
     table: Annotated[
         Path | None, typer.Option(help="Also write them as a Markdown table; in a page with marks, between these.")
@@ -28,7 +31,7 @@ def bench(
     `all` runs one after the other.
 
     With GENERATIVE_BENCH=FOLDER, what was interrupted goes on, and `all` does not measure again what it has measured
-    with the same code on this machine.
+    with the same code on this machine. --kept makes one table of what was measured with several revisions.
     """
     from generative.errors import ConfigError
     from launch.folder import check_output
@@ -45,7 +48,9 @@ def bench(
 
         if picture is not None:
             raise ConfigError("--picture with `all`", "one benchmark", "name it, or leave --picture out")
-        raise typer.Exit(run_all(quick, json, table))
+        raise typer.Exit(run_all(quick, json, table, kept=kept))
+    if kept:
+        raise ConfigError("--kept with one benchmark", "`all`", "give `all`, or leave --kept out")
     from launch.bench_one import run_one
 
     run_one(name, benchmark, quick, json, table, picture)

@@ -39,6 +39,7 @@ class Outcome:
         time: of its end, seconds since 1970.
         figures: by name; none unless it is done.
         problem: why it is not done.
+        environment: what it was measured on and with, where that is known apart from the others'.
     """
 
     name: str
@@ -47,12 +48,16 @@ class Outcome:
     time: float | None = None
     figures: Mapping[str, Figure] = field(default_factory=dict)
     problem: str = ""
+    environment: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def of(result: Mapping[str, Any]) -> Outcome:
         """What `generative bench NAME --json` wrote."""
-        time = (result.get("environment") or {}).get("time")
-        return Outcome(str(result["name"]), "done", result.get("seconds"), time, result["figures"])
+        about = result.get("environment") or {}
+        figures = result["figures"]
+        return Outcome(
+            str(result["name"]), "done", result.get("seconds"), about.get("time"), figures, environment=about
+        )
 
     def ended(self) -> str:
         """How it ended, in a line."""
@@ -119,13 +124,30 @@ def facts(measured: Measured) -> dict[str, str]:
     versions, git = about.get("versions") or {}, about.get("git") or {}
     gpus = about.get("gpus") or []
     machine = [f"{about.get('cores', '?')} cores ({about.get('machine', '?')})", f"{about.get('memory_gb', '?')} GB"]
-    changed = " with changes that are not committed" if git.get("dirty") else ""
+    others = [f"{one.name} {told}" for one in measured.outcomes if (told := _otherwise(one, about))]
     return {
         "measured": " to ".join(dict.fromkeys([*days[:1], *days[-1:]])) or "nothing",
         "machine": ", ".join([*machine, f"{len(gpus)} x {gpus[0]}" if gpus else "no GPU"]),
         "versions": ", ".join(f"{name} {versions[name]}" for name in PACKAGES if name in versions),
-        "revision": f"{str(git.get('revision') or 'unknown')[:10]}{changed}",
+        "revision": _revision(git),
+        **({"but": "; ".join(others)} if others else {}),
     }
+
+
+def _revision(git: Mapping[str, Any]) -> str:
+    changed = " with changes that are not committed" if git.get("dirty") else ""
+    return f"{str(git.get('revision') or 'unknown')[:10]}{changed}"
+
+
+def _otherwise(one: Outcome, about: Mapping[str, Any]) -> str:
+    """'0a958d9bd1, 2026-11-29, 1 core': revision, day and cores of what was not measured as the whole was."""
+    git, cores = one.environment.get("git") or {}, one.environment.get("cores")
+    told = []
+    if git and git != (about.get("git") or {}):
+        told += [_revision(git), moment(one.time)[:10] if one.time else ""]
+    if cores and cores != about.get("cores"):
+        told.append(f"{cores} core{'s' if cores > 1 else ''}")
+    return ", ".join(filter(None, told))
 
 
 def text(measured: Measured) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from generative.errors import ConfigError
 from launch import bench_all, cli
 from launch.bench_table import Outcome
 from launch.benchmarks import ALL
@@ -188,9 +189,34 @@ def test_ctrl_c_ends_the_whole_and_leaves_a_table(run: Any, monkeypatch: pytest.
 
 def test_the_name_all_runs_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(bench_all, "run_all", lambda *words: asked.append(words) or 75)
+    monkeypatch.setattr(bench_all, "run_all", lambda *words, kept: asked.append((*words, kept)) or 75)
     files = ["--json", str(tmp_path / "a.json"), "--table", str(tmp_path / "a.md")]
     assert cli.main(["bench", "all", "--quick", *files]) == 75
-    assert asked == [(True, tmp_path / "a.json", tmp_path / "a.md")]
+    assert cli.main(["bench", "all", "--kept"]) == 75
+    assert asked == [(True, tmp_path / "a.json", tmp_path / "a.md", False), (False, None, None, True)]
     assert cli.main(["bench", "all", "--table", str(tmp_path / "nope" / "a.md")]) == 2
-    assert len(asked) == 1
+    assert cli.main(["bench", "command_line", "--kept"]) == 2
+    assert len(asked) == 2
+
+
+def test_one_table_of_what_several_revisions_measured(
+    run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    programs = Programs(one=GOOD, two=GOOD, three=GOOD, four=STOPPED)
+    run(programs)
+    for name, change in (("one", {"git": {"revision": "b", "dirty": False}, "cores": 1}), ("three", {"host": "other"})):
+        file = tmp_path / "all" / f"{name}.json"
+        result = json.loads(file.read_text())
+        file.write_text(json.dumps(result | {"environment": result["environment"] | change}))
+    capfd.readouterr()
+    assert bench_all.run_all(False, None, tmp_path / "all.md", list(programs.programs), kept=True) == 75
+    assert programs.started == ["one", "two", "three", "four"]
+    shown = capfd.readouterr()
+    assert "three: left out, since it was measured on another machine (host)" in shown.err
+    assert "but       one b, 1970-01-01, 1 core\n" in shown.out
+    page = (tmp_path / "all.md").read_text()
+    assert "- but: one b, 1970-01-01, 1 core\n" in page
+    assert [line.count("not run") for line in page.splitlines() if "`three`" in line or "`four`" in line] == [1, 1]
+    monkeypatch.delenv("GENERATIVE_BENCH")
+    with pytest.raises(ConfigError, match="GENERATIVE_BENCH to name a folder"):
+        bench_all.run_all(False, None, None, kept=True)

@@ -113,7 +113,7 @@ def test_any_other_file_becomes_the_table(tmp_path: Path) -> None:
 
 def test_what_came_of_a_benchmark_in_a_line() -> None:
     result = {"name": "speed", "seconds": 2.0, "environment": {"time": 5.0}, "figures": SPEED}
-    assert Outcome.of(result) == Outcome("speed", "done", 2.0, 5.0, SPEED)
+    assert Outcome.of(result) == Outcome("speed", "done", 2.0, 5.0, SPEED, environment={"time": 5.0})
     assert Outcome.of(result).counts() == "3 figures, 1 of 2 goals met"
     assert Outcome("empty").counts() == "0 figures"
     assert Outcome("x", "interrupted", 61.0, problem="Ctrl-C").ended() == "interrupted after 1 min 01 s: Ctrl-C"
