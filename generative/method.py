@@ -56,13 +56,6 @@ def average_name(average: Average) -> str:
     return str(average) if isinstance(average, PowerProfile) else f"{average:g}"
 
 
-def source_parts(source: str, name: str) -> tuple[str, str, str | None]:
-    """Path, network (`name` where none is given) and average of "PATH[#NETWORK[@AVERAGE]]"."""
-    path, _, rest = source.partition("#")
-    network, _, average = rest.partition("@")
-    return path, network or name, average or None
-
-
 @dataclass(frozen=True)
 class NetworkSpec:
     """One network of a method.

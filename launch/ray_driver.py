@@ -103,7 +103,7 @@ def _train(config: RunConfig, folder: Path, work: bytes, temporary: Path, line: 
 def _import() -> None:
     """All that it takes to start workers."""
     with uncollected():
-        importlib.import_module("ray.train.torch")
+        importlib.import_module("launch.ray_group")
 
 
 def _sendable(error: BaseException | None) -> BaseException | None:

@@ -1,21 +1,27 @@
-"""One group of workers under Ray Train. Imports Ray, so it is imported only where there is a cluster."""
+"""One group of workers under Ray Train. Imports Ray, so it is imported only where there is a cluster.
+
+It imports no torch, as Ray's own trainer and backend for torch would: the driver moves no tensor, and would wait two
+seconds for it.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.torch.config import _TorchBackend
+from ray.train.backend import Backend, BackendConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from launch.placement import resources_per_worker
 from launch.ray_slim import NEEDLESS, slim
-from launch.ray_worker import prepare_process, train_worker
+from launch.ray_worker import join_group, meeting_place, on_own_device, prepare_process, train_worker
 
 if TYPE_CHECKING:
     from launch import schema
@@ -24,24 +30,38 @@ NODE_LABEL = "ray.io/node-id"
 """Ray gives each node a label of this name."""
 
 
-class _GroupBackend(_TorchBackend):  # type: ignore[misc]
-    """Prepares each worker's process before the process group is made."""
+class _GroupBackend(Backend):  # type: ignore[misc]
+    """Prepares each worker's process, then makes the process group."""
 
-    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+    share_cuda_visible_devices = True
+    """Workers on a node see each other's GPUs, as nccl's fast ways between them want it."""
+
+    def on_start(self, worker_group: Any, backend_config: _GroupConfig) -> None:
         worker_group.execute(prepare_process, backend_config.timeout_s)
-        super().on_start(worker_group, backend_config)
+        place = worker_group.execute_single(0, meeting_place)
+        worker_group.execute(join_group, place, backend_config.backend, backend_config.timeout_s)
 
     def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
         """The processes are ended; asking them to leave the group first would wait for those that cannot answer."""
 
 
-class _GroupConfig(TorchConfig):  # type: ignore[misc]
+@dataclass
+class _GroupConfig(BackendConfig):  # type: ignore[misc]
+    """Of the process group: torch's name of its backend, and the seconds that a collective may take."""
+
+    backend: str
+    timeout_s: int
+
     @property
     def backend_cls(self) -> type[_GroupBackend]:
         return _GroupBackend
 
+    @property
+    def train_func_context(self) -> Callable[[], AbstractContextManager[object]]:
+        return on_own_device
 
-class _Trainer(TorchTrainer):  # type: ignore[misc]
+
+class _Trainer(DataParallelTrainer):  # type: ignore[misc]
     """Without the processes that Ray Train starts beside the workers (`launch.ray_slim`)."""
 
     def _register_sigint_handler(self, controller: Any) -> None:
@@ -87,9 +107,7 @@ def fit(config: schema.RunConfig, folder: Path, work: bytes, nodes: Sequence[str
             resources_per_worker=resources_per_worker(launch),
             label_selector=_pinned(nodes) if launch.nodes is not None else None,
         ),
-        torch_config=_GroupConfig(
-            backend="nccl" if launch.gpus_per_worker else "gloo", timeout_s=config.parallel.timeout_seconds
-        ),
+        backend_config=_GroupConfig("nccl" if launch.gpus_per_worker else "gloo", config.parallel.timeout_seconds),
         run_config=RunConfig(
             name=f"attempt_{attempt}",
             storage_path=str(folder / "logs" / "ray_train"),

@@ -10,7 +10,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,54 @@ def prepare_process(timeout_seconds: int) -> None:
     os.environ.setdefault("TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC", str(timeout_seconds))
     TERMINATED.clear()
     signal.signal(signal.SIGTERM, lambda number, frame: TERMINATED.set())
+
+
+def meeting_place() -> tuple[str, int]:
+    """Address and a free port of the node of rank 0, where the group's store is to be."""
+    import ray
+
+    host = ray.util.get_node_ip_address()
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as free:
+        free.bind(("", 0))
+        return host, int(free.getsockname()[1])
+
+
+def join_group(place: tuple[str, int], backend: str, timeout_seconds: int) -> None:
+    """Make the process group of all workers; torch's, accelerate's and deepspeed's variables tell who this one is.
+
+    Args:
+        place: where rank 0 waits for the others.
+        backend: torch's name of it.
+        timeout_seconds: of a collective.
+    """
+    import ray.train
+    from ray.train.torch import get_device
+    from torch import distributed
+
+    context = ray.train.get_context()
+    os.environ |= {
+        "MASTER_ADDR": place[0],
+        "MASTER_PORT": str(place[1]),
+        "RANK": str(context.get_world_rank()),
+        "WORLD_SIZE": str(context.get_world_size()),
+        "LOCAL_RANK": str(context.get_local_rank()),
+        "LOCAL_WORLD_SIZE": str(context.get_local_world_size()),
+        "NODE_RANK": str(context.get_node_rank()),
+        "ACCELERATE_TORCH_DEVICE": str(get_device()),
+    }
+    distributed.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+
+
+@contextlib.contextmanager
+def on_own_device() -> Iterator[None]:
+    """Around what a worker does: its GPU is the current one of the thread that trains."""
+    import torch
+    from ray.train.torch import get_device
+
+    device = get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    yield
 
 
 def train_worker(settings: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from generative.config import merged
 from generative.errors import CheckpointError, ConfigError
-from generative.method import source_parts
+from generative.hub_names import source_parts
 from launch.published_teachers import at_hand, is_published, name_encoder, of_pipeline
 
 if TYPE_CHECKING:

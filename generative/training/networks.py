@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from generative.errors import CheckpointError, ConfigError, suggestion
-from generative.method import Average, Method, NetworkSpec, Update, source_parts
+from generative.hub_names import source_parts
+from generative.method import Average, Method, NetworkSpec, Update
 from generative.training.backend import Backend
 from generative.training.checkpoint import Checkpoint
 from generative.training.config import TrainConfig

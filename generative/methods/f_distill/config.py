@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from generative.config import Config, merged
 from generative.config_messages import combination
 from generative.diffusion.sampling_config import EdmSamplingConfig
-from generative.method import source_parts
+from generative.hub_names import source_parts
 from generative.methods.f_distill.further_config import RecalibrationConfig, StepsConfig
 from generative.methods.f_distill.latent_config import StudentConfig
 from generative.methods.f_distill.presets import PRESETS, PresetName

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from generative.diffusion.sampling_config import EdmSamplingConfig
 from generative.errors import ConfigError
-from generative.method import Batch, Bins, Context, Loss, Mean, Networks, NetworkSpec, Update, source_parts
+from generative.hub_names import source_parts
+from generative.method import Batch, Bins, Context, Loss, Mean, Networks, NetworkSpec, Update
 from generative.methods.f_distill.backbone import FAKE, HEADS, JointCritic, Views
 from generative.methods.f_distill.config import FDistillConfig
 from generative.methods.f_distill.costs import step_multiply_adds
