@@ -53,7 +53,10 @@ ENVIRONMENT = {
     # Relative paths in a configuration mean the folder of the command.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
+NO_IDLE_WORKERS = {"RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0"}
+"""For nodes: else each starts an idle process for each of its cores, however few workers there are to be."""
 LOCAL_ENVIRONMENT = {
+    **NO_IDLE_WORKERS,
     # Ray binds to the machine's outer address unless it is told that there are no other machines.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
@@ -174,8 +177,6 @@ def connect(launch: LaunchConfig, temporary: Path) -> None:
                     object_store_memory=OBJECT_STORE_BYTES,
                     _node_ip_address="127.0.0.1",
                     _temp_dir=str(temporary),
-                    # Else there is an idle process for each core, however few workers there are to be.
-                    _system_config={"prestart_worker_first_driver": False, "enable_worker_prestart": False},
                     **common,
                 )
         except Exception as error:  # Ray raises bare ones

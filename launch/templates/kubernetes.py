@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from launch.cluster_schema import KubernetesCluster, PodSize
+from launch.ray_cluster import NO_IDLE_WORKERS
 from launch.templates.job import Job
 
 USER = 1000
@@ -166,7 +167,7 @@ def _container(name: str, cluster: KubernetesCluster, size: PodSize) -> Manifest
 
 
 def _environment(cluster: KubernetesCluster) -> list[Manifest]:
-    values = {"RAY_USAGE_STATS_ENABLED": "0", **cluster.environment}
+    values = {"RAY_USAGE_STATS_ENABLED": "0", **NO_IDLE_WORKERS, **cluster.environment}
     plain: list[Manifest] = [{"name": name, "value": value} for name, value in values.items()]
     for name, reference in cluster.secrets.items():
         secret, key = reference.split("/")

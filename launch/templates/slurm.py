@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 
 from launch.cluster_schema import SlurmCluster
+from launch.ray_cluster import NO_IDLE_WORKERS
 from launch.templates import torchrun
 from launch.templates.job import Job, exports, shell
 
@@ -55,7 +56,7 @@ def _set_up(job: Job, cluster: SlurmCluster, directory: str) -> str:
     lines += [f"module load {shlex.quote(module)}" for module in cluster.modules]
     if cluster.venv:
         lines += ["# shellcheck disable=SC1091", f"source {shlex.quote(cluster.venv)}/bin/activate"]
-    lines += exports({**torchrun.environment(cluster), "RAY_USAGE_STATS_ENABLED": "0"})
+    lines += exports({**torchrun.environment(cluster), "RAY_USAGE_STATS_ENABLED": "0", **NO_IDLE_WORKERS})
     return "\n".join([*lines, ""])
 
 

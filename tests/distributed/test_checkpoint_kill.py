@@ -7,6 +7,8 @@ import pytest
 from tests.distributed.checkpoint_crash import every_moment, random_moments
 from tests.support.fork_server import answer
 
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(180)]
+
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_death_at_every_single_file_operation(tmp_path: Path, world: int) -> None:

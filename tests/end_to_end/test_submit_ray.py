@@ -15,6 +15,7 @@ import time
 
 import pytest
 
+from launch.ray_cluster import NO_IDLE_WORKERS
 from tests.end_to_end.runs import CONFIG, QUIET, Run, kill_group, write_text
 from tests.support.groups import free_port
 
@@ -38,6 +39,7 @@ def cluster():
     folder = tempfile.mkdtemp(prefix="genjobs-", dir="/tmp")
     environment = {
         **os.environ,
+        **NO_IDLE_WORKERS,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
