@@ -10,7 +10,6 @@ keys, values, output and a number a row), and its fused norms save less; workspa
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,6 +67,48 @@ class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak = max(self.peak, self.now)
 
 
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operations of matrix products, convolutions and attention while it is active: `total`.
+
+    As torch's FlopCounterMode does, which first asks of each other operation whether it has parts; what arrives here
+    has none, since autograd is on, and asking takes as long as the fake pass.
+    """
+
+    def __init__(self) -> None:
+        from torch.utils.flop_counter import flop_registry
+
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+        self._formulas: dict[Any, Callable[..., int]] = {**flop_registry, **_formulas()}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation and count what it takes."""
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        formula = self._formulas.get(func.overloadpacket)
+        if formula is not None:
+            self.total += int(formula(*args, **kwargs, out_val=out))
+        return out
+
+
+def _formulas() -> dict[Any, Callable[..., int]]:
+    """Of operations that torch's counter leaves out: 2 for each product."""
+    aten = torch.ops.aten
+    return {
+        aten.addmm_: lambda into, left, right, **_: 2 * left.shape[0] * left.shape[1] * right.shape[1],
+        aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: _attention_flops(q, k, v),
+        # The plain products that it stands for: two for each of the two of the forward pass.
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+            lambda grad, q, k, v, *_, **__: 2 * _attention_flops(q, k, v)
+        ),
+    }
+
+
+def _attention_flops(queries: Tensor, keys: Tensor, values: Tensor) -> int:
+    """Of both products of attention, each a whole square: queries [..., heads, Q, d], keys [..., K, d]."""
+    return 2 * queries.shape[:-1].numel() * keys.shape[-2] * (queries.shape[-1] + values.shape[-1])
+
+
 class Onlooker(Alone):
     """A rank that tells a person nothing, so that no loss reads a number for a message."""
 
@@ -106,21 +147,16 @@ class FakeRun:
         return {update.name: self._peak(update, batch, global_batch) for update in self.method.updates()}
 
     def flops(self, batch: Batch) -> int:
-        """Operations of one training step on the samples of a batch, as torch's FlopCounterMode sees them.
+        """Operations of one training step on the samples of a batch, by the formulas of torch's FlopCounterMode.
 
         Matrix products and attention only, each at its full size: causal attention counts as a whole square, and what
         activation checkpointing does again counts again. Arguments and errors as `activation_bytes`.
         """
-        from torch.nn.attention import SDPBackend, sdpa_kernel
-        from torch.utils.flop_counter import FlopCounterMode
-
-        added = {torch.ops.aten.addmm_: inplace_addmm_flops}
         total = 0
         for update in self.method.updates():
-            # The counter knows nothing of the CPU's fused attention; as plain products it is right.
-            with FlopCounterMode(display=False, custom_mapping=added) as counter, sdpa_kernel(SDPBackend.MATH):
-                self._backward(update, batch, None, LiveStorages(), contextlib.nullcontext())
-            total += counter.get_total_flops() * update.repeats // update.every
+            counted = Operations()
+            self._backward(update, batch, None, LiveStorages(), counted)
+            total += counted.total * update.repeats // update.every
         return total
 
     def _peak(self, update: Update, batch: Batch, global_batch: int | None) -> int:
@@ -169,11 +205,6 @@ class FakeRun:
                 return tree_map(lambda value: _as(torch.float32, value), out) if self.numerics != "fp32" else out
 
         return forward
-
-
-def inplace_addmm_flops(into: Any, left: Any, right: Any, **_: Any) -> int:
-    """Operations of `addmm_` by shapes, which torch's counter leaves out: 2 for each product."""
-    return int(2 * left[0] * left[1] * right[1])
 
 
 def _prepare(module: nn.Module, name: str, update: Update, fake: Any, live: LiveStorages) -> None:
