@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+
+from generative.operations import Operations
 
 
 def forward_flops(build: Callable[[], nn.Module], *given: Tensor, **options: Any) -> int:
@@ -20,6 +21,6 @@ def forward_flops(build: Callable[[], nn.Module], *given: Tensor, **options: Any
     """
     with torch.device("meta"):
         net = build()
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with Operations() as counted, torch.no_grad():
             net(*(tensor.to("meta") for tensor in given), **options)
-    return int(counter.get_total_flops())
+    return int(counted.total)

@@ -10,7 +10,6 @@ keys, values, output and a number a row), and its fused norms save less; workspa
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from generative.method import Alone, Batch, Context, Method, Update
+from generative.operations import Operations
 from generative.randomness import Streams
 
 Numerics = Literal["fp32", "autocast", "bf16"]
@@ -106,21 +106,16 @@ class FakeRun:
         return {update.name: self._peak(update, batch, global_batch) for update in self.method.updates()}
 
     def flops(self, batch: Batch) -> int:
-        """Operations of one training step on the samples of a batch, as torch's FlopCounterMode sees them.
+        """Operations of one training step on the samples of a batch, by the formulas of torch's FlopCounterMode.
 
         Matrix products and attention only, each at its full size: causal attention counts as a whole square, and what
         activation checkpointing does again counts again. Arguments and errors as `activation_bytes`.
         """
-        from torch.nn.attention import SDPBackend, sdpa_kernel
-        from torch.utils.flop_counter import FlopCounterMode
-
-        added = {torch.ops.aten.addmm_: inplace_addmm_flops}
         total = 0
         for update in self.method.updates():
-            # The counter knows nothing of the CPU's fused attention; as plain products it is right.
-            with FlopCounterMode(display=False, custom_mapping=added) as counter, sdpa_kernel(SDPBackend.MATH):
-                self._backward(update, batch, None, LiveStorages(), contextlib.nullcontext())
-            total += counter.get_total_flops() * update.repeats // update.every
+            counted = Operations()
+            self._backward(update, batch, None, LiveStorages(), counted)
+            total += counted.total * update.repeats // update.every
         return total
 
     def _peak(self, update: Update, batch: Batch, global_batch: int | None) -> int:
@@ -169,11 +164,6 @@ class FakeRun:
                 return tree_map(lambda value: _as(torch.float32, value), out) if self.numerics != "fp32" else out
 
         return forward
-
-
-def inplace_addmm_flops(into: Any, left: Any, right: Any, **_: Any) -> int:
-    """Operations of `addmm_` by shapes, which torch's counter leaves out: 2 for each product."""
-    return int(2 * left[0] * left[1] * right[1])
 
 
 def _prepare(module: nn.Module, name: str, update: Update, fake: Any, live: LiveStorages) -> None:

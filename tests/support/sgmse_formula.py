@@ -15,7 +15,7 @@ def sines(step: float, start: float, count: int) -> Tensor:
     """sin(step i + start) for i < count in float64, by the theorem of addition: few sines, many products."""
     rows = start + step * COLUMNS * torch.arange(-(-count // COLUMNS), dtype=torch.float64)[:, None]
     columns = step * torch.arange(COLUMNS, dtype=torch.float64)
-    return (rows.sin() * columns.cos() + rows.cos() * columns.sin()).flatten()[:count]
+    return (rows.sin() * columns.cos()).addcmul_(rows.cos(), columns.sin()).flatten()[:count]
 
 
 def formula_weights(
@@ -29,7 +29,7 @@ def formula_weights(
         if name == frequencies:
             weight = 4 * base
         elif len(shape) >= 2:
-            weight = base * math.sqrt(2 / (shape[0] if name.endswith(".W") else math.prod(shape[1:])))
+            weight = base.mul_(math.sqrt(2 / (shape[0] if name.endswith(".W") else math.prod(shape[1:]))))
         else:
             weight = 1 + 0.1 * base if name in norms else 0.05 * base
         found[name] = weight.float()

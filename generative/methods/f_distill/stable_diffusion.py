@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from generative.data.captioned_models import Published, embedded
 from generative.errors import ConfigError
@@ -29,6 +28,7 @@ from generative.methods.f_distill.stable_diffusion_files import (
     schedule_of,
     shapes_only,
 )
+from generative.operations import Operations
 
 __all__ = ["StableDiffusionConfig", "configured_parts", "stable_diffusion_parts", "told_by_pipeline"]
 
@@ -185,9 +185,9 @@ def _counted(
         net, x = build(json.loads(settings), no_noise), torch.empty(1, *shape)
         maps = range(len(net.unet.down_blocks) + 1)
         inputs = (x, torch.ones(1), torch.empty(1, *text))
-        with FlopCounterMode(display=False) as encoder, torch.no_grad():
+        with Operations() as encoder, torch.no_grad():
             found = net(*inputs, features=maps, encoder_only=True)
-        with FlopCounterMode(display=False) as whole, torch.no_grad():
+        with Operations() as whole, torch.no_grad():
             net(*inputs)
     sizes = tuple(FeatureMap(each.shape[1], each.shape[2]) for each in found)
-    return sizes, whole.get_total_flops() // 2, encoder.get_total_flops() // 2
+    return sizes, whole.total // 2, encoder.total // 2

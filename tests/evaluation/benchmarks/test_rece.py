@@ -27,7 +27,7 @@ def cell(method, dial, others, attacked, erased=5, seed=0, label=7, validation=N
 
 
 METHODS = [variant.method for variant in few_variants()]
-TINY = replace(QUICK, steps=2, images=4, attack_images=2)
+TINY = replace(QUICK, steps=2, images=4, attack_images=2, attack_steps=1)
 CELLS = [
     cell("original", 0, 100, 50),
     cell("rece", 0.1, 80, 10),
@@ -114,7 +114,7 @@ def test_a_cell_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     pytest.importorskip("diffusers")
     monkeypatch.setattr(rece_cells, "judge", lambda cache: Judge())
     small = {"channels": [8, 8], "text_width": 16, "text_layers": 1}
-    monkeypatch.setattr(rece_cells, "METHOD", rece_cells.METHOD | {"network": small, "sampling": {"steps": 2}})
+    monkeypatch.setattr(rece_cells, "METHOD", rece_cells.METHOD | {"network": small, "sampling": {"steps": 1}})
     job = Job(0, 7, TINY, str(tmp_path))
     found = rece_cells.run(job)
     assert [c["method"] for c in found] == METHODS
