@@ -48,7 +48,7 @@ class Settings:
     validation: int = 32
 
 
-QUICK = Settings((0,), 10, 4, 1)
+QUICK = Settings((0,), 3, 2, 1)
 
 OF_BRIDGE: Samplers = {
     "sb": RECIPE,
@@ -74,7 +74,8 @@ NAMES = {
 def run(quick: bool) -> dict[str, Figure]:
     """All figures."""
     settings = QUICK if quick else Settings()
-    return {**quality(settings), **sgmse_speed.figures(3 if quick else 20)}
+    speed = sgmse_speed.figures(2, case=sgmse_speed.QUICK) if quick else sgmse_speed.figures(20)
+    return {**quality(settings), **speed}
 
 
 def quality(settings: Settings) -> dict[str, Figure]:

@@ -63,6 +63,9 @@ class Case:
     seconds: tuple[float, float] = (1.0, 3.0)
 
 
+QUICK = Case(batch=2, files=2, seconds=(0.5, 1.0))
+
+
 Pair = tuple[str, Callable[[], object], Callable[[], object]]
 """Ending of the figure's name, the plain form, ours."""
 

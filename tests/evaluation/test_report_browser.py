@@ -5,19 +5,13 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
-from html.parser import HTMLParser
 
 import pytest
 
 from evaluation.report import write_report
+from tests.support.chromium import chromium
 
 pytestmark = pytest.mark.browser
-
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking --disable-sync "
-    "--disable-extensions --no-first-run --hide-scrollbars --virtual-time-budget={budget} --dump-dom"
-)
 
 DRIVER = """<script>
 (async () => {
@@ -72,19 +66,6 @@ addEventListener("load", () => {
 </script></body>"""
 
 
-class Body(HTMLParser):
-    """Attributes of <body>."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.found = {}
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        if tag == "body":
-            self.found = dict(attrs)
-
-
 @pytest.fixture(scope="module")
 def browse(tmp_path_factory):
     """Open a page and return the attributes that its script left on <body>."""
@@ -92,15 +73,8 @@ def browse(tmp_path_factory):
     program = next((path for name in names if (path := shutil.which(name))), None)
     if program is None:
         pytest.skip(f"no headless browser: none of {', '.join(names)} is on PATH")
-    profile = tmp_path_factory.mktemp("profile")
-
-    def open_page(path, width=1280, budget=3000):
-        flags = [*FLAGS.format(budget=budget).split(), f"--user-data-dir={profile}", f"--window-size={width},2000"]
-        done = subprocess.run([program, *flags, path.as_uri()], capture_output=True, text=True, timeout=90, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return Body(done.stdout).found
-
-    return open_page
+    with chromium(program, tmp_path_factory.mktemp("profile")) as browser:
+        yield lambda path, width=1280, budget=3000: browser.attributes(path, width, budget)
 
 
 def assert_sound(body):

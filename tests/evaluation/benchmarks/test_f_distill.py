@@ -102,7 +102,10 @@ def test_cifar10_on_made_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     data: dict[str, Any] = {"name": "folder", "path": str(tmp_path / "images"), "classes": True}
     teacher = f_distill_cifar10.TEACHER
     narrow = {"network": f_distill_cifar10.NETWORK | {"width": 4}}
-    monkeypatch.setattr(f_distill_cifar10, "TEACHER", replace(teacher, method={**teacher.method, **narrow}))
+    few, student = {"batch_size": 8}, f_distill_cifar10.STUDENT
+    narrow_teacher = replace(teacher, method={**teacher.method, **narrow}, train={**teacher.train, **few})
+    monkeypatch.setattr(f_distill_cifar10, "TEACHER", narrow_teacher)
+    monkeypatch.setattr(f_distill_cifar10, "STUDENT", replace(student, train={**student.train, **few}))
     settings = replace(f_distill_cifar10.QUICK, teacher_steps=1, student_steps=1, samples=24, judge_steps=1)
     figures = f_distill_cifar10.measure(data | {"cache": str(tmp_path / "cache")}, settings)
     assert {f"cifar_fd_teacher_{calls}" for calls in FEW} <= figures.keys()

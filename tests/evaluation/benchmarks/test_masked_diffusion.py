@@ -103,7 +103,7 @@ SMALL_STEP = StepSettings(
 )
 
 
-def test_what_is_measured_is_kept(tmp_path, monkeypatch):
+def test_what_is_measured_is_kept(tmp_path, shallow, monkeypatch):
     monkeypatch.setenv("GENERATIVE_BENCH", str(tmp_path))
     two = dict(list(ways(8, 16).items())[:2])
     monkeypatch.setattr(masked_generation, "ways", lambda block, length: two)

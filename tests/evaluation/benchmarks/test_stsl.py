@@ -213,6 +213,7 @@ def test_latents_of_made_images(tmp_path, monkeypatch) -> None:
         cache=str(tmp_path / "cache"),
     )
     monkeypatch.setattr(stsl_latent, "opened", lambda size: open_images(section))
+    monkeypatch.setattr(stsl_latent, "TRAIN", stsl_latent.TRAIN | {"batch_size": 4})
     small = {
         name: replace(entry, weights=entry.weights[:1], settings=replace(entry.settings, steps=2))
         for name, entry in entries(QUICK).items()

@@ -43,7 +43,7 @@ def heun_on_denoiser(denoiser, process, *arguments, **settings):
     ids=["first", "second", "second_log_snr", "heun"],
 )
 def test_orders_of_convergence(process, sample, order, calls_a_step, y, draws) -> None:
-    counts = [160, 320]
+    counts = [160 // calls_a_step, 320 // calls_a_step]
     found, calls = errors(sample, PROCESSES[process], y, draws, counts, start=0.9, end=0.03)
     assert math.log2(found[0] / found[1]) == pytest.approx(order, abs=0.15), found
     assert calls == [[n * calls_a_step] * 2 for n in counts]
