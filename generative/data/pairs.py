@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,7 +50,9 @@ class PairSource:
 
 
 def open_pairs(config: PairsTextConfig) -> TextData:
-    """Training and held-out pairs; the last part of the file is held out. Pairs that do not fit a window are dropped.
+    """Training and held-out pairs; the last part of the file is held out, from a tokenizer that is learned too.
+
+    Pairs that do not fit a window are dropped.
 
     Raises:
         ConfigError: asked for several documents in a window.
@@ -63,7 +66,9 @@ def open_pairs(config: PairsTextConfig) -> TextData:
         )
     pairs = read_pairs(config)
     tokenizer = open_tokenizer(config.tokenizer)
-    tokenizer = tokenizer or learned_tokenizer(config.tokenizer, (prompt + response for prompt, response in pairs))
+    cut = len(pairs) - max(1, round(len(pairs) * config.validation_fraction))
+    seen = (prompt + response for prompt, response in pairs[: max(cut, 0)])
+    tokenizer = tokenizer or learned_tokenizer(config.tokenizer, seen)
     if tokenizer is None or tokenizer.eos_id is None:
         raise DataError(
             f"data.tokenizer.name={config.tokenizer.name} has no end of text, which responses end with",
@@ -73,18 +78,19 @@ def open_pairs(config: PairsTextConfig) -> TextData:
     encoded = [(tokenizer.encode(prompt), tokenizer.encode(response)) for prompt, response in pairs]
     length = config.sequence_length
     kept = [i for i, (prompt, response) in enumerate(encoded) if len(prompt) + len(response) < length]
-    held = max(1, round(len(kept) * config.validation_fraction))
-    if len(kept) - held < 1:
+    first = bisect_left(kept, cut)
+    if not 0 < first < len(kept):
         raise DataError(
-            f"{config.path}: {len(kept)} of {len(pairs)} pairs fit a window of {length} tokens",
+            f"{config.path}: {len(kept)} of {len(pairs)} pairs fit a window of {length} tokens, {first} of them before "
+            f"the last part, which is held out",
             expected="at least one for training and one to hold out",
             remedy="raise data.sequence_length, or give more pairs",
         )
     source = pair_source([encoded[i] for i in kept], tokenizer, length)
     train, held_out = (
-        PairSource(source.tokens[part], source.prompts[part]) for part in (slice(-held), slice(-held, None))
+        PairSource(source.tokens[part], source.prompts[part]) for part in (slice(first), slice(first, None))
     )
-    written = sum(len((pairs[i][0] + pairs[i][1]).encode()) for i in kept[-held:])
+    written = sum(len((pairs[i][0] + pairs[i][1]).encode()) for i in kept[first:])
     dropped = f", {len(pairs) - len(kept)} too long" if len(kept) < len(pairs) else ""
     return TextData(
         train=train,
@@ -92,7 +98,7 @@ def open_pairs(config: PairsTextConfig) -> TextData:
         tokenizer=tokenizer,
         facts=DataFacts(vocab_size=tokenizer.vocab_size, sequence_length=length),
         description=describe(config) + dropped,
-        bytes_per_token=written / (held * length),
+        bytes_per_token=written / (len(held_out) * length),
         fingerprint=hashlib.sha256(source.tokens.tobytes() + source.prompts.tobytes()).hexdigest(),
     )
 

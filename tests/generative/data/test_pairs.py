@@ -44,6 +44,25 @@ def test_a_tokenizer_is_learned_from_pairs(path):
     assert data.tokenizer.decode(data.validation.fetch(np.array([0]))["tokens"][0]) == "lastone"
 
 
+def test_what_is_held_out_teaches_the_tokenizer_nothing(tmp_path):
+    pytest.importorskip("transformers")
+    file = tmp_path / "pairs.jsonl"
+    lines = [{"prompt": "", "response": word * 9} for word in ("abab", "abba", "zqzq")]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    tokenizer = {"name": "bpe", "vocab_size": 300}
+    config = PairsTextConfig(path=file, sequence_length=64, validation_fraction=0.3, tokenizer=tokenizer)
+    encode = open_text(config).tokenizer.encode
+    assert len(encode("abababab")) < 8
+    assert len(encode("zqzqzqzq")) == 8
+
+
+def test_pairs_of_the_last_part_that_do_not_fit_take_none_from_the_rest(path):
+    data = open_text(PairsTextConfig(path=path, sequence_length=8, validation_fraction=0.6))
+    assert (len(data.train), len(data.validation)) == (2, 2)
+    with pytest.raises(DataError, match="4 of 5 pairs fit a window of 8 tokens, 0 of them before the last part"):
+        open_text(PairsTextConfig(path=path, sequence_length=8, validation_fraction=0.95))
+
+
 @pytest.mark.parametrize(
     ("text", "changes", "match"),
     [
