@@ -75,11 +75,15 @@ def token_text(text: str) -> Html:
 
 LONG = 72
 """Letters of a fact that does not stand beside others."""
+LONG_WORD = 13
+"""Letters of a word that would be broken in one column."""
 
 
 def fact(name: str, value: str) -> Html:
-    """One entry of a list of facts (`dl`); long ones take a whole line."""
-    return element("div", element("dt", name), element("dd", value), class_="wide" if len(value) > LONG else None)
+    """One entry of a list of facts (`dl`); long ones take a whole line, those with long words two columns."""
+    longest = max(map(len, value.split()), default=0)
+    class_ = "wide" if len(value) > LONG else "broad" if longest > LONG_WORD else None
+    return element("div", element("dt", name), element("dd", value), class_=class_)
 
 
 def fact_list(facts: Mapping[str, str]) -> Html:
