@@ -42,7 +42,7 @@ class Benchmark(Protocol):
     """A benchmark's module."""
 
     def run(self, quick: bool) -> Mapping[str, Mapping[str, Any]]:
-        """Measure; `quick` takes seconds and tells little."""
+        """Measure; `quick` takes a minute or a few and tells little."""
         ...
 
 
