@@ -140,13 +140,15 @@ def _revision(git: Mapping[str, Any]) -> str:
 
 
 def _otherwise(one: Outcome, about: Mapping[str, Any]) -> str:
-    """'0a958d9bd1, 2026-11-29, 1 core': revision, day and cores of what was not measured as the whole was."""
+    """'0a958d9bd1, 2026-11-29, 1 core, torch 2.12.0': what it was measured with, where the whole was not."""
     git, cores = one.environment.get("git") or {}, one.environment.get("cores")
+    versions, others = (of.get("versions") or {} for of in (one.environment, about))
     told = []
     if git and git != (about.get("git") or {}):
         told += [_revision(git), moment(one.time)[:10] if one.time else ""]
     if cores and cores != about.get("cores"):
         told.append(f"{cores} core{'s' if cores > 1 else ''}")
+    told += [f"{name} {versions[name]}" for name in PACKAGES if name in versions and versions[name] != others.get(name)]
     return ", ".join(filter(None, told))
 
 

@@ -204,7 +204,10 @@ def test_one_table_of_what_several_revisions_measured(
 ) -> None:
     programs = Programs(one=GOOD, two=GOOD, three=GOOD, four=STOPPED)
     run(programs)
-    for name, change in (("one", {"git": {"revision": "b", "dirty": False}, "cores": 1}), ("three", {"host": "other"})):
+    for name, change in (
+        ("one", {"git": {"revision": "b", "dirty": False}, "cores": 1, "versions": {"python": "2"}}),
+        ("three", {"host": "other"}),
+    ):
         file = tmp_path / "all" / f"{name}.json"
         result = json.loads(file.read_text())
         file.write_text(json.dumps(result | {"environment": result["environment"] | change}))
@@ -213,9 +216,9 @@ def test_one_table_of_what_several_revisions_measured(
     assert programs.started == ["one", "two", "three", "four"]
     shown = capfd.readouterr()
     assert "three: left out, since it was measured on another machine (host)" in shown.err
-    assert "but       one b, 1970-01-01, 1 core\n" in shown.out
+    assert "but       one b, 1970-01-01, 1 core, python 2\n" in shown.out
     page = (tmp_path / "all.md").read_text()
-    assert "- but: one b, 1970-01-01, 1 core\n" in page
+    assert "- but: one b, 1970-01-01, 1 core, python 2\n" in page
     assert [line.count("not run") for line in page.splitlines() if "`three`" in line or "`four`" in line] == [1, 1]
     monkeypatch.delenv("GENERATIVE_BENCH")
     with pytest.raises(ConfigError, match="GENERATIVE_BENCH to name a folder"):
