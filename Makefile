@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MARK := $(VENV)/.installed
+OWN := generative evaluation launch tests/support
 PIP := $(BIN)/pip --disable-pip-version-check -q -q
 
 # Compiled modules are kept, whatever the environment says: the tests start hundreds of processes that import them.
@@ -15,13 +16,14 @@ setup: $(MARK)
 # torch goes first and alone: pip then takes the build that is at hand (a CPU wheel from find-links or an index that you
 # configured), and nothing that follows replaces it. pip would compile the modules one after the other (over a minute):
 # all cores do it at the end. Some files of packages are templates that do not compile, which is no fault.
+# The program's own modules are among them: else both processes of the first tests would do it.
 $(MARK): pyproject.toml constraints.txt
 	@started=$$(date +%s); printf 'setting up $(VENV) ... '; \
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12")' && \
 	$(PYTHON) -m venv $(VENV) && \
 	$(PIP) install --no-compile -c constraints.txt torch && \
 	$(PIP) install --no-compile -c constraints.txt -e '.[dev]' && \
-	{ $(BIN)/python -m compileall -q -q -j 0 $(VENV)/lib || true; } && \
+	{ $(BIN)/python -m compileall -q -q -j 0 $(VENV)/lib $(OWN) || true; } && \
 	touch $(MARK) && \
 	seconds=$$(( $$(date +%s) - started )); printf 'done (%d min %d s)\n' $$((seconds / 60)) $$((seconds % 60))
 
