@@ -130,7 +130,7 @@ def facts(measured: Measured) -> dict[str, str]:
         "machine": ", ".join([*machine, f"{len(gpus)} x {gpus[0]}" if gpus else "no GPU"]),
         "versions": ", ".join(f"{name} {versions[name]}" for name in PACKAGES if name in versions),
         "revision": _revision(git),
-        **({"but": "; ".join(others)} if others else {}),
+        **({"otherwise": "; ".join(others)} if others else {}),
     }
 
 

@@ -216,9 +216,9 @@ def test_one_table_of_what_several_revisions_measured(
     assert programs.started == ["one", "two", "three", "four"]
     shown = capfd.readouterr()
     assert "three: left out, since it was measured on another machine (host)" in shown.err
-    assert "but       one b, 1970-01-01, 1 core, python 2\n" in shown.out
+    assert "otherwise one b, 1970-01-01, 1 core, python 2\n" in shown.out
     page = (tmp_path / "all.md").read_text()
-    assert "- but: one b, 1970-01-01, 1 core, python 2\n" in page
+    assert "- otherwise: one b, 1970-01-01, 1 core, python 2\n" in page
     assert [line.count("not run") for line in page.splitlines() if "`three`" in line or "`four`" in line] == [1, 1]
     monkeypatch.delenv("GENERATIVE_BENCH")
     with pytest.raises(ConfigError, match="GENERATIVE_BENCH to name a folder"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -33,23 +32,30 @@ TEN_GB = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _passes_are_shared():
-    """Plans of one network share their passes with fake weights: machines and workers change nothing in them."""
-    peaks, counts = defaultdict(dict), {}
-    count, activations = FakeRun.flops, plan_details.Activations
+    """Plans that make the same pass with fake weights make it once: machines and workers change nothing in it."""
+    found, count, peak = {}, FakeRun.flops, plan_details.Activations._run
 
-    def counted_once(run, batch):
-        key = repr((run, [(name, value.tolist()) for name, value in batch.items()]))
-        if key not in counts:
-            counts[key] = count(run, batch)
-        return counts[key]
+    def once(key, make):
+        if key not in found:
+            found[key] = make()
+        return found[key]
 
-    def sharing(method, fake_batch):
-        return activations(method, fake_batch, peaks[repr(method)])
+    def flops(run, batch):
+        return once(repr(("flops", run, _numbers(batch))), lambda: count(run, batch))
+
+    def bytes_kept(activations, spread, size):
+        batch = _numbers(activations.fake_batch(size, spread.batch_size))
+        how = plan_details.numerics(spread), spread.checkpointing, spread.cuda, spread.batch_size
+        return once(repr(("bytes", activations.method, how, batch)), lambda: peak(activations, spread, size))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FakeRun, "flops", counted_once)
-        patch.setattr(plan_details, "Activations", sharing)
+        patch.setattr(FakeRun, "flops", flops)
+        patch.setattr(plan_details.Activations, "_run", bytes_kept)
         yield
+
+
+def _numbers(batch):
+    return [(name, value.tolist()) for name, value in batch.items()]
 
 
 def made(name, *overrides):
