@@ -118,19 +118,21 @@ def verdict(figure: Figure) -> str:
 
 
 def facts(measured: Measured) -> dict[str, str]:
-    """When, on what, and with what all of it was measured."""
+    """When, on what, and with what all of it was measured, and what was not."""
     about = measured.environment
     days = sorted({moment(one.time)[:10] for one in measured.outcomes if one.time} - {""})
     versions, git = about.get("versions") or {}, about.get("git") or {}
     gpus = about.get("gpus") or []
     machine = [f"{about.get('cores', '?')} cores ({about.get('machine', '?')})", f"{about.get('memory_gb', '?')} GB"]
     others = [f"{one.name} {told}" for one in measured.outcomes if (told := _otherwise(one, about))]
+    left = [one.name for one in measured.outcomes if one.state == "not run"]
     return {
         "measured": " to ".join(dict.fromkeys([*days[:1], *days[-1:]])) or "nothing",
         "machine": ", ".join([*machine, f"{len(gpus)} x {gpus[0]}" if gpus else "no GPU"]),
         "versions": ", ".join(f"{name} {versions[name]}" for name in PACKAGES if name in versions),
         "revision": _revision(git),
         **({"otherwise": "; ".join(others)} if others else {}),
+        **({"not run": ", ".join(left)} if left else {}),
     }
 
 
@@ -201,7 +203,7 @@ def write_table(path: Path | None, measured: Measured) -> None:
 
 
 def _rows(measured: Measured) -> Iterator[list[str]]:
-    """One row a figure; one in all for a benchmark that has none."""
+    """One row a figure; one in all for a benchmark that has none, unless it was not run."""
     for one in measured.outcomes:
         for key, figure in one.figures.items():
             spread = interval(figure)
@@ -218,7 +220,7 @@ def _rows(measured: Measured) -> Iterator[list[str]]:
                 goal,
                 verdict(figure),
             ]
-        if not one.figures:
+        if not one.figures and one.state != "not run":
             yield [
                 one.name,
                 "",
