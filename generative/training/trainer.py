@@ -168,13 +168,13 @@ class Trainer:
             action()
         except Exception as raised:
             error = raised
-        flags = torch.tensor([float(stop), float(error is not None)], device=self.backend.device)
+        anyone, failed = stop, error is not None
         if self.backend.world > 1:
-            flags = self.backend.collectives.sum(flags)
-        anyone, failed = flags.tolist()
+            flags = torch.tensor([float(anyone), float(failed)], device=self.backend.device)
+            anyone, failed = (bool(flag) for flag in self.backend.collectives.sum(flags).tolist())
         if failed:
             raise _agreed(error) if error else PeerError("another worker met an error, which it reports itself")
-        return bool(anyone)
+        return anyone
 
     def _after_step(self) -> None:
         self.step += 1

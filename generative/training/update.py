@@ -75,7 +75,7 @@ class Updater:
             ConfigError: the loss does not reach all parameters, or hands out new state from micro-batches.
         """
         engine = self._prepare(update)
-        live = [buffer for e in self.engines.values() if e.module.training for buffer in e.module.buffers()]
+        live = [buffer for e in self.engines.values() if e.module.training for buffer in e.buffers()]
         before = [buffer.clone() for buffer in live]
         results, new_state = self._gradients(update, repeat, share, engine, step, state)
         if engine.updates == 0:

@@ -52,6 +52,8 @@ class Engine:
     def __post_init__(self) -> None:
         self.parameters: dict[str, nn.Parameter] = dict(self.module.named_parameters())
         self._trained = {name: p for name, p in self.parameters.items() if p.requires_grad}
+        # The parts, not the buffers, which may be replaced; walking the whole network at each step takes its time.
+        self._buffered = [part for part in self.module.modules() if part._buffers]
 
     def trained_names(self) -> set[str]:
         """Parameters that an optimizer step changes."""
@@ -70,6 +72,10 @@ class Engine:
     def watched(self) -> Call:
         """The network for a loss that trains another one, and for validation."""
         return self.module
+
+    def buffers(self) -> list[Tensor]:
+        """What the network keeps beside its parameters, as it is now (statistics of batches, tables)."""
+        return [buffer for part in self._buffered for buffer in part._buffers.values() if buffer is not None]
 
     # ------------------------------------------------------------------ one update
 
