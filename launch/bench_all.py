@@ -78,7 +78,8 @@ def run_all(
         kept: run nothing, and take what this machine has measured before, whatever the revision; the table tells it.
 
     Returns:
-        0 when all ran (whatever their goals), 1 when one failed, 75 when one was interrupted, or the whole.
+        0 when all ran (whatever their goals) or none was to run, 1 when one failed, 75 when one was interrupted, or the
+        whole.
 
     Raises:
         ConfigError: `kept`, and no folder is named.
@@ -101,7 +102,7 @@ def run_all(
     print(text(measured))
     write_output(json, as_json(measured))
     write_table(table, measured)
-    return exit_code(outcomes)
+    return 0 if kept else exit_code(outcomes)
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:

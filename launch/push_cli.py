@@ -9,7 +9,7 @@ import typer
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that export, import or erase wrote.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that export or import wrote.")],
     repository: Annotated[
         str, typer.Argument(metavar="OWNER/NAME", help="Repository on the hub; it is made if it is not there yet.")
     ],

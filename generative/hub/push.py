@@ -43,7 +43,7 @@ def files_to_push(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ConfigError(
             f"{folder}: no such folder",
-            "a folder that `generative export`, `import` or `erase` wrote",
+            "a folder that `generative export` or `import` wrote",
             "correct the path",
         )
     files = sorted(
@@ -54,7 +54,7 @@ def files_to_push(folder: Path) -> list[Path]:
     if not any((folder / name).is_file() for name in DESCRIBED):
         raise ConfigError(
             f"{folder} holds no model: none of {', '.join(DESCRIBED)} is in it",
-            "a folder that `generative export`, `import` or `erase` wrote",
+            "a folder that `generative export` or `import` wrote",
             "export the run first: generative export RUN --out FOLDER",
         )
     others = [str(path.relative_to(folder)) for path in files if path.suffix not in SENT]
