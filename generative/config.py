@@ -42,6 +42,10 @@ class Config(BaseModel):
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
+COMMAND_LINE = "command line"
+"""The file of what was typed."""
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a key was set: which layer (later ones win), which file, which line (0 for the command line)."""
@@ -61,6 +65,8 @@ class Layers:
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[KeyPath, Origin] = field(default_factory=dict)
     count: int = 0
+    renamed: dict[KeyPath, Origin] = field(default_factory=dict)
+    """Where the `name` of a section was last changed, by the section's path."""
 
     def merge(self, values: Mapping[str, Any], file: str, lines: Mapping[KeyPath, int]) -> None:
         """Put one more layer on top: mappings are merged, everything else is replaced."""
@@ -70,6 +76,8 @@ class Layers:
     def _merge(self, into: dict[str, Any], new: Mapping[str, Any], path: KeyPath, file: str, lines: Any) -> None:
         for key, value in new.items():
             here = (*path, str(key))
+            if key == "name" and into and into.get("name") != value:
+                self.renamed[path] = Origin(self.count, file, lines.get(here, 0))
             self.origins[here] = Origin(self.count, file, lines.get(here, 0))
             if isinstance(value, Mapping):
                 below = into.get(key)
@@ -83,12 +91,14 @@ class Layers:
         nested = value
         for key in reversed(path):
             nested = {key: nested}
-        self.merge(nested, "command line", {})
+        self.merge(nested, COMMAND_LINE, {})
 
     def within(self, section: str) -> Layers:
         """The same keys as those of a section, which is what errors then call them by."""
-        origins = {(section, *path): origin for path, origin in self.origins.items()}
-        return Layers({section: self.values}, origins, self.count)
+        origins, renamed = (
+            {(section, *path): origin for path, origin in told.items()} for told in (self.origins, self.renamed)
+        )
+        return Layers({section: self.values}, origins, self.count, renamed)
 
     def remove(self, path: KeyPath) -> bool:
         """Delete a key; whether it was there."""
@@ -255,7 +265,12 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _stale(layers: Layers, path: KeyPath) -> bool:
-    """Whether an unknown key was set before the `name` of a section around it was last changed."""
+    """Whether an unknown key of a file was set before a section around it was given another name (`data.name=files`).
+
+    What was typed is never left over, but a mistake; and the name of the whole (`name=mine`) chooses nothing.
+    """
     key = layers.origins.get(path)
-    names = [layers.origins.get((*path[:depth], "name")) for depth in range(len(path))]
-    return key is not None and any(name is not None and key.layer < name.layer for name in names)
+    if key is None or key.file == COMMAND_LINE:
+        return False
+    renamed = [layers.renamed.get(path[:depth]) for depth in range(1, len(path))]
+    return any(name is not None and key.layer < name.layer for name in renamed)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from generative.config import Config
 from generative.config_messages import combination
@@ -15,6 +16,12 @@ class RunSection(Config):
 
     dir: str = ""
     """Run folder, seen by all workers; empty: runs/<configuration name>."""
+
+    @field_validator("dir")
+    @classmethod
+    def _at_home(cls, told: str) -> str:
+        """~ as in paths of data: no shell replaces it within `run.dir=~/mine`."""
+        return os.path.expanduser(told)
 
 
 class LaunchConfig(Config):

@@ -191,6 +191,6 @@ def _loss_by_noise(nats: Tensor) -> dict[str, Any]:
     profile = {
         "edges": [low / NOISE_LEVELS for low in range(NOISE_LEVELS + 1)],
         "value": nats.mean(0).tolist(),
-        "stderr": (nats.std(0) / len(nats) ** 0.5).tolist(),
+        "stderr": (nats.std(0) / len(nats) ** 0.5).tolist() if len(nats) > 1 else [None] * nats.shape[1],
     }
     return {"loss_by_noise": profile}

@@ -82,7 +82,7 @@ def run_worker(config: RunConfig, run_dir: Path, *, rank: int, world: int, attem
             _write_outcome(run_dir, state)
 
 
-def _run(config: RunConfig, run_dir: Path, rank: int, attempt: int, stop: Callable[[], bool]) -> str:
+def _run(config: RunConfig, run_dir: Path, rank: int, attempt: int, stop: _StopRequests) -> str:
     lock = RunLock(run_dir, "trainer")
     if rank == 0:
         lock.acquire(wait_seconds=ORPHAN_SECONDS)
@@ -96,7 +96,7 @@ def _run(config: RunConfig, run_dir: Path, rank: int, attempt: int, stop: Callab
             lock.release()
 
 
-def _train(config: RunConfig, run_dir: Path, backend: Backend, attempt: int, stop: Callable[[], bool]) -> str:
+def _train(config: RunConfig, run_dir: Path, backend: Backend, attempt: int, stop: _StopRequests) -> str:
     kind = modality(config)
     data = kind.open_data(config)
     method = build_method(config, data.facts)
@@ -144,6 +144,7 @@ def _train(config: RunConfig, run_dir: Path, backend: Backend, attempt: int, sto
     try:
         state = trainer.train()
         if state == "complete":
+            stop.release()  # all is saved: whoever stops the run now need not wait for samples and figures
             kind.finish(config, data, trainer, run_dir)
     except GenerativeError as error:
         with contextlib.suppress(RunFolderError):  # a full disk must not hide the error
@@ -175,40 +176,46 @@ def _losses_so_far(run_dir: Path, rank: int) -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def _stop_requests(run_dir: Path) -> Iterator[Callable[[], bool]]:
+class _StopRequests:
     """Asks whether the run was told to stop: by the file `stop`, by SIGTERM, or (in a main thread) by SIGINT.
 
     A second signal ends the process at once.
     """
-    told = threading.Event()
-    previous: dict[int, Any] = {}
 
-    def handle(number: int, frame: Any) -> None:
-        told.set()
-        for signal_number, handler in previous.items():
-            signal.signal(signal_number, handler)
+    def __init__(self, run_dir: Path) -> None:
+        self._told = threading.Event()
+        self._path, self._checked = os.fspath(run_dir / "stop"), 0.0
+        self._previous: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            # None: a handler that was not installed from Python (Ray's own, in its workers) cannot be put back.
+            replaced = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+            self._previous |= {number: signal.SIG_DFL if old is None else old for number, old in replaced.items()}
 
-    if threading.current_thread() is threading.main_thread():
-        # None: a handler that was not installed from Python (Ray's own, in its workers) cannot be put back.
-        replaced = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-        previous |= {number: signal.SIG_DFL if old is None else old for number, old in replaced.items()}
-    path, checked = os.fspath(run_dir / "stop"), 0.0
-
-    def stop() -> bool:
-        nonlocal checked
+    def __call__(self) -> bool:
         now = time.monotonic()
-        if now - checked > 0.2:
-            checked = now
-            if os.path.exists(path):
-                told.set()
-        return told.is_set() or TERMINATED.is_set()
+        if now - self._checked > 0.2:
+            self._checked = now
+            if os.path.exists(self._path):
+                self._told.set()
+        return self._told.is_set() or TERMINATED.is_set()
 
+    def release(self) -> None:
+        """From now on signals do what they did before."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        self._told.set()
+        self.release()
+
+
+@contextlib.contextmanager
+def _stop_requests(run_dir: Path) -> Iterator[_StopRequests]:
+    stop = _StopRequests(run_dir)
     try:
         yield stop
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        stop.release()
 
 
 def _outcome(run_dir: Path) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from generative.config import Config
 from generative.config_messages import combination
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerConfig(Config):
@@ -16,7 +18,7 @@ class OptimizerConfig(Config):
     name: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(default=4e-4, gt=0)
     """Peak learning rate."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     """AdamW's decay rates; the first is SGD's momentum."""
     eps: float = Field(default=1e-8, gt=0)
     """AdamW's: added to the root of the second moment."""

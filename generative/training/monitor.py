@@ -58,7 +58,7 @@ class MonitorHook(Hook):
         self._trackers: list[Tracker] = []
         self._peak: Peak | None = None
         self._pace, self._clock = Pace(), StepClock()
-        self._last_step = self._last_samples = 0
+        self._last_step = self._last_samples = self._skipped = 0
         self._lock, self._writing = threading.Lock(), threading.Lock()
         self._memory: float | None = None
         self._closed = threading.Event()
@@ -115,7 +115,7 @@ class MonitorHook(Hook):
         mfu = None
         if self._peak and self.batch_flops:
             mfu = self.batch_flops * steps / record["seconds"] / (self._peak.flops * trainer.backend.world)
-        left = (trainer.steps - trainer.step) * (trainer.samples / trainer.step)
+        left = (trainer.steps - trainer.step) * ((trainer.samples - self._skipped) / trainer.step)
         record |= {
             "version": VERSION,
             "split": self._clock.take(record["seconds"]),
@@ -160,6 +160,9 @@ class MonitorHook(Hook):
         """Keep it."""
         if trainer.backend.rank == 0:
             self.event(kind, trainer.step, message)
+        if kind == "rollback":  # the samples that were skipped took no time
+            self._skipped += trainer.samples - self._last_samples
+            self._last_samples = trainer.samples
 
     def on_end(self, trainer: Trainer, state: str) -> None:
         """The last word on training; evaluation may follow."""

@@ -46,15 +46,17 @@ def inner_products(ones: Sequence[Profile], others: Sequence[Profile]) -> Floats
 
 
 def post_hoc_weights(kept: Sequence[Profile], wanted: Profile) -> Floats:
-    """Weights of the kept averages whose sum is nearest to the wanted one, [len(kept)]; they add up to about 1.
+    """Weights of the kept averages whose sum is nearest to the wanted one, [len(kept)], scaled to add up to 1.
+
+    As released (edm2): without that, what never changes would come out about a percent too large or too small.
 
     Raises:
         ValueError: nothing is kept, or the same profile twice.
     """
     if not kept or len(set(kept)) < len(kept):
         raise ValueError(f"{len(kept)} averages, {len(set(kept))} of them different")
-    weights = np.linalg.solve(inner_products(kept, kept), inner_products(kept, [wanted])[:, 0])
-    return weights.astype(np.float64)
+    weights: Floats = np.linalg.solve(inner_products(kept, kept), inner_products(kept, [wanted])[:, 0])
+    return weights / weights.sum()
 
 
 def profile_error(kept: Sequence[Profile], wanted: Profile, weights: Floats) -> float:

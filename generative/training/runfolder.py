@@ -113,9 +113,12 @@ def atomic_write(path: Path, content: str | bytes, durable: bool = True) -> None
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Replaces a JSON file, in a folder that may not exist yet; see `atomic_write`."""
+    """Replaces a JSON file, in a folder that may not exist yet; see `atomic_write`.
+
+    Numbers that are not finite are written as null.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, json.dumps(value, ensure_ascii=False))
+    atomic_write(path, json.dumps(finite(value), ensure_ascii=False, allow_nan=False))
 
 
 def finite(value: Any) -> Any:

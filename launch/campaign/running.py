@@ -12,7 +12,7 @@ from generative.errors import ConfigError
 from generative.training.runfolder import check_writable, write_json
 from launch.campaign.costs import costs, plan_lines
 from launch.campaign.driver import Driver, Halt
-from launch.campaign.ledger import DONE, totals
+from launch.campaign.ledger import CANCELLED, DIVERGED, DONE, FAILED, totals
 from launch.campaign.opened import Campaign
 from launch.campaign.passes import DATA_FILE, passes, unique_tokens
 from launch.campaign.pools import LocalPool, Pool, RayPool
@@ -20,12 +20,16 @@ from launch.console import Console, bar_progress
 from launch.sections import LaunchConfig
 from launch.stopping import INTERRUPTED, StopRequest, stop_on_signals
 
+LOST = (FAILED, DIVERGED, CANCELLED)
+"""Jobs that give no result; each is told, and the exit code says that there are some."""
+
 
 def run_campaign(campaign: Campaign, console: Console) -> int:
     """Run what is left of a campaign.
 
     Returns:
-        0 where every cell is done or given up, 75 where the same command goes on with it.
+        0 where every cell is done or beyond the limit, 1 where some gave no result (each is told), 75 where the same
+        command goes on with it.
 
     Raises:
         GenerativeError: configuration, data, ledger, or no cluster.
@@ -75,8 +79,11 @@ def _close(campaign: Campaign, driver: Driver, why: str, console: Console) -> in
     lost = f" · {wasted:.3g} lost" if wasted else ""
     console.line("spent", f"{done} of {len(entries)} jobs done · {spent:.4g} FLOP{lost}")
     if why:
-        console.line("stop", f"{why}; give the same command again to go on")
-    return INTERRUPTED if driver.stopping else 0
+        remedy = "give the same command again" if driver.stopping else "raise the limit"
+        console.line("stop", f"{why}; {remedy} to go on")
+    if driver.stopping:
+        return INTERRUPTED
+    return int(any(entries[job.hash].state in LOST for job in campaign.jobs if job.hash in entries))
 
 
 def _refuse_groups(campaign: Campaign) -> None:

@@ -315,6 +315,32 @@ def test_nested_keys_of_the_old_choice_are_dropped_too(write):
     assert load("mine.yaml", ["colour.name=red"], schema).colour == Red()
 
 
+class Named(Root):
+    name: str = ""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "wrong"),
+    [
+        (["optimizer.lrr=1", "name=mine"], "optimizer.lrr"),
+        (["colour.shad=1", "colour.name=red"], "colour.shad"),
+        (["colour.shade=1", "colour.name=blue"], "colour.shade"),
+        (["stps=1", "name=mine", "colour.name=blue"], "stps"),
+    ],
+)
+def test_a_name_hides_no_mistake(write, overrides, wrong):
+    write("mine.yaml", "colour: {name: red}\nname: one\n")
+    with pytest.raises(ConfigError, match=f"^{wrong}: unknown key"):
+        load("mine.yaml", overrides, lambda values: Named)
+
+
+def test_naming_a_choice_again_drops_nothing(write):
+    write("below.yaml", "colour: {name: red, shad: 5}\n")
+    write("mine.yaml", "extends: below.yaml\ncolour: {name: red}\nname: mine\n")
+    with pytest.raises(ConfigError, match=r"^colour.shad: unknown key \(.*below.yaml line 1"):
+        load("mine.yaml", [], lambda values: Named)
+
+
 def test_delete_brings_the_default_back(write):
     write("mine.yaml", "optimizer: {lr: 5}\n")
     assert load("mine.yaml", ["~optimizer.lr"], schema).optimizer.lr == 0.1

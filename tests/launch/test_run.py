@@ -110,6 +110,12 @@ def _stop_first(config: Any, run_dir: Path, progress: Any) -> Any:
     return fake_task.prepare(config, run_dir, progress)
 
 
+def test_the_run_folder_may_be_at_home(driver: Driver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert driver("run.dir=~/mine") == 0
+    assert (tmp_path / "home" / "mine" / "status.json").is_file()
+
+
 def test_a_stale_stop_request_does_not_stop_the_next_start(driver: Driver) -> None:
     driver.folder.mkdir()
     (driver.folder / "stop").touch()

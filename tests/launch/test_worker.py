@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
+import signal
 import socket
+import time
 import urllib.request
 from contextlib import nullcontext
 from unittest.mock import ANY
@@ -16,6 +19,7 @@ from evaluation.report import write_report
 from generative.config import to_yaml
 from generative.errors import CheckpointError, ConfigError, DataError
 from launch import runs
+from launch.modality import modality
 from launch.prometheus import Prometheus, check_port
 from launch.worker import prepare, run_worker
 from tests.support.fork_server import modules_after
@@ -66,6 +70,25 @@ def test_a_full_disk_does_not_hide_the_error(failing, tmp_path):
     (tmp_path / "run" / "outcome.json").mkdir(parents=True)
     with pytest.raises(CheckpointError, match="no room"):
         failing(CheckpointError("no room").on_all_ranks())
+
+
+def test_a_signal_while_figures_are_made_ends_the_run_as_it_would_a_program(texts, tmp_path, monkeypatch):
+    """All that was trained is saved by then; only while there is something to save does the first one wait."""
+
+    def end(number, frame):
+        raise KeyboardInterrupt
+
+    config = start(texts, tmp_path / "run", "train.steps=1")
+    monkeypatch.setattr(
+        modality(config), "finish", lambda *words: [os.kill(os.getpid(), signal.SIGTERM), time.sleep(5)]
+    )
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_worker(config, tmp_path / "run", rank=0, world=1, attempt=1)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert (tmp_path / "run" / "checkpoints" / "step_000001").is_dir()
 
 
 def test_plan_knows_the_sizes(texts, tmp_path):

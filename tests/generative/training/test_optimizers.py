@@ -117,3 +117,9 @@ def test_rates_are_factors_on_the_schedule_and_leave_the_decay_of_a_step():
     assert sorted({group["lr"] for group in optimizer.param_groups}) == pytest.approx([0.0125, 0.05])
     with pytest.raises(ConfigError, match="rates: 'bais' matches no parameter"):
         build_optimizer(OptimizerConfig(rates={"bais": 0.5}), net)
+
+
+@pytest.mark.parametrize("betas", [(0.9, 1.5), (1.0, 0.95), (-0.5, 0.9), (0.9, float("nan"))])
+def test_decay_rates_that_no_optimizer_takes_are_refused(betas):
+    with pytest.raises(ValueError, match="betas"):
+        OptimizerConfig(betas=betas)

@@ -59,6 +59,16 @@ def test_every_line_of_a_run_is_as_the_schema_says(tmp_path, method, log_every):
     assert events >= 4
 
 
+def test_samples_that_a_rollback_skips_count_for_no_speed(tmp_path, monkeypatch):
+    paced, left = [], []
+    monkeypatch.setattr("generative.training.monitor.Pace.add", lambda self, samples, seconds: paced.append(samples))
+    monkeypatch.setattr("generative.training.monitor.Pace.seconds_for", lambda self, samples: left.append(samples))
+    lines = train(tmp_path, Regression(poison=20), anomaly={"policy": "rollback"})
+    assert [line["step"] for line in lines][-1] == 8
+    assert set(paced) == {6}
+    assert left[-3:] == [12, 6, 0]
+
+
 class Watch(Hook):
     """Measures something every second step."""
 

@@ -22,6 +22,7 @@ from generative.training.runfolder import (
     read_lines,
     replace_file,
     truncate_lines,
+    write_json,
 )
 
 RECORDS = st.lists(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=9), max_size=3), max_size=8)
@@ -81,6 +82,8 @@ def test_numbers_that_json_does_not_know_become_null(tmp_path: Path) -> None:
     append_line(tmp_path / "m.jsonl", {"loss": {"a": math.nan, "b": [math.inf, 1.5]}})
     assert "NaN" not in (tmp_path / "m.jsonl").read_text()
     assert read_lines(tmp_path / "m.jsonl") == [{"loss": {"a": None, "b": [None, 1.5]}}]
+    write_json(tmp_path / "figures.json", {"stderr": [math.nan, 1.0], "value": -math.inf})
+    assert (tmp_path / "figures.json").read_text() == '{"stderr": [null, 1.0], "value": null}'
 
 
 def test_a_disk_that_fills_in_the_middle_of_a_line_leaves_no_part_of_it(

@@ -46,7 +46,9 @@ def test_runs_reports_and_goes_on(campaign_file):
     path, console = campaign_file(wsd={"decay": 0.25, "warmup_steps": 2}), Quiet()
     half = open_campaign(path, ["limit.flops=1.1e8"])
     assert run_campaign(half, console) == 0
-    assert any("limit.flops" in text for label, text in console.lines if label == "stop")
+    assert ["is reached; raise the limit to go on" in text for label, text in console.lines if label == "stop"] == [
+        True
+    ]
     states = [entry.state for entry in half.entries().values()]
     assert 0 < states.count(DONE) < len(states)
     page, lines = write_report(half, draws=20)
@@ -125,6 +127,14 @@ def test_handing_on_twice_does_nothing(tmp_path):
 def test_several_workers_a_cell_are_refused(campaign_file):
     with pytest.raises(ConfigError, match=r"launch.workers=2"):
         run_campaign(open_campaign(campaign_file(), ["set=[launch.workers=2]"]), Quiet())
+
+
+def test_the_exit_code_says_that_cells_gave_no_result(campaign_file):
+    campaign = open_campaign(campaign_file())
+    campaign.ledger.plan(campaign.jobs)
+    for job in campaign.jobs:
+        campaign.ledger.write(DIVERGED, job, cause="loss is nan")
+    assert run_campaign(campaign, Quiet()) == 1
 
 
 @pytest.mark.parametrize("trunk", [True, False])
