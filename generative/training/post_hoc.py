@@ -55,8 +55,9 @@ def post_hoc_weights(kept: Sequence[Profile], wanted: Profile) -> Floats:
     """
     if not kept or len(set(kept)) < len(kept):
         raise ValueError(f"{len(kept)} averages, {len(set(kept))} of them different")
-    weights: Floats = np.linalg.solve(inner_products(kept, kept), inner_products(kept, [wanted])[:, 0])
-    return weights / weights.sum()
+    found: Floats = np.linalg.solve(inner_products(kept, kept), inner_products(kept, [wanted])[:, 0]).astype(np.float64)
+    found /= found.sum()
+    return found
 
 
 def profile_error(kept: Sequence[Profile], wanted: Profile, weights: Floats) -> float:

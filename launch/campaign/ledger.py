@@ -156,7 +156,7 @@ class Ledger:
         listed = ", ".join(f"{key} ({_json(was.get(key))} there, {_json(settings.get(key))} now)" for key in keys[:4])
         raise RunFolderError(
             f"{self.path} has the cell {job.name} with other settings: {listed or 'another trunk'}",
-            "the settings that the campaign was begun with (budgets, sizes and seeds may be added)",
+            "the settings that the campaign was begun with (larger budgets, sizes and seeds may be added)",
             "take the change back, or give dir=ANOTHER_FOLDER for a campaign of its own",
         )
 
