@@ -164,6 +164,8 @@ def test_a_model_is_fetched_from_the_hub_with_its_tokenizer(
         ({"overrides": ["sample.length=33"]}, r"sample\.length=33 is longer than the model's context \(32\)"),
         ({"prompt": "beta", "tokenizer": "bytes"}, "the network knows"),
         ({"overrides": ["sample.lenght=3"]}, r"sample\.length"),
+        ({"overrides": ["sample.weights=ema"]}, r"sample\.weights=ema[\s\S]*the weights that it holds: trained"),
+        ({"out": Path("pictures")}, r"--out pictures[\s\S]*a model of text"),
     ],
 )
 def test_what_an_exported_model_cannot_is_told(
