@@ -45,6 +45,16 @@ NO_RELEASED = {
 }
 """Methods whose released files cannot be written, and why."""
 
+DROPPED = {"released": ("network", "dtype", "max_shard"), "peft": ("max_shard",), "diffusers": ("max_shard",)}
+"""Options that a layout does not have."""
+
+WRITTEN = {
+    "network": "no name, since all networks of the released code are written",
+    "dtype": "fp32",
+    "max_shard": "no size, since its files are whole",
+}
+"""What such a layout has in the place of an option."""
+
 OLD_STATISTICS = "running statistics of batch normalisation are those of training, not of the averaged weights"
 
 
@@ -107,11 +117,13 @@ def export_run(path: str | Path, to: str | Path, asked: Asked, say: Say, progres
         ConfigError, RunFolderError, CheckpointError, ResourceError: before anything is written, or nothing is left.
     """
     target, most = Path(to).expanduser().resolve(), parse_size(asked.max_shard)
-    check_target(target, asked.force)
+    refuse_dropped(asked, DROPPED.get(asked.layout, ()))
+    check_target(target, None if asked.layout == "diffusers" else asked.force)
     if asked.layout == "released":
         return export_released(Path(path), target, asked, say)
     subject = open_subject(Path(path), asked, say)
     if asked.layout == "diffusers" and has_components(subject):
+        refuse_dropped(asked, ["dtype"])
         return export_components(subject, target, say)
     if asked.layout == "diffusers":
         check_expressible(subject)
@@ -138,6 +150,18 @@ def export_run(path: str | Path, to: str | Path, asked: Asked, say: Say, progres
     return written
 
 
+def refuse_dropped(asked: Asked, names: Sequence[str]) -> None:
+    """Refuse options that would do nothing, where one is given; raises ConfigError."""
+    for name in names:
+        given, option = getattr(asked, name), f"--{name.replace('_', '-')}"
+        if given != getattr(Asked, name):
+            raise ConfigError(
+                f"{option} {given} with --layout {asked.layout}, which has no such choice",
+                WRITTEN[name],
+                f"leave out {option}, or use --layout generative",
+            )
+
+
 def export_released(path: Path, target: Path, asked: Asked, say: Say) -> list[Path]:
     """Write the networks of a run or checkpoint as the released code of its method reads them; errors as above."""
     config = read_config(run_folder_of(path))
@@ -151,7 +175,7 @@ def export_released(path: Path, target: Path, asked: Asked, say: Say) -> list[Pa
     files_of = RELEASED[method.name]
     checkpoint = open_checkpoint(path, on_event=lambda kind, step, message: say(kind, message))
     average = choose_average(method.ema, asked.weights or sampled_weights(config, method.ema, checkpoint))
-    written = write_released(target, files_of(method, checkpoint, average))
+    written = write_released(target, files_of(method, checkpoint, average), asked.force)
     worn = "trained" if average is None else f"ema {average}"
     say("export", f"{worn} weights of step {checkpoint.step} as {', '.join(file.name for file in written)}")
     if average is not None and any("running_mean" in name for name in checkpoint.names()):

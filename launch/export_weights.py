@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from generative.hub.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_config, adapter_tensors, check_adapter
 from generative.hub.card import render
 from generative.hub.export import CARD, write_json
+from generative.hub.files import write_files
 from generative.hub.folder import appearing
 from generative.hub.llama import llama_sizes
 from generative.hub.tensors import DTYPES, InMemory, SavedTensor, Source, whole_tensors
@@ -67,7 +67,8 @@ def export_adapter(subject: Subject, asked: Asked, target: Path) -> list[Path]:
     changes, sizes = check_adapter(changes_of(subject)), llama_sizes(subject.module)
     tensors = {name: t.to(DTYPES[asked.dtype]) for name, t in adapter_tensors(_worn(subject), sizes).items()}
     with appearing(target, asked.force) as partial:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial / ADAPTER_WEIGHTS)
+        source = InMemory(tensors)
+        write_files(partial, {ADAPTER_WEIGHTS: source.saved()}, source)
         write_json(partial / ADAPTER_CONFIG, adapter_config(tensors, changes, None))
         (partial / CARD).write_text(render(make_card(subject, asked, target.name, None, [])), encoding="utf-8")
     return sorted(target.iterdir())

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ def sample_exported(
         asked: prompt or text to fill in.
         label: classes of images, by number, in turn.
         changes: what is not as the method's settings and the section `sample` by default.
-        out: where pictures go; None: samples/NAME.
+        out: where pictures of a model of images go; None: samples/NAME.
         tokenizer: of a text model, in the place of its own: bytes, a folder, or hub:OWNER/NAME.
 
     Raises:
@@ -77,9 +77,17 @@ def sample_exported(
         for prefix in ("sample.", "method.")
     }
     record = {"time": time.time(), "step": told.get("step") or 0, "model": told.get("weights", "published")}
+    if "sample.weights" in changes:
+        raise ConfigError(
+            f"sample.weights={changes['sample.weights']} of {path}, an exported model",
+            f"the weights that it holds: {record['model']}",
+            "leave it out, or sample the run, or export it with --weights",
+        )
     if method in TEXT_METHODS:
         if label:
             refuse_labels(label, method, "leave out --label")
+        if out is not None:
+            _refuse_option("out", out, path, "a model of text, whose samples are printed", "a model of images")
         subject = Subject(str(folder), {f"method.{key}": value for key, value in given["method."].items()}, tokenizer)
         return record | {"items": _texts(subject, asked, given["sample."])}
     if method not in IMAGE_METHODS:
@@ -88,12 +96,18 @@ def sample_exported(
             f"one of {', '.join(TEXT_METHODS + IMAGE_METHODS)}",
             "sample its run; speech is made better by `generative enhance`, a pipeline is drawn from by diffusers",
         )
+    if tokenizer:
+        _refuse_option("tokenizer", tokenizer, path, "a model of images", "a model of text")
     refuse_text(asked, "makes images", "--count, --label and --seed choose the samples")
     target = out or Path("samples") / Path(name).name
     loaded = load_exported(folder, DEVICE, given["method."])
     found = _images(folder, loaded, label, given["sample."], record)
     found.write(target)
     return found.record | {"folder": str(target)}
+
+
+def _refuse_option(option: str, given: object, path: str | Path, what: str, wanted: str) -> NoReturn:
+    raise ConfigError(f"--{option} {given} with {path}, {what}", wanted, f"leave out --{option}")
 
 
 def _config(folder: Path) -> dict[str, Any]:

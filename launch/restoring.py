@@ -50,8 +50,8 @@ def restore_files(asked: RestoreAsked, launch: LaunchConfig | None, say: Say, pr
     files = [] if held_out else list_images(asked.source, asked.target)
     worker = restore_worker(asked)
     if held_out:
-        _write_held_out(asked)
-        files = list_images(asked.source, asked.target)
+        wanted = _write_held_out(asked)
+        files = [file for file in list_images(asked.source, asked.target) if file.source in wanted]
     say("prior", worker.opened.about)
     say("operator", f"{worker.operator.name}, {_noise(asked)}")
     for note in [*notes(settings, asked.samples), *filter(None, [method_named(asked.method).note])]:
@@ -75,12 +75,16 @@ def restore_files(asked: RestoreAsked, launch: LaunchConfig | None, say: Say, pr
     return RestoredFiles(done, len(files) - len(todo), failed, time.perf_counter() - begun)
 
 
-def _write_held_out(asked: RestoreAsked) -> None:
-    """Held-out images of the prior's data as files in OUT, to be measured and restored."""
+def _write_held_out(asked: RestoreAsked) -> set[Path]:
+    """Held-out images of the prior's data as files in OUT, to be measured and restored; those of this command, beside
+    which an earlier one may have left more."""
+    wanted = set()
     for number, image in enumerate(held_out_images(asked.prior.name, asked.count)):
         path, data = asked.source / f"{number:04d}.png", png(image)
         if not path.is_file() or path.read_bytes() != data:
             write(path, data)
+        wanted.add(path)
+    return wanted
 
 
 def _facts(asked: RestoreAsked, worker: RestoreWorker, settings: Any) -> dict[str, str]:

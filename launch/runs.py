@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -161,16 +162,30 @@ def _record_name(run: OpenRun, own: RunConfig) -> str:
         if getattr(asked, key) != getattr(before, key)
     ]
     if run.best:
-        return f"evaluations/{'_'.join(['best', *differing])}.json"
+        return f"evaluations/{_file_stem(['best', *differing])}.json"
     newest = open_checkpoint(run.folder, verify=False).step
     if not differing and run.checkpoint.step == newest:
         return RECORD
-    return f"evaluations/{'_'.join([f'step_{run.checkpoint.step:06d}', *differing])}.json"
+    return f"evaluations/{_file_stem([f'step_{run.checkpoint.step:06d}', *differing])}.json"
+
+
+def _file_stem(parts: Sequence[str]) -> str:
+    """Parts of a name as one that file systems take (255 bytes, with room for an ending); a long one ends with a hash,
+    so that other settings have another name."""
+    stem = "_".join(parts)
+    data = stem.encode()
+    return stem if len(data) <= 200 else f"{data[:180].decode(errors='ignore')}_{_mark(stem)}"
 
 
 def _in_a_name(value: Any) -> str:
-    """A setting as a part of a file name: of a path or a name on the hub the last part."""
+    """A setting as a part of a file name: of a path or a name on the hub the last part; of a long one the end, with a
+    hash of it all."""
     if value is None:
         return "all"
     text = "-".join(map(str, value)) if isinstance(value, tuple) else Path(str(value)).name
-    return re.sub(r"[^\w.-]+", "-", text)[-60:]
+    short = re.sub(r"[^\w.-]+", "-", text)
+    return short if len(short) <= 60 else f"{short[-47:]}-{_mark(text)}"
+
+
+def _mark(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from generative.data.captioned_config import METADATA, CaptionedConfig
+from generative.data.files import text_lines
 from generative.data.found import Found
 from generative.data.image_decode import SUFFIXES
 from generative.data.packages import needed
@@ -91,10 +92,9 @@ def _rows(path: Path, columns: list[str]) -> list[Mapping[str, Any]]:
     if path.suffix == ".parquet":
         return _parquet(path, columns)
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            if path.suffix == ".txt":
-                return [{columns[0]: line} for line in file.read().splitlines() if line.strip()]
-            rows = list(_parsed(path, file))
+        if path.suffix == ".txt":
+            return [{columns[0]: line} for line in text_lines(path) if line.strip()]
+        rows = list(_parsed(path))
     except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
         raise _damaged(path, error) from error
     for number, row in enumerate(rows, start=1):
@@ -102,10 +102,11 @@ def _rows(path: Path, columns: list[str]) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _parsed(path: Path, file: Any) -> Iterator[Mapping[str, Any]]:
+def _parsed(path: Path) -> Iterator[Mapping[str, Any]]:
     if path.suffix == ".jsonl":
-        yield from (json.loads(line) for line in file if line.strip())
-    else:
+        yield from (json.loads(line) for line in text_lines(path) if line.strip())
+        return
+    with path.open(encoding="utf-8-sig", newline="") as file:
         yield from csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
 
 

@@ -1,10 +1,11 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and the lines of those that users bring."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,20 @@ def check_file(path: Path, size: int, sha256: str | None) -> None:
         raise damaged(path, f"{found} bytes, where {size} were expected")
     if sha256 is not None and file_hash(path) != sha256:
         raise damaged(path, "its sha256 differs from the one recorded")
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """Lines of a text in UTF-8, with or without a byte order mark, without their ends.
+
+    Newlines (of any system) end a line. The other characters at which `str.splitlines` cuts (U+2028, U+0085, ...) are
+    part of what people write, and of valid JSON lines.
+
+    Raises:
+        OSError, UnicodeDecodeError: the file cannot be read.
+    """
+    with path.open(encoding="utf-8-sig") as file:
+        for line in file:
+            yield line.removesuffix("\n")
 
 
 def write_json(path: Path, values: Any) -> None:

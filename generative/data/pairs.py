@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from generative.data.config import PairsTextConfig
+from generative.data.files import text_lines
 from generative.data.order import Indices
 from generative.data.text_data import TextData, describe
 from generative.data.tokenizers import Tokenizer, learned_tokenizer, open_tokenizer
@@ -121,7 +122,7 @@ def read_pairs(config: PairsTextConfig) -> list[tuple[str, str]]:
         DataError: no such file, or a line that is no pair.
     """
     try:
-        lines = config.path.read_text(encoding="utf-8").splitlines()
+        lines = list(text_lines(config.path))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{config.path}: {error}", expected="a file of JSON lines in UTF-8", remedy="correct data.path"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from generative.errors import ConfigError, ResourceError
+from generative.hub.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from generative.training.exported import CONFIG, INDEX, WEIGHTS
 from generative.training.runfolder import explain, sync_folder
 
@@ -17,6 +20,8 @@ SPARE = 16 << 20
 """Bytes for everything besides the weights: tokenizer, configuration, model card."""
 
 _LOCK = ".lock"
+_MARKER = ".generative_export.json"
+_ADAPTER = {ADAPTER_CONFIG, ADAPTER_WEIGHTS}
 
 
 def check_target(folder: Path, force: bool | None) -> None:
@@ -39,14 +44,31 @@ def check_target(folder: Path, force: bool | None) -> None:
     if not _is_export(folder):
         raise ConfigError(
             f"{folder}: not replaced, since it holds other things than an export",
-            f"a folder with {CONFIG} and {WEIGHTS}, and without folders in it",
+            f"a folder with {CONFIG} and {WEIGHTS}, and without folders in it; or one with nothing but what "
+            "`--layout peft` or `--layout released` wrote",
             "name another folder, or remove this one yourself",
         )
 
 
 def _is_export(folder: Path) -> bool:
-    weights = (folder / WEIGHTS).exists() or (folder / INDEX).exists()
-    return weights and (folder / CONFIG).exists() and not any(entry.is_dir() for entry in folder.iterdir())
+    if any(entry.is_dir() for entry in folder.iterdir()):
+        return False
+    names = {entry.name for entry in folder.iterdir()}
+    whole = CONFIG in names and not names.isdisjoint({WEIGHTS, INDEX})
+    adapter = names >= _ADAPTER and names <= _ADAPTER | {"README.md"}
+    return whole or adapter or (_MARKER in names and names <= {_MARKER, *_marked(folder)})
+
+
+def mark(folder: Path, names: Iterable[str]) -> None:
+    """Note that these files, named as other programs name theirs, are an export, which --force may replace."""
+    (folder / _MARKER).write_text(json.dumps({"files": sorted(names)}) + "\n", encoding="utf-8")
+
+
+def _marked(folder: Path) -> set[str]:
+    try:
+        return set(json.loads((folder / _MARKER).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -125,6 +147,15 @@ def _clear(partial: Path, old: Path, folder: Path) -> None:
     if old.exists() and not folder.exists():
         old.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def open_to_others(folder: Path) -> None:
+    """Give files in a folder of `appearing` the mode of any new file, as its lock has it: safetensors' own writer,
+    which other libraries call, leaves them to their owner alone."""
+    mode = stat.S_IMODE((folder / _LOCK).stat().st_mode)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def _flush(folder: Path) -> None:

@@ -16,12 +16,31 @@ import torch
 from torch import Tensor, nn
 
 from generative.config import Layers, validate
-from generative.errors import CheckpointError
+from generative.errors import CheckpointError, ConfigError
 from generative.method import DataFacts, Method
 from generative.methods.catalogue import METHODS
 from generative.randomness import Streams
 from generative.training.exported import CONFIG, MODEL_TYPE
 from generative.training.networks import initialize
+
+
+class Held(dict[str, nn.Module]):
+    """The networks of a folder by name, which may be fewer than its method has.
+
+    Raises:
+        ConfigError: one that the folder does not hold is looked up.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def __missing__(self, name: str) -> nn.Module:
+        raise ConfigError(
+            f"{self.folder} holds the network {', '.join(self)}, by which no samples are drawn",
+            f"the network {name}",
+            f"export that one: generative export RUN --out DIR --network {name}",
+        )
 
 
 @dataclass(frozen=True)
@@ -49,6 +68,9 @@ class ExportedModel:
             seed: of their noise.
             label: int64[count] where the model knows classes; drawn where it is not given.
             text: float[count, L, D] where it is told texts: their embeddings.
+
+        Raises:
+            ConfigError: the folder holds another network than the one that draws.
         """
         given = {name: told for name, told in (("label", label), ("text", text)) if told is not None}
         drawn = self.method.sampler(self.networks)
@@ -84,7 +106,7 @@ def load_exported(folder: str | Path, device: str = "cpu", changes: Mapping[str,
         layers.put(key.split("."), value)
     method = entry.build(validate(layers, entry.config()), facts)
     names = [config["network"]] if "network" in config else list(config["networks"])
-    specs, networks = method.networks(), {}
+    specs, networks = method.networks(), Held(path)
     for name in names:
         module = specs[name].build()
         initialize(module, f"{path}#{name}", name, {})

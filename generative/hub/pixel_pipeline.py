@@ -13,7 +13,7 @@ from torch import Tensor
 
 from generative import __version__
 from generative.errors import CheckpointError
-from generative.hub.folder import appearing, check_space
+from generative.hub.folder import appearing, check_space, open_to_others
 from generative.hub.model_files import read_json
 from generative.hub.text_encoders import read_encoders
 from generative.method import DataFacts
@@ -54,6 +54,7 @@ def write_pipeline(
     with appearing(folder, force=False) as partial:
         for name, part in parts.items():
             part.save_pretrained(partial / name)
+        open_to_others(partial)
         (partial / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     return sorted(folder.iterdir())
 

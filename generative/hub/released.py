@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from generative.config import Config
-from generative.hub.folder import appearing, check_space
+from generative.hub.files import write_files
+from generative.hub.folder import appearing, check_space, mark
 from generative.hub.legacy import write_state_dict
+from generative.hub.tensors import InMemory
 from generative.method import Average
 from generative.registry import Registry
 from generative.training.checkpoint import Checkpoint
@@ -61,22 +62,29 @@ RELEASED: Registry[Callable[[Any, Checkpoint, Average | None], Files]] = Registr
 """(the method's section, checkpoint, rate of an average or None) -> files; raises CheckpointError."""
 
 
-def write_released(folder: Path, files: Files) -> list[Path]:
-    """Write the files; the folder appears when they are on the disk.
+def write_released(folder: Path, files: Files, force: bool = False) -> list[Path]:
+    """Write the files, and a hidden one that tells them from others of such names; the folder appears when they are
+    on the disk.
 
     Args:
-        folder: checked by `check_target`; a new one.
+        folder: checked by `check_target`.
         files: what goes into it.
+        force: replace an earlier export.
+
+    Returns:
+        the files, by name, without the hidden one.
 
     Raises:
         ResourceError: the disk is full or cannot be written; nothing is left behind.
     """
     tensors = (value for value in tree_leaves(dict(files)) if isinstance(value, Tensor))
     check_space(folder, sum(tensor.nbytes for tensor in tensors))
-    with appearing(folder, force=False) as partial:
+    with appearing(folder, force) as partial:
+        mark(partial, files)
         for name, state in files.items():
             if name.endswith(".safetensors"):
-                save_file({key: tensor.contiguous() for key, tensor in state.items()}, partial / name)
+                source = InMemory({key: tensor.contiguous() for key, tensor in state.items()})
+                write_files(partial, {name: source.saved()}, source)
             else:
                 write_state_dict(partial / name, state)
-    return sorted(folder.iterdir())
+    return [folder / name for name in sorted(files)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,8 @@ def test_a_model_is_fetched_from_the_hub_with_its_tokenizer(
         ({"overrides": ["sample.length=33"]}, r"sample\.length=33 is longer than the model's context \(32\)"),
         ({"prompt": "beta", "tokenizer": "bytes"}, "the network knows"),
         ({"overrides": ["sample.lenght=3"]}, r"sample\.length"),
+        ({"overrides": ["sample.weights=ema"]}, r"sample\.weights=ema[\s\S]*the weights that it holds: trained"),
+        ({"out": Path("pictures")}, r"--out pictures[\s\S]*a model of text"),
     ],
 )
 def test_what_an_exported_model_cannot_is_told(
@@ -217,12 +220,48 @@ def test_released_files_of_a_language_model(runs: dict[str, Path], tmp_path: Pat
     words = ["export", str(runs[method]), "--layout", "released", "--weights", "trained"]
     assert main([*words, "--to", str(tmp_path / "out")]) == 0
     assert f"{prefix}-0M-step_000004.safetensors" in capsys.readouterr().out
-    (file,) = (tmp_path / "out").iterdir()
+    (file,) = (tmp_path / "out").glob("*.safetensors")
     sizes = read_config(runs[method]).method.network
     state = from_smdm(load_file(file), sizes)
     kept = checkpoint_weights(open_checkpoint(runs[method]), "net")
     assert state.keys() == kept.keys()
     assert all(torch.equal(tensor, kept[name]) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("option", ["--dtype bf16", "--max-shard 1KB", "--network nope"])
+def test_released_files_are_whole_and_as_trained(runs: dict[str, Path], tmp_path: Path, capsys, option: str) -> None:
+    out = tmp_path / "out"
+    words = ["export", str(runs["autoregressive"]), "--to", str(out), "--layout", "released", *option.split()]
+    assert main(words) == 2
+    assert f"{option} with --layout released" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_released_files_are_replaced_and_nothing_else_is(runs: dict[str, Path], tmp_path: Path, capsys) -> None:
+    """Files of the same names that another program wrote are no export of ours."""
+    words = ["export", str(runs["autoregressive"]), "--layout", "released", "--weights"]
+    out, theirs = tmp_path / "out", tmp_path / "theirs"
+    assert main([*words, "trained", "--to", str(out)]) == 0
+    (file,) = out.glob("*.safetensors")
+    before = file.read_bytes()
+    assert file.stat().st_mode & 0o777 == 0o666 & ~_umask()
+    assert main([*words, "ema", "--to", str(out)]) == 2
+    assert main([*words, "ema", "--to", str(out), "--force"]) == 0
+    assert file.read_bytes() != before
+    theirs.mkdir()
+    shutil.copy(file, theirs)
+    (out / "notes.txt").write_text("mine")
+    capsys.readouterr()
+    for folder in (theirs, out):
+        assert main([*words, "trained", "--to", str(folder), "--force"]) == 2
+        assert "other things than an export" in capsys.readouterr().err
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def _umask() -> int:
+    found = os.umask(0)
+    os.umask(found)
+    return found
 
 
 def test_constants_that_the_released_code_does_not_have(runs: dict[str, Path], tmp_path: Path, capsys) -> None:

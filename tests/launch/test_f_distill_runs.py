@@ -336,6 +336,24 @@ def test_an_exported_student_draws_what_its_run_draws(place: Path, finished: Pat
         runs.sample_run(finished, out=tmp_path)
 
 
+def test_an_export_that_draws_nothing_tells_what_would(finished: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder, student = tmp_path / "heads", tmp_path / "student"
+    assert (
+        main(["export", str(finished), "--to", str(folder), "--network", "discriminator", "--weights", "trained"]) == 0
+    )
+    assert main(["export", str(finished), "--to", str(student)]) == 0
+    with pytest.raises(GenerativeError, match=r"holds the network discriminator[\s\S]*the network student"):
+        runs.sample_run(folder, count=2)
+    with pytest.raises(GenerativeError, match=r"holds the network discriminator[\s\S]*--network student"):
+        load_exported(folder).sample(2)
+    with pytest.raises(GenerativeError, match=r"--tokenizer nonsense[\s\S]*a model of images"):
+        runs.sample_run(student, count=2, tokenizer="nonsense")
+    with pytest.raises(GenerativeError, match=r"sample\.weights=trained"):
+        runs.sample_run(student, count=2, overrides=["sample.weights=trained"])
+    assert not (tmp_path / "samples").exists()
+
+
 def test_the_card_of_a_student_of_several_steps_tells_its_calls() -> None:
     config = load_run_config("f_distill/cifar10", ["method.steps.levels=[10, 1, 0.2]"])
     subject: Any = SimpleNamespace(

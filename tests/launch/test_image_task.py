@@ -65,6 +65,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_an_exported_discriminator_draws_nothing(finished: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["export", str(finished), "--to", "judge", "--network", "discriminator", "--weights", "trained"]
+    assert main(words) == 0
+    assert main(["sample", "judge", "--count", "2"]) == 2
+    told = capsys.readouterr().err
+    assert "holds the network discriminator" in told
+    assert "expected: the network generator" in told
+    assert not (tmp_path / "samples").exists()
+
+
 def test_a_run_leaves_pictures_figures_and_a_report(finished: Path) -> None:
     for step in ("000003", "000006"):
         record = json.loads((finished / "samples" / f"step_{step}.json").read_text())

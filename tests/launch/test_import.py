@@ -222,7 +222,8 @@ def test_released_files_of_a_run(tmp_path: Path, run, weights: str) -> None:
     folder, trained = run
     words = ["export", str(folder), "--to", str(tmp_path / "out"), "--layout", "released", "--weights", weights]
     assert main(words) == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["7cls.pth", "7gen.pth"]
+    written = [path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")]
+    assert sorted(written) == ["7cls.pth", "7gen.pth"]
     found = read_state_dict(tmp_path / "out" / "7gen.pth")
     expected = dict(trained["generator"].module.state_dict())
     if weights != "trained":
@@ -233,6 +234,7 @@ def test_released_files_of_a_run(tmp_path: Path, run, weights: str) -> None:
     # And in again.
     assert main(["import", str(tmp_path / "out" / "7cls.pth"), "--out", str(tmp_path / "again")]) == 0
     assert main(words) == 2
+    assert main([*words, "--force"]) == 0
 
 
 def test_methods_without_released_files(tmp_path: Path, run, monkeypatch, capsys) -> None:

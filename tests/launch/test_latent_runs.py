@@ -199,6 +199,8 @@ def test_export_and_import_of_the_autoencoder(run: Path, place: Path, tmp_path: 
     vae = ["export", str(place / "vae_moved"), "--weights", "ema", "--to"]
     assert main([*vae, str(theirs), "--layout", "diffusers"]) == 0
     assert sorted(path.name for path in theirs.iterdir()) == ["config.json", "diffusion_pytorch_model.safetensors"]
+    for option in (["--dtype", "bf16"], ["--max-shard", "1KB"], ["--force"]):
+        assert main([*vae, str(theirs if option == ["--force"] else ours), "--layout", "diffusers", *option]) == 2
     kept = runs.read_config(run).method.latents
     read = AutoencoderKL.from_pretrained(theirs, use_safetensors=True)
     assert read.config.scaling_factor == kept.scaling_factor

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from generative.nets.lora import BASE, DOWN, UP
 from generative.training.checkpoint import open_checkpoint
@@ -78,6 +79,22 @@ def test_merged_weights_and_the_adapter_are_the_same_model(base: Path, tmp_path:
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(found, plain, atol=1e-4)
     assert "PeftModel" in (tmp_path / "adapter" / "README.md").read_text()
+
+
+def test_an_adapter_is_replaced_by_force_alone(base: Path, tmp_path: Path, capsys) -> None:
+    tuned(base, tmp_path / "run", "train.steps=1")
+    out = tmp_path / "out"
+    words = ["export", str(tmp_path / "run"), "--to", str(out), "--layout", "peft"]
+    assert main(words) == 0
+    modes = {path.name: path.stat().st_mode & 0o777 for path in out.iterdir()}
+    assert modes["adapter_model.safetensors"] == modes["adapter_config.json"]
+    assert main([*words, "--max-shard", "1KB", "--force"]) == 2
+    assert main([*words, "--dtype", "bf16"]) == 2
+    assert main([*words, "--dtype", "bf16", "--force"]) == 0
+    assert {t.dtype for t in load_file(out / "adapter_model.safetensors").values()} == {torch.bfloat16}
+    (out / "optimizer.pt").write_bytes(b"of another program's training")
+    assert main([*words, "--force"]) == 2
+    assert "other things than an export" in capsys.readouterr().err
 
 
 def test_a_merged_export_starts_a_plain_run(base: Path, tmp_path: Path) -> None:

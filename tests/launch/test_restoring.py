@@ -213,6 +213,10 @@ def test_held_out_images_are_at_hand(run, tmp_path, monkeypatch, capsys) -> None
     assert torch.equal(((found + 1) * 8).round()[0].byte(), torch.from_numpy(held_out.pixels[1, 0]))
     assert main(words) == 0
     assert "2 there already" in capsys.readouterr().out
+    # fewer are asked for than an earlier command has left
+    assert main([*words, "--count", "1", "--seed", "5"]) == 0
+    assert "1 restored" in capsys.readouterr().out
+    assert (tmp_path / "out" / "held_out" / "0001.png").is_file()
 
 
 @pytest.mark.parametrize(

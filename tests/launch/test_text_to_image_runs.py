@@ -53,6 +53,10 @@ def test_train_export_erase(
         "scheduler",
     }
     assert read_pipeline(model).sampling.steps == 2
+    assert len({path.stat().st_mode for path in model.rglob("*") if path.is_file()}) == 1
+    again = ["export", str(run), "--to", str(tmp_path / "half"), "--layout", "diffusers", "--dtype", "bf16"]
+    assert main(again) == 2
+    assert "--dtype bf16 with --layout diffusers" in capsys.readouterr().err
     words = ["--concept", "seven", "--preset", "small", "--images", "2", "--out", str(out)]
     assert main(["erase", str(model), *words]) == 0
     record = json.loads((out / RECORD).read_text())

@@ -11,6 +11,7 @@ import socket
 import time
 import urllib.request
 from contextlib import nullcontext
+from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
@@ -253,6 +254,30 @@ def test_other_evaluations_leave_the_runs_record_alone(trained, tmp_path):
     names = ["step_000008.json", "step_000008_windows_3_draws_2.json", "step_000012_windows_4.json"]
     assert sorted(path.name for path in (folder / "evaluations").iterdir()) == names
     assert json.loads((folder / "evaluations" / names[0]).read_text())["step"] == 8
+
+
+def test_an_evaluation_of_many_long_settings_has_a_file_of_its_own(trained, tmp_path):
+    """Names of files end at 255 bytes, and settings that differ in a part that is cut off are two evaluations."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("evaluations"))
+    many = [f"method.sampling.{key}" for key in ("name=random", "steps=7", "temperature=0.9", "top_p=0.8", "top_k=5")]
+    for first in (1, 2):
+        ids = ",".join(map(str, [first, *range(3, 40)]))
+        runs.evaluate_run(folder, windows=1, overrides=[*many, f"method.sampling.forbidden_ids=[{ids}]"])
+    assert len(list((folder / "evaluations").iterdir())) == 2
+
+
+def test_names_of_evaluations_are_short_enough_in_any_script():
+    parts = ["step_000012", *(f"weights_{letter * 60}" for letter in ("\u00e4", "\u6f22", "\U00010400", "e"))]
+    stem = runs._file_stem(parts)
+    assert len(stem.encode()) <= 200
+    assert stem.startswith("step_000012_weights_\u00e4")
+    assert stem != runs._file_stem([*parts[:-1], "weights_f"])
+    assert runs._file_stem(parts[:1]) == "step_000012"
+    same = "1-2-3" * 12
+    assert runs._in_a_name(same) == same
+    assert len({runs._in_a_name(tuple(range(first, 60))) for first in range(3)}) == 3
+    assert runs._in_a_name(Path("models/tiny")) == "tiny"
 
 
 @pytest.mark.parametrize("door", ["run", "checkpoint"])

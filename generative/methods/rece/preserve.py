@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from generative.data.cache import disk_errors
-from generative.data.files import write_aside
+from generative.data.files import text_lines, write_aside
 from generative.errors import DataError
 from generative.methods.rece.config import StepConfig
 from generative.methods.rece.tokens import Prompt, Variant, preserved
@@ -119,11 +119,9 @@ def read_texts(path: Path) -> Iterator[str]:
             f"{path} is a pipe, and texts to keep are read more than once", "a file", "write them to a file first"
         )
     try:
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                text = line.rstrip("\r\n")
-                if text.strip() and not text.startswith("#"):
-                    yield text.strip()
+        for text in text_lines(path):
+            if text.strip() and not text.startswith("#"):
+                yield text.strip()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: cannot be read as texts to keep ({error})",

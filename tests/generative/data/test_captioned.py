@@ -118,6 +118,22 @@ def test_kinds_of_tables_agree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", "a photo\u2028of a seven\r\na two\n"),
+        ("a.csv", "text,n\na photo\u2028of a seven,1\na two,2\n"),
+        ("a.tsv", "text\tn\na photo\u2028of a seven\t1\na two\t2\n"),
+        ("a.jsonl", '{"text": "a photo\u2028of a seven"}\n{"text": "a two"}\n'),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_captions_of_any_editor(tmp_path: Path, name: str, content: str, encoding: str) -> None:
+    """With a byte order mark or not; separators of Unicode are part of a caption."""
+    (tmp_path / name).write_bytes(content.encode(encoding))
+    assert read_prompts(tmp_path / name) == ["a photo\u2028of a seven", "a two"]
+
+
+@pytest.mark.parametrize(
     ("name", "content", "told"),
     [
         ("a.csv", "file_name,text\n00.png,\n", "1 of 1 rows without .*row 1"),

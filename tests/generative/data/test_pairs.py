@@ -9,6 +9,7 @@ import pytest
 
 from generative.data.config import PairsTextConfig
 from generative.data.facts import known_facts
+from generative.data.pairs import read_pairs
 from generative.data.text import open_text
 from generative.errors import DataError
 
@@ -32,6 +33,16 @@ def test_prompt_response_and_ends_of_text(path):
     assert data.validation.fetch(np.array([0]))["tokens"][0].tolist() == [*b"lastone", 256, 256]
     assert "1 too long" in data.description
     assert data.bytes_per_token == pytest.approx(7 / 8)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_separators_of_unicode_do_not_end_a_line(tmp_path, end):
+    """They are valid inside strings of JSON, as `ensure_ascii=False` writes them."""
+    pairs = [("a\u2028b", "c\x85d"), ("\u2029", "\u00e9")]
+    file = tmp_path / "pairs.jsonl"
+    lines = [json.dumps({"prompt": p, "response": r}, ensure_ascii=False) for p, r in pairs]
+    file.write_bytes(end.join(["", *lines]).encode("utf-8-sig"))
+    assert read_pairs(PairsTextConfig(path=file)) == pairs
 
 
 def test_a_tokenizer_is_learned_from_pairs(path):

@@ -67,6 +67,8 @@ def test_files_of_texts(tmp_path: Path) -> None:
     path = tmp_path / "keep.txt"
     path.write_text("# words\nan oak\n\n  monet \n")
     assert list(read_texts(path)) == ["an oak", "monet"]
+    path.write_text("# words\nan oak\n", encoding="utf-8-sig")
+    assert list(read_texts(path)) == ["an oak"]
     with pytest.raises(DataError, match="cannot be read as texts to keep"):
         list(read_texts(tmp_path / "none.txt"))
     path.write_bytes(b"\xff\xfe\x00")
