@@ -37,6 +37,7 @@ __all__ = [
     "PixelExtractor",
     "compare",
     "evaluate_images",
+    "fewest_samples",
     "in_batches",
     "merge_parts",
     "score_part",
@@ -137,6 +138,19 @@ def check_metrics(metrics: Sequence[str] | None) -> None:
                 expected=f"one of {', '.join(METRICS)}",
                 remedy="correct evaluate.metrics",
             )
+
+
+def fewest_samples(metrics: Sequence[str] | None, settings: MetricSettings | None = None) -> dict[str, int]:
+    """Samples of each set that metrics need at least, those that need any; None: of all metrics."""
+    chosen = settings or MetricSettings()
+    needed = {
+        "fid": 2,
+        "kid": 2,
+        "improved": chosen.improved_neighbours + 1,
+        "prdc": chosen.neighbours + 1,
+        "prd": chosen.bins,
+    }
+    return {name: count for name, count in needed.items() if metrics is None or name in metrics}
 
 
 def _served(name: str, generated: ImageStatistics, reference: ImageStatistics) -> bool:

@@ -39,6 +39,10 @@ OPERATIONAL = (
 )
 """Keys that may change between two starts of one run: they say how, where and how closely watched it trains."""
 
+AFTER_TRAINING = ("method.sampling.",)
+"""Keys that may change too: they say how the trained model is drawn from. Apart from OPERATIONAL, which names what does
+not change a campaign's figures: its results are found again by all other keys."""
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; {} where there is none."""
@@ -130,7 +134,7 @@ def check_same_run(folder: Path, shown: str, config: RunConfig) -> list[str]:
     """
     old = stored_config(folder)
     changed = differences(old, config) if old else {}
-    serious = {key: pair for key, pair in changed.items() if not key.startswith(OPERATIONAL)}
+    serious = {key: pair for key, pair in changed.items() if not key.startswith(OPERATIONAL + AFTER_TRAINING)}
     if serious:
         listed = ", ".join(f"{key} ({_show(was)} there, {_show(now)} now)" for key, (was, now) in serious.items())
         raise RunFolderError(

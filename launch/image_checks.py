@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from evaluation.image import OF_CLASSES, check_metrics
+from collections.abc import Sequence
+
+from evaluation.image import OF_CLASSES, MetricSettings, check_metrics, fewest_samples
 from generative.data.images import ImageData
 from generative.errors import ConfigError
+from launch.following import METRICS
 from launch.image_evaluation import reference_of
 from launch.image_sections import AT_END
 from launch.schema import RunConfig
@@ -66,6 +69,35 @@ def check_reference(config: RunConfig, data: ImageData) -> None:
         )
 
 
+def check_counts(
+    config: RunConfig, data: ImageData, metrics: Sequence[str] | None, otherwise: str | None = None
+) -> None:
+    """Refuse metrics of fewer samples, or real images, than they are defined for.
+
+    Args:
+        config: with the section evaluate.
+        data: real images.
+        metrics: that will be computed; None: all.
+        otherwise: what helps where there can be no more of either; None: to leave these metrics out.
+
+    Raises:
+        ConfigError: with the metrics that need more.
+    """
+    settings = config.evaluate
+    real = len(reference_of(settings, data)[1])
+    count = min(settings.samples, settings.features, real)
+    needed = fewest_samples(metrics, MetricSettings(neighbours=settings.neighbours))
+    lacking = {name: fewest for name, fewest in needed.items() if fewest > count}
+    if lacking:
+        raise ConfigError(
+            f"evaluate.samples={settings.samples}, evaluate.features={settings.features} and {real} real images are "
+            f"too few for {', '.join(lacking)}",
+            expected=f"{max(lacking.values())} or more of each",
+            remedy="raise evaluate.samples, evaluate.features and evaluate.reference_samples to that, or "
+            + (otherwise or f"leave {', '.join(lacking)} out of evaluate.metrics"),
+        )
+
+
 def check_following(config: RunConfig, data: ImageData) -> None:
     """Refuse figures along the training where there are no checkpoints to measure, or no images. Raises ConfigError."""
     every, saved = config.evaluate.every_steps, config.train.checkpoint.every_steps
@@ -83,3 +115,4 @@ def check_following(config: RunConfig, data: ImageData) -> None:
             expected="a multiple of the steps between checkpoints, which are what is measured",
             remedy=f"set train.checkpoint.every_steps={every}",
         )
+    check_counts(config, data, METRICS, "set evaluate.every_steps=null")

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from generative.errors import ConfigError
-from launch.image_checks import check_figures, check_reference
+from launch.image_checks import check_counts, check_figures, check_reference
 from launch.image_evaluation import (
     STREAMS,
     Part,
@@ -77,6 +77,7 @@ def measure(run: OpenRun, launch: LaunchConfig | None, changes: Changes, progres
     check_figures(run.config, run.data)
     if run.data.kind == "image":
         check_reference(run.config, run.data)
+        check_counts(run.config, run.data, settings.metrics)
         check_originals(run.method, run.data, settings, measured=True)
     nets: Mapping[str, nn.Module] = {} if launch is not None else run.networks(settings.weights)[0]
     sample = _not_here if launch is not None else sampler_of(run.method, nets, run.device, STREAMS, run.data)

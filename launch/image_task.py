@@ -30,6 +30,7 @@ from launch.caption_checks import check_captions, check_size
 from launch.console import Console, bar_progress
 from launch.image_checks import (
     check_classes,
+    check_counts,
     check_figures,
     check_following,
     check_labels,
@@ -139,6 +140,7 @@ def check(config: RunConfig, data: ImageData) -> None:
         check_originals(method, data, config.evaluate, measured)
     if config.evaluate.at_end and data.kind == "image":
         check_reference(config, data)
+        check_counts(config, data, config.evaluate.metrics)
         if config.evaluate.extractor != "small":
             open_extractor(config.evaluate, config.data.name, data, torch.device("cpu"), Path())
 

@@ -15,7 +15,7 @@ from generative.data.speech import SpeechData, check_speech_batch, known_speech_
 from generative.data.speech_config import MadeSpeechConfig
 from generative.errors import CheckpointError, ConfigError
 from generative.method import DataFacts
-from generative.methods.sgmse.sampling import sampler_text
+from generative.methods.sgmse.sampling import sampler_text, span_of
 from generative.training.checkpoint import Checkpoint
 from generative.training.hooks import Hook, Record
 from generative.training.runfolder import write_json
@@ -73,7 +73,8 @@ def describe(config: RunConfig) -> str:
 
 
 def check(config: RunConfig, data: SpeechData) -> None:
-    """Refuse batches larger than the data, another rate than the method's, and figures that cannot be had."""
+    """Refuse batches larger than the data, another rate than the method's, figures that cannot be had, and times
+    that the sampler cannot go through."""
     check_speech_batch(data, config.train.batch_size)
     if data.sample_rate != config.method.sample_rate:
         raise ConfigError(
@@ -83,6 +84,8 @@ def check(config: RunConfig, data: SpeechData) -> None:
         )
     check_figures(config.evaluate, data.sample_rate)
     build_method(config, data.facts)
+    if config.evaluate.at_end or config.sample.at_end or config.train.sample_every:
+        span_of(config.method)
 
 
 def check_checkpoint(data: SpeechData, checkpoint: Checkpoint) -> None:

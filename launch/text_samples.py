@@ -47,6 +47,21 @@ def draw_samples(
 ) -> list[Item]:
     """Texts that begin with the prompt, or with the start of a document: `settings.count`, or those of some numbers."""
     numbers = range(settings.count) if numbers is None else numbers
+    given, length = _beginning(settings, data, prompt)
+    ids = torch.tensor(numbers, dtype=torch.int64, device=device)
+    tokens = torch.tensor(given, dtype=torch.int64, device=device).expand(len(ids), -1)
+    if hasattr(method, "mask_id"):
+        canvas = tokens.new_full((len(ids), length), method.mask_id)
+        canvas[:, : tokens.shape[1]] = tokens
+        return _fill("sample", canvas, ids, settings, data, method, nets, [None] * len(ids))
+    condition = {"sample_id": ids} | ({"prompt": tokens} if given else {})
+    drawn = replace(_sampler(data, method, nets), length=length)(condition, _streams(settings))
+    shown = data.tokenizer.readable(given) if given else ""
+    return [_item("sample", shown, data.tokenizer.readable(row), []) for row in drawn.tolist()]
+
+
+def _beginning(settings: TextSampling, data: Words, prompt: str | None) -> tuple[list[int], int]:
+    """Tokens that samples begin with, and how many they have in all."""
     if prompt == "":
         raise ConfigError(
             "an empty prompt", "text that samples begin with", "give some, or leave out --prompt for whole new texts"
@@ -60,16 +75,24 @@ def draw_samples(
             expected=f"fewer than {length} tokens",
             remedy="shorten the prompt, or raise sample.length",
         )
-    ids = torch.tensor(numbers, dtype=torch.int64, device=device)
-    tokens = torch.tensor(given, dtype=torch.int64, device=device).expand(len(ids), -1)
-    if hasattr(method, "mask_id"):
-        canvas = tokens.new_full((len(ids), length), method.mask_id)
-        canvas[:, : tokens.shape[1]] = tokens
-        return _fill("sample", canvas, ids, settings, data, method, nets, [None] * len(ids))
-    condition = {"sample_id": ids} | ({"prompt": tokens} if given else {})
-    drawn = replace(_sampler(data, method, nets), length=length)(condition, _streams(settings))
-    shown = data.tokenizer.readable(given) if given else ""
-    return [_item("sample", shown, data.tokenizer.readable(row), []) for row in drawn.tolist()]
+    return given, length
+
+
+def check_samples(settings: TextSampling, data: Words, method: Any) -> None:
+    """Refuse what would keep a trained model from drawing samples, or infillings of held-out text, without a prompt.
+
+    Raises:
+        ConfigError: settings of `method.sampling` that these texts, or the tokenizer, do not allow.
+    """
+    _check_ending(data, method)
+    given, length = _beginning(settings, data, None)
+    if hasattr(method, "check_sampling"):
+        places = torch.arange(length)
+        method.check_sampling((places >= len(given))[None])
+        if settings.infill:
+            hidden = torch.zeros(data.facts.sequence_length or 0, dtype=torch.bool)
+            hidden[_middle(len(hidden))] = True
+            method.check_sampling(hidden[None])
 
 
 def draw_infills(
@@ -128,9 +151,13 @@ def _held_out(count: int, data: TextData, mask_id: int) -> tuple[Tensor, list[li
     places = np.linspace(0, len(data.validation) - 1, count + 2).round().astype(np.int64)[1:-1]
     tokens = data.validation.fetch(places)["tokens"][:, :-1].clone()
     truths: list[list[int] | None] = tokens.tolist()
-    length = tokens.shape[1]
-    tokens[:, length * 3 // 8 : length * 5 // 8] = mask_id
+    tokens[:, _middle(tokens.shape[1])] = mask_id
     return tokens, truths
+
+
+def _middle(length: int) -> slice:
+    """Places of a window of held-out text that are filled in."""
+    return slice(length * 3 // 8, length * 5 // 8)
 
 
 def _streams(settings: TextSampling) -> Streams:
@@ -139,14 +166,18 @@ def _streams(settings: TextSampling) -> Streams:
 
 def _sampler(data: Words, method: Any, nets: Mapping[str, nn.Module]) -> Any:
     """The method's sampler, which ends texts where its settings say so."""
-    ending = method.config.sampling.stop_at_eos
-    if ending and data.tokenizer.eos_id is None:
+    _check_ending(data, method)
+    eos_id = data.tokenizer.eos_id if method.config.sampling.stop_at_eos else None
+    return replace(method.sampler(nets), eos_id=eos_id)
+
+
+def _check_ending(data: Words, method: Any) -> None:
+    if method.config.sampling.stop_at_eos and data.tokenizer.eos_id is None:
         raise ConfigError(
             f"method.sampling.stop_at_eos=true, but the tokenizer {data.tokenizer.name!r} has no end of text",
             expected="a tokenizer with an end of text (bytes, or one of Hugging Face)",
             remedy="set method.sampling.stop_at_eos=false",
         )
-    return replace(method.sampler(nets), eos_id=data.tokenizer.eos_id if ending else None)
 
 
 def _fill(

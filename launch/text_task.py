@@ -23,7 +23,7 @@ from generative.training.hooks import Hook, Record
 from generative.training.runfolder import write_json
 from generative.training.trainer import Trainer
 from launch.console import Console, bar_progress
-from launch.modality import AskedSamples, Progress, budget_steps, describe_weights
+from launch.modality import AskedSamples, Progress, budget_steps, build_method, describe_weights
 from launch.opened import Changes, OpenRun
 from launch.schema import RunConfig
 from launch.sections import LaunchConfig, TextSampling
@@ -63,8 +63,19 @@ def steps(config: RunConfig, method: Any, facts: DataFacts) -> int:
 
 
 def check(config: RunConfig, data: TextData) -> None:
-    """Refuse contexts that the network cannot take, and settings without effect."""
+    """Refuse contexts that the network cannot take, settings without effect, and what would fail after training."""
     _check_prompts(config)
+    _check_lengths(config, data)
+    method = build_method(config, data.facts)
+    _check_spans(config, data, method)
+    if config.sample.at_end or config.train.sample_every:
+        from launch.text_samples import check_samples
+
+        check_samples(config.sample, data, method)
+
+
+def _check_lengths(config: RunConfig, data: TextData) -> None:
+    """Refuse contexts that the network cannot take, and samples without room."""
     longest = config.method.network.max_length
     asked = {"data.sequence_length": data.facts.sequence_length or 0, "sample.length": config.sample.length or 0}
     for key, length in asked.items():
@@ -79,6 +90,17 @@ def check(config: RunConfig, data: TextData) -> None:
             "sample.length=1 leaves no room: a sample begins with the token that ends a document",
             expected="at least 2",
             remedy="raise sample.length, or set it to null for the training length",
+        )
+
+
+def _check_spans(config: RunConfig, data: TextData, method: Any) -> None:
+    """Refuse windows in whose middle no span has text on both sides, where such spans are measured."""
+    length, spans = data.facts.sequence_length or 0, hasattr(method, "span_likelihood")
+    if length < 3 and spans and config.evaluate.at_end and not config.evaluate.only_likelihood:
+        raise ConfigError(
+            f"data.sequence_length={length}, but the evaluation fills in a span with text on both sides of it",
+            expected="at least 3",
+            remedy="raise data.sequence_length, or set evaluate.only_likelihood=true",
         )
 
 
@@ -218,7 +240,8 @@ def draw(
 ) -> dict[str, Any]:
     """Samples, or infillings of the text that is asked for (in this process)."""
     settings, step = run.config.sample, run.checkpoint.step
-    check(run.config, run.data)
+    _check_prompts(run.config)
+    _check_lengths(run.config, run.data)
     if launch is None or asked.infill:
         nets, worn = run.networks(settings.weights)
         with torch.no_grad():

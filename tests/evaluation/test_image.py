@@ -11,6 +11,7 @@ from evaluation.image import (
     PixelExtractor,
     compare,
     evaluate_images,
+    fewest_samples,
     in_batches,
     merge_parts,
     score_part,
@@ -105,3 +106,17 @@ def test_unknown_metrics_and_unlike_extractors_are_refused():
         evaluate_images(batches, batches, PixelExtractor(), ["fib"])
     with pytest.raises(DataError, match="one extractor for both"):
         compare(score_part(batches, PixelExtractor()), score_part(batches, WithClasses()))
+
+
+@pytest.mark.parametrize(("name", "fewest"), fewest_samples(None, QUICK).items())
+def test_no_metric_is_defined_for_fewer_samples_than_it_says(name, fewest):
+    if name == "prd":
+        pytest.importorskip("sklearn")
+    real = score_part(in_batches(images("b", 50)), PixelExtractor())
+
+    def figures(count):
+        return compare(score_part(in_batches(images("a", count)), PixelExtractor()), real, [name], QUICK)
+
+    assert figures(fewest)
+    with pytest.raises(DataError):
+        figures(fewest - 1)

@@ -188,6 +188,12 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
             ["none.pth", "extractor=small"],
         ),
         (["evaluate.metrics=[fud]"], ["fud", "fid"]),
+        (["evaluate.samples=19"], ["evaluate.samples=19", "too few for prd", "20 or more", "out of evaluate.metrics"]),
+        (["evaluate.metrics=[fid,prdc]", "evaluate.reference_samples=5"], ["5 real images", "prdc", "6 or more"]),
+        (
+            ["evaluate.at_end=false", "evaluate.every_steps=3", "evaluate.features=3"],
+            ["evaluate.features=3", "improved", "4 or more", "evaluate.every_steps=null"],
+        ),
         (["evaluate.metrics=[fid,inception_score]", PIXELS], ["inception_score", "evaluate.extractor=inception"]),
         (["train.validation.every_steps=5"], ["train.validation.every_steps", "sample_every"]),
         (["train.micro_batch_size=8"], ["micro_batch_size", "couples the samples"]),

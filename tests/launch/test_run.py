@@ -93,6 +93,7 @@ def test_another_configuration_is_refused_with_both_values(driver: Driver) -> No
         ("train.checkpoint.keep_last=7", "train.checkpoint.keep_last 2 -> 7"),
         ("launch.workers=3", "launch.workers 2 -> 3"),
         ("parallel.timeout_seconds=11", "parallel.timeout_seconds 300 -> 11"),
+        ("method.sampling.steps=4", "method.sampling.steps 64 -> 4"),
     ],
 )
 def test_operational_changes_are_taken_with_a_note(driver: Driver, override: str, note: str) -> None:

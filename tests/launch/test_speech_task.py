@@ -130,6 +130,8 @@ def test_an_interrupted_run_goes_on_bit_for_bit(finished: Path, tmp_path: Path) 
         (["train.batch_size=64"], DataError, "fewer than train.batch_size=64"),
         (["evaluate.metrics=[pesq_wb]"], ConfigError, "pesq_wb of audio at 8000 Hz"),
         (["method.frames=63", "data.length=3906"], ConfigError, "which the network cannot halve"),
+        (["method.sampling.sampler=exponential", "method.sampling.start=5e-5"], ConfigError, "sampling from t=5e-05"),
+        (["method.process={name: bbed}", "method.sampling.start=1"], ConfigError, "end of time of BBED"),
     ],
 )
 def test_mistakes_are_told_before_anything_starts(words: list[str], kind: type[Exception], told: str) -> None:

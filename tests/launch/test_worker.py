@@ -128,6 +128,47 @@ def test_mistakes_in_networks_are_found_before_any_worker_starts(texts, tmp_path
     assert all(word in caught.value.problem for word in words), caught.value
 
 
+CHARACTERS = "data.tokenizer.name=characters"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["method.sampling.stop_at_eos=true", CHARACTERS], "'characters' has no end of text"),
+        (["method.sampling.count=even", "method.sampling.steps=64"], "64 steps for 31 masked tokens"),
+        (["method.sampling.count=even", "method.sampling.steps=9"], "9 steps for 8 masked tokens"),
+        (["method.sampling.block_length=2"], "steps=4 for 16 blocks"),
+        (["method.sampling.forbidden_ids=[999]"], "no token 999"),
+        (["method={name: autoregressive, sampling: {stop_at_eos: true}}", CHARACTERS], "has no end of text"),
+        (["data.sequence_length=2"], "data.sequence_length=2, but the evaluation"),
+        (["data.sequence_length=1"], "leaves no room in a sample of 1"),
+    ],
+)
+@pytest.mark.parametrize("when", ["sample.at_end=true", "train.sample_every=6"])
+def test_what_fails_after_training_is_found_before_it(texts, tmp_path, overrides, told, when):
+    last = ["sample.at_end=false", when, "evaluate.only_likelihood=true"]
+    asked = last[: 2 if "evaluation" in told else 3]
+    with pytest.raises(ConfigError) as caught:
+        prepare(start(texts, tmp_path / "run", *asked, *overrides), tmp_path / "run")
+    assert told in caught.value.problem
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["method.sampling.block_length=2", "sample.at_end=false"],
+        ["method.sampling.count=even", "method.sampling.steps=8"],
+        ["method.sampling.count=even", "method.sampling.steps=31", "sample.infill=0"],
+        ["method.sampling.stop_at_eos=true"],
+        ["data.sequence_length=3"],
+        ["data.sequence_length=2", "evaluate.only_likelihood=true"],
+        ["data.sequence_length=2", "evaluate.at_end=false"],
+    ],
+)
+def test_what_does_not_fail_is_not_refused(texts, tmp_path, overrides):
+    assert prepare(start(texts, tmp_path / "run", *overrides), tmp_path / "run").steps == 12
+
+
 def test_a_warm_start_is_compared_before_any_worker_starts(texts, tmp_path, trained):
     fitting = start(texts, tmp_path / "run", f"method.init_from={trained}")
     assert prepare(fitting, tmp_path / "run").steps == 12

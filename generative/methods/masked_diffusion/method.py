@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from generative.method import Batch, Context, DataFacts, Likelihood, Loss, Networks, NetworkSpec, Update
 from generative.methods.masked_diffusion.answers import Answers, divisor_of, mask_answers
@@ -19,7 +19,7 @@ from generative.methods.masked_diffusion.form import NetworkForm
 from generative.methods.masked_diffusion.likelihood import EstimatorName, Scorer, estimate, weighted_nll
 from generative.methods.masked_diffusion.losses import draw_lengths, draw_masking, masked_cross_entropy
 from generative.methods.masked_diffusion.noise import SCHEDULES, mask_exactly
-from generative.methods.masked_diffusion.sampling import draw
+from generative.methods.masked_diffusion.sampling import check_settings, draw
 from generative.nets.accounting import steps_for_flops, training_flops
 from generative.nets.lora import build_transformer
 from generative.nets.transformer_config import TransformerConfig, fit_to_data
@@ -94,6 +94,10 @@ class MaskedDiffusion:
     def sampler(self, nets: Networks) -> MaskedDiffusionSampler:
         """Fills `condition["canvas"]` int64[B, T] (mask ids anywhere), or all-masked windows where there is none."""
         return MaskedDiffusionSampler(self, nets)
+
+    def check_sampling(self, wanted: Tensor) -> None:
+        """Refuse sampler settings that cannot fill canvases masked at bool[B, T]; no network. Raises ConfigError."""
+        check_settings(self.config.sampling, self.denoiser({"net": nn.Identity()}), wanted)
 
     def likelihood(self, nets: Networks, draws: int = 16, estimator: EstimatorName = "exact_count") -> Likelihood:
         """Bound on -log p of each window with `draws` evaluations a window, or the chain rule's exact figure."""

@@ -66,10 +66,8 @@ def draw(
     _check(settings, denoiser)
     check_ids(canvas[canvas != denoiser.mask_id], denoiser.vocab_size)
     policy = TokenPolicy(settings.temperature, settings.top_k, settings.top_p, settings.token_noise)
-    # Blocks follow from where the masks are, so rows that differ in that are filled one kind after the other.
-    apart = settings.block_length is not None or settings.cache != "none" or denoiser.form.block_size is not None
     result = Sampled(canvas.clone(), *(torch.zeros_like(sample_id) for _ in range(3)))
-    for rows in _alike(canvas == denoiser.mask_id) if apart else [torch.arange(len(canvas), device=canvas.device)]:
+    for rows in _together(settings, denoiser, canvas == denoiser.mask_id):
         tell = observer if len(rows) == len(canvas) or observer is None else _among(rows, result, denoiser, observer)
         state = Canvas(
             denoiser,
@@ -87,6 +85,24 @@ def draw(
         ):
             whole[rows] = part
     return result
+
+
+def check_settings(settings: SamplingConfig, denoiser: Denoiser, wanted: Tensor) -> None:
+    """Refuse settings with which `draw` cannot fill canvases that are masked where bool[B, T] says.
+
+    The network is not called, so that this can be known before it is trained. Raises ConfigError as `draw` does.
+    """
+    _check(settings, denoiser)
+    for rows in _together(settings, denoiser, wanted):
+        for _ in _blocks(settings, denoiser, wanted[rows], SCHEDULES["linear"]):
+            pass  # each is checked as it is made
+
+
+def _together(settings: SamplingConfig, denoiser: Denoiser, wanted: Tensor) -> list[Tensor]:
+    """Rows of bool[B, T] that are filled together, as groups of indices int64."""
+    # Blocks follow from where the masks are, so rows that differ in that are filled one kind after the other.
+    apart = settings.block_length is not None or settings.cache != "none" or denoiser.form.block_size is not None
+    return _alike(wanted) if apart else [torch.arange(len(wanted), device=wanted.device)]
 
 
 def _blocks(settings: SamplingConfig, denoiser: Denoiser, wanted: Tensor, schedule: Schedule) -> Iterator[Block]:

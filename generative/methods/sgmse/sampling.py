@@ -9,7 +9,7 @@ from generative.methods.sgmse.config import SgmseConfig
 from generative.methods.sgmse.noise import Noise
 from generative.methods.sgmse.parts import process_of, wrapping_of
 from generative.methods.sgmse.samplers.bridge import bridge
-from generative.methods.sgmse.samplers.common import Sampled
+from generative.methods.sgmse.samplers.common import Sampled, Span
 from generative.methods.sgmse.samplers.exponential import exponential
 from generative.methods.sgmse.samplers.flow import heun, ode
 from generative.methods.sgmse.samplers.predictor_corrector import predictor_corrector
@@ -44,6 +44,18 @@ def sampler_text(config: SgmseConfig) -> str:
     return ", ".join(told)
 
 
+def span_of(config: SgmseConfig) -> Span:
+    """Times that the sampler goes through.
+
+    Raises:
+        ConfigError: `sampling.start` or `sampling.end` outside of the process's time, or one beyond the other.
+    """
+    chosen, process = config.sampling, process_of(config)
+    if sampler_name(config).startswith("bridge"):
+        return Span.of(process, None, chosen.end or BRIDGE_END)
+    return Span.of(process, chosen.start, chosen.end)
+
+
 def sampled(config: SgmseConfig, net: Network, y: Tensor, noise: Noise, frames: Tensor | None = None) -> Sampled:
     """Draw from the model, given the noisy spectrogram.
 
@@ -56,7 +68,8 @@ def sampled(config: SgmseConfig, net: Network, y: Tensor, noise: Noise, frames: 
     """
     chosen, name, process = config.sampling, sampler_name(config), process_of(config)
     score, denoiser = (make(net, process) for make in (wrapping_of(config).score, wrapping_of(config).denoiser))
-    steps, start, end = chosen.steps, chosen.start, chosen.end
+    span = span_of(config)
+    steps, start, end = chosen.steps, span.start, span.end
     match name:
         case "bridge_ode" | "bridge_sde":
             assert isinstance(process, SBVE)
@@ -68,7 +81,7 @@ def sampled(config: SgmseConfig, net: Network, y: Tensor, noise: Noise, frames: 
                 steps=steps,
                 kind="ode" if name == "bridge_ode" else "sde",
                 network_time=chosen.network_time,
-                end=end or BRIDGE_END,
+                end=end,
                 least_network_time=chosen.least_network_time,
             )
         case "exponential":

@@ -21,7 +21,7 @@ from generative.methods.masked_diffusion.policies import (
     unmask_chances,
 )
 from generative.methods.masked_diffusion.sampler import StreamNoise
-from generative.methods.masked_diffusion.sampling import draw
+from generative.methods.masked_diffusion.sampling import check_settings, draw
 from generative.randomness import Streams
 from tests.support.sampling_cases import (
     EOS,
@@ -213,8 +213,16 @@ def test_a_threshold_takes_all_that_reach_it_and_at_least_the_best():
     ],
 )
 def test_what_cannot_be_is_said(net, changes, block, match):
-    with pytest.raises(ConfigError, match=match):
+    with pytest.raises(ConfigError, match=match) as drawn:
         draw(settings_of(**changes), denoiser(net, block), canvases(3), torch.arange(3), Streams(0))
+    with pytest.raises(ConfigError, match=match) as checked:
+        check_settings(settings_of(**changes), denoiser(None, block), canvases(3) == MASK)
+    assert str(checked.value) == str(drawn.value)
+
+
+@pytest.mark.parametrize(("changes", "block"), [(k, None) for k in KINDS] + [(k, 4) for k in EXACT])
+def test_what_can_be_drawn_is_not_refused_beforehand(changes, block):
+    check_settings(settings_of(**changes), denoiser(None, block), canvases() == MASK)
 
 
 @pytest.mark.parametrize(
@@ -255,3 +263,5 @@ def test_forbidden_ids_never_come_out(net):
 def test_forbidden_ids_are_those_of_the_network_and_leave_some(net, forbidden, match):
     with pytest.raises(ConfigError, match=match):
         draw(settings_of(), denoiser(net, forbidden=tuple(forbidden)), canvases(2), torch.arange(2), Streams(0))
+    with pytest.raises(ConfigError, match=match):
+        check_settings(settings_of(), denoiser(None, forbidden=tuple(forbidden)), canvases(2) == MASK)
