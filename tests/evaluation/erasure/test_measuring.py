@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ def test_a_share_has_its_binomial_error():
     found = share(20, 80)
     assert (found.value, found.n) == (0.25, 80)
     assert found.stderr == pytest.approx((0.25 * 0.75 / 80) ** 0.5)
+    # No certainty of few images: the deviation of Beta(2, 1), and no jump from 599 to 600 hits of 600.
+    assert share(1, 1).stderr == pytest.approx(math.sqrt(1 / 18))
+    assert share(600, 600).stderr == share(0, 600).stderr == pytest.approx(share(599, 600).stderr, rel=0.01)
     with pytest.raises(ValueError):
         share(3, 2)
 
