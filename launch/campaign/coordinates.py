@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, cast
@@ -52,7 +53,7 @@ def coordinates_text(campaign: Campaign) -> str:
     if kept.get("rule") != str(campaign.config.rule):
         return ""
     slopes = {
-        f"{family} {one['name']}": one["slope"]
+        f"{family} {one['name']}": math.nan if one["slope"] is None else one["slope"]
         for family, told in kept["families"].items()
         for one in told["coordinates"]
     }

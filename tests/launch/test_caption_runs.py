@@ -147,7 +147,6 @@ def test_the_published_settings_need_no_model_for_a_plan() -> None:
     ("change", "told"),
     [
         (["method.teacher=nowhere/at-all"], "no model could be read|not to be had"),
-        (["data={name: digits}"], "without captions"),
         (["data.images=nowhere"], "no captions"),
         (["data.size=32"], r"data\.size=32 with a teacher of latents"),
         (["method.student_sigma=80"], "student_sigma=80"),
@@ -162,6 +161,12 @@ def test_what_is_wrong_is_told_before_work_starts(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(GenerativeError, match=told):
         train("f_distill/sd15", [*words, f"run.dir={tmp_path / 'run'}", *change])
+
+
+def test_images_without_captions_are_refused(words: list[str], tmp_path: Path) -> None:
+    others = [word for word in words if not word.startswith("data.")]
+    with pytest.raises(GenerativeError, match="without captions"):
+        train("f_distill/sd15", [*others, f"run.dir={tmp_path / 'run'}", "data={name: digits}"])
 
 
 def test_a_pipeline_of_another_class_is_refused(place: Path, words: list[str], tmp_path: Path) -> None:
