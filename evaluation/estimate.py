@@ -95,6 +95,15 @@ def format_value(value: float, stderr: float | None) -> str:
     return f"{round(value, places):,.{digits}f} ± {round(stderr, places):,.{digits}f}"
 
 
+def unanimous_error(count: int) -> float:
+    """Error of a share that is 0 or 1 in so many observations, of which samples of it would say 0.
+
+    The deviation of the share given what was seen (and nothing known before): that of Beta(count + 1, 1), about
+    1 / count.
+    """
+    return math.sqrt((count + 1) / (count + 3)) / (count + 2)
+
+
 def mean_estimate(values: ArrayLike, unit: str = "", protocol: str = "", bound: Bound | None = None) -> Estimate:
     """Mean of independent observations, standard error = sample standard deviation / sqrt(n).
 

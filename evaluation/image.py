@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from evaluation.estimate import Estimate
+from evaluation.estimate import Estimate, unanimous_error
 from evaluation.images.classes import OverSplits, i_variance, inception_score
 from evaluation.images.extractors import Extracted, FeatureExtractor, PixelExtractor
 from evaluation.images.frechet import frechet_distance, frechet_error
@@ -214,9 +214,13 @@ def _manifold(
     first, second, groups, note = _sampled(generated, reference)
     found = manifold(second, first, k, inclusive=inclusive, groups=groups)
     protocol = _protocol(generated, reference, f"k={k}, {'≤' if inclusive else '<'}", note, "depends on N")
-    return {
-        name: Estimate(*jackknife(getattr(found, field)), len(first), "", protocol) for field, name in names.items()
-    }
+    figures = {}
+    for field, name in names.items():
+        value, error = jackknife(getattr(found, field))
+        if error == 0 and field in SHARES and value in (0, 1):
+            error = unanimous_error(min(len(first), len(second)))
+        figures[name] = Estimate(value, error, len(first), "", protocol)
+    return figures
 
 
 def _prd(generated: ImageStatistics, reference: ImageStatistics, settings: MetricSettings) -> Figures:
@@ -259,6 +263,9 @@ METRICS: Mapping[str, Metric] = {
 }
 """What can be asked for. `improved` gives improved_precision and improved_recall; `prdc` precision, recall, density and
 coverage; `prd` f8 and f1_8; the others one figure of their name."""
+
+SHARES = ("precision", "recall", "coverage")
+"""Figures of a manifold that cannot leave 0 to 1."""
 
 OF_CLASSES = ("inception_score", "i_variance")
 """Metrics of class probabilities."""

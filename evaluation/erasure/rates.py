@@ -7,14 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evaluation.estimate import Estimate
+from evaluation.estimate import Estimate, unanimous_error
 
 
 def share(hits: int, count: int, protocol: str = "") -> Estimate:
     """hits / count with the binomial standard error sqrt(p (1 - p) / n).
 
-    Of no hits, or of hits alone, that would be 0, as if a few images proved it: there the error is the deviation of p
-    given the hits (and nothing known before), a Beta(hits + 1, count - hits + 1), which is about 1 / n.
+    Of no hits, or of hits alone, that would be 0, as if a few images proved it: see `unanimous_error`.
 
     Raises:
         ValueError: no images, or more hits than images.
@@ -22,7 +21,7 @@ def share(hits: int, count: int, protocol: str = "") -> Estimate:
     if not 0 <= hits <= count or count < 1:
         raise ValueError(f"{hits} of {count} images")
     p = hits / count
-    error = math.sqrt(p * (1 - p) / count) if 0 < hits < count else math.sqrt((count + 1) / (count + 3)) / (count + 2)
+    error = math.sqrt(p * (1 - p) / count) if 0 < hits < count else unanimous_error(count)
     return Estimate(p, error, count, "", protocol)
 
 

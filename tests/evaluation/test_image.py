@@ -54,6 +54,13 @@ def test_all_figures_come_with_error_count_and_protocol():
     assert "k=3, ≤" in found["improved_precision"].protocol
 
 
+def test_a_share_of_all_images_is_not_certain():
+    found = evaluate_images(in_batches(images("a", 80)), in_batches(images("a", 80)), WithClasses(), ["prdc"])
+    for name in ("precision", "recall", "coverage"):
+        assert found[name].value == 1
+        assert found[name].stderr == pytest.approx(1 / 82, rel=0.02)
+
+
 def test_figures_tell_equal_from_unequal():
     reference = score_part(in_batches(images("b", 200)), PixelExtractor())
     good, bad = (
