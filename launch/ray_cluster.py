@@ -8,8 +8,10 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -169,7 +171,7 @@ def connect(launch: LaunchConfig, temporary: Path) -> None:
     common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if launch.address is None:
         try:
-            with bare_head():
+            with _sigterm_kept(), bare_head():
                 ray.init(
                     address="local",
                     num_cpus=cores(),
@@ -188,13 +190,27 @@ def connect(launch: LaunchConfig, temporary: Path) -> None:
             ) from error
     else:
         try:
-            ray.init(address=launch.address, **common)
+            with _sigterm_kept():
+                ray.init(address=launch.address, **common)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ResourceError(
                 f"the Ray cluster at launch.address={launch.address} cannot be joined: {str(error).splitlines()[0]}",
                 expected="a running cluster of the same Ray version (and its token, where it asks for one)",
                 remedy="look at the cluster, or give launch.address=null for a local one",
             ) from error
+
+
+@contextlib.contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """What SIGTERM means here stays: `ray.init` would have it end the process at once, before workers have saved."""
+    if threading.current_thread() is not threading.main_thread():  # there Ray changes nothing either
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def not_joined(launch: LaunchConfig) -> ResourceError:

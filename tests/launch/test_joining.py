@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import socket
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -131,3 +134,27 @@ def test_a_real_head_answers_and_a_frozen_one_does_not(tmp_path, monkeypatch):
         finally:
             head.resume()
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("address", [None, "127.0.0.1:6379"])
+@pytest.mark.parametrize("refused", [False, True])
+def test_ray_takes_nobodys_handler_of_sigterm(monkeypatch, tmp_path, address, refused):
+    """A stopped job signals all its processes: with Ray's handler the driver would leave before the workers saved."""
+
+    def init(**options):
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+        if refused:
+            raise ConnectionError("no")
+
+    def mine(number, frame):
+        pass
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    monkeypatch.setattr(ray_cluster, "bare_head", contextlib.nullcontext)
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        with pytest.raises(ResourceError) if refused else contextlib.nullcontext():
+            ray_cluster.connect(LaunchConfig(address=address), tmp_path)
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
