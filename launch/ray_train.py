@@ -87,14 +87,18 @@ class RayBackend:
         try:
             error = self._result.recv()
         except EOFError:
-            raise ClusterLostError(
+            error = ClusterLostError(
                 f"{ray_cluster.where(self._config.launch)}: the Ray cluster is gone, or at least its node here",
                 "a cluster that lives as long as the run",
                 "look at logs/ray.log in the run folder, start the cluster again (or name another with launch.address) "
-                "and give the same command: the run goes on from its newest checkpoint",
-            ) from None
-        if error is not None:
+                "and give the same command again: the run goes on from its newest checkpoint",
+            )
+        if error is not None and not (isinstance(error, ClusterLostError) and self._through()):
             raise error
+
+    def _through(self) -> bool:
+        """Whether the workers had come to their end: then nothing is lost with the cluster."""
+        return read_json(self._folder / "outcome.json").get("state") in ("complete", "interrupted")
 
     def _keep_alive(self) -> None:
         """A heartbeat for times without workers."""

@@ -117,10 +117,13 @@ def train(
     on_folder(str(folder))
     with _claimed(folder), stop_on_signals(folder) as request:
         notes = check_same_run(folder, config.folder, config)
-        if read_json(folder / "outcome.json").get("state") == "complete":
+        complete = read_json(folder / "outcome.json").get("state") == "complete"
+        if complete and _reported(folder):
             console.line("done", f"{config.name} is complete already · report {config.folder}/report.html")
             return 0
         try:
+            if complete:  # and cut off before its report
+                return _finish(config, folder, task or training(), console)
             _begin(config, folder, notes, console)
             task = task or training()
             _run(config, folder, task, console, request)
@@ -143,6 +146,12 @@ def _claimed(folder: Path) -> Iterator[None]:
     check_writable(folder)
     with RunLock(folder, "driver").acquire():
         yield
+
+
+def _reported(folder: Path) -> bool:
+    """Whether the report is of how the run ended; one that an interrupted start left is older."""
+    report = folder / "report.html"
+    return report.exists() and report.stat().st_mtime >= (folder / "outcome.json").stat().st_mtime
 
 
 def _begin(config: RunConfig, folder: Path, notes: list[str], console: Console) -> None:

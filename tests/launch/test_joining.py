@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import socket
 import sys
@@ -99,6 +100,23 @@ def test_a_driver_that_never_joins_is_given_up(tmp_path, monkeypatch):
     follower = SimpleNamespace(poll=lambda: None)
     with pytest.raises(ResourceError, match=r"start of a Ray cluster on this machine was waited for 0\.3 s in vain"):
         backend.run(follower, SimpleNamespace(count=0))
+
+
+@pytest.mark.parametrize("state", ["complete", "interrupted", "failed", None])
+def test_a_cluster_that_is_lost_after_the_workers_end_is_not_missed(tmp_path, state):
+    from launch.schema import load_run_config
+    from tests.end_to_end.runs import CONFIG
+
+    if state:
+        (tmp_path / "outcome.json").write_text(json.dumps({"state": state}))
+    backend = RayBackend(load_run_config(str(CONFIG), ["launch.workers=1"]), tmp_path, None, None)
+    told = backend._line.result
+    told.send(ClusterLostError("gone", "a cluster", "start it again"))
+    missed = state not in ("complete", "interrupted")
+    for _ in range(2):  # told, then found out by the end of its process
+        with pytest.raises(ClusterLostError) if missed else contextlib.nullcontext():
+            backend._receive()
+        told.close()
 
 
 def test_a_map_that_never_joins_is_given_up(tmp_path, monkeypatch):

@@ -188,6 +188,23 @@ def test_a_report_that_fails_does_not_undo_a_complete_run(driver: Driver) -> Non
     assert driver.json("status.json")["state"] == "complete"
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_a_report_that_was_not_made_is_made_by_the_same_command(driver: Driver, old: bool) -> None:
+    """The command was killed between the workers' end and its report; an interrupted start may have left another."""
+    driver()
+    before, report = read_lines(driver.folder / "pids.jsonl"), driver.folder / "report.html"
+    report.unlink()
+    if old:
+        report.write_text("of a start that was interrupted")
+        os.utime(report, (1e9, 1e9))
+    assert driver() == 0
+    assert report.read_text() == "fake"
+    assert driver.shown.splitlines()[-1] == f"report  {report}"
+    assert read_lines(driver.folder / "pids.jsonl") == before
+    assert driver() == 0
+    assert "is complete already" in driver.shown
+
+
 def test_earlier_environments_are_kept(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(version: str) -> None:
         described = {"time": time.time(), "versions": {"torch": version}}
