@@ -247,5 +247,7 @@ def _follow_rank_0(config: RunConfig, task: Task, rank: int) -> int:
     from launch.local import attempt
 
     folder = Path(config.folder).absolute()
+    if read_json(folder / "outcome.json").get("state") == "complete":
+        return 0  # rank 0 meets nobody to train with either
     task.work(config, folder, rank=rank, world=int(os.environ["WORLD_SIZE"]), attempt=attempt())
     return int(read_json(folder / "outcome.json").get("exit_code") or 0)

@@ -75,6 +75,16 @@ def test_a_complete_run_is_not_run_again(driver: Driver) -> None:
     assert read_lines(driver.folder / "pids.jsonl") == before
 
 
+def test_other_ranks_of_a_complete_run_wait_for_nobody(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0 leaves at once, so a rank that took up its work would wait for it until the time-out."""
+    driver()
+    before = read_lines(driver.folder / "pids.jsonl")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert driver("launch.workers=2") == 0
+    assert read_lines(driver.folder / "pids.jsonl") == before
+
+
 def test_another_configuration_is_refused_with_both_values(driver: Driver) -> None:
     driver()
     with pytest.raises(RunFolderError) as refused:
