@@ -121,14 +121,18 @@ def to_torchrun(job: Job, cluster: TorchrunCluster, text: str) -> int:
     if cluster.nodes > 1:
         typer.echo(f"# start these within a minute of each other, in a folder that all machines see\n{text}")
         return 0
+    from launch.folder import read_json
+
     (folder := Path(job.folder)).mkdir(parents=True, exist_ok=True)
-    (folder / "outcome.json").unlink(missing_ok=True)
+    complete = read_json(folder / "outcome.json").get("state") == "complete"
+    if not complete:
+        (folder / "outcome.json").unlink(missing_ok=True)
     environment = {**os.environ, **torchrun.environment(cluster)}
     # A session of its own: Ctrl-C must not reach torchrun, which would kill the workers while they save.
     process = subprocess.Popen(torchrun_words(job, cluster), env=environment, start_new_session=True)
     with _stops(process, folder):
         code = process.wait()
-    return _outcome_code(folder, code)
+    return code if complete else _outcome_code(folder, code)
 
 
 @contextlib.contextmanager

@@ -29,3 +29,6 @@ def test_interrupt_saves_and_the_same_command_goes_on(tmp_path):
     assert "report.html" in output
     assert [line["step"] for line in run.lines("metrics.jsonl") if line["kind"] == "train"] == list(range(1, 121))
     assert [event["step"] for event in run.lines("events.jsonl") if event["kind"] == "resume"] == [stopped_at]
+    events = run.lines("events.jsonl")
+    assert "is complete already" in run.end(submit(), code=0)
+    assert run.lines("events.jsonl") == events
