@@ -18,7 +18,7 @@ from generative.training.runfolder import atomic_write, read_lines
 from launch.chaos_compare import Comparison, compare
 from launch.chaos_faults import Fault, needs_nodes
 from launch.chaos_run import Damage, NotRecoveredError, Storm, start
-from launch.folder import check_same_run, read_json
+from launch.folder import check_same_run, outcome_state
 from launch.practice_cluster import PracticeCluster
 from launch.ray_worker import WORKERS
 
@@ -199,7 +199,7 @@ def _is_there(config: RunConfig, run: Path) -> bool:
         check_same_run(run, str(run), config)
     except GenerativeError:
         return False
-    return read_json(run / "outcome.json").get("state") == "complete"
+    return outcome_state(run) == "complete"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -149,6 +149,12 @@ def _show(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def outcome_state(folder: Path) -> str | None:
+    """How the workers ended: complete, interrupted or failed; None where they have not."""
+    state = read_json(folder / "outcome.json").get("state")
+    return None if state is None else str(state)
+
+
 def clear_requests(folder: Path) -> None:
     """Removes what would be mistaken for news of this start: the last outcome, a request to stop."""
     for name in ("outcome.json", "stop"):
@@ -179,7 +185,7 @@ def beating(folder: Path, progress: Callable[[int, int], None], every: float = 5
 
 def leave(folder: Path, state: str, cause: str | Exception) -> None:
     """Say in status.json how the driver ended, and why; a run that its workers completed stays complete."""
-    if read_json(folder / "outcome.json").get("state") != "complete":
+    if outcome_state(folder) != "complete":
         with contextlib.suppress(RunFolderError):
             update_status(folder, state=state, message=_in_short(cause))
 

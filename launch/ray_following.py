@@ -47,9 +47,9 @@ def _wait(work: object, config: RunConfig, folder: Path) -> None:
     """For the last checkpoints of a complete run; what has failed is told."""
     import ray
 
-    from launch.folder import read_json, record_event
+    from launch.folder import outcome_state, record_event
 
-    if read_json(folder / "outcome.json").get("state") != "complete":
+    if outcome_state(folder) != "complete":
         return
     done, _ = ray.wait([work], timeout=float(config.parallel.patience_seconds))
     try:
@@ -83,12 +83,12 @@ class Following:
 
     def follow(self, folder: str) -> None:
         """Measure the checkpoints of a run as they appear."""
-        from launch.folder import read_json
+        from launch.folder import outcome_state
         from launch.following import Judge
 
         judge = Judge(Path(folder))
         while True:
-            complete = read_json(Path(folder) / "outcome.json").get("state") == "complete"
+            complete = outcome_state(Path(folder)) == "complete"
             due = judge.due()
             if due:
                 judge.measure(due[0])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from launch import ray_cluster
 from launch.cluster_watch import ClusterLostError
 from launch.console import Console, Follower
-from launch.folder import read_json, update_status
+from launch.folder import outcome_state, read_json, update_status
 from launch.ray_driver import Line, drive
 from launch.stopping import StopRequest
 
@@ -93,12 +93,12 @@ class RayBackend:
                 "look at logs/ray.log in the run folder, start the cluster again (or name another with launch.address) "
                 "and give the same command again: the run goes on from its newest checkpoint",
             )
-        if error is not None and not (isinstance(error, ClusterLostError) and self._through()):
+        if error is not None and not (isinstance(error, ClusterLostError) and self._workers_ended()):
             raise error
 
-    def _through(self) -> bool:
-        """Whether the workers had come to their end: then nothing is lost with the cluster."""
-        return read_json(self._folder / "outcome.json").get("state") in ("complete", "interrupted")
+    def _workers_ended(self) -> bool:
+        """Whether they came to an orderly end: then nothing is lost with the cluster."""
+        return outcome_state(self._folder) in ("complete", "interrupted")
 
     def _keep_alive(self) -> None:
         """A heartbeat for times without workers."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from generative.errors import GenerativeError
 from launch import failures, ray_cluster
 from launch.cluster_watch import ClusterWatch
-from launch.folder import clear_requests, read_json, record_event
+from launch.folder import clear_requests, outcome_state, read_json, record_event
 from launch.nodes import check_nodes, compared
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Groups:
         try:
             ray_group.fit(self._config, self._folder, self._work, nodes, attempt)
         except Exception as error:
-            if read_json(self._folder / "outcome.json").get("state") == "failed":
+            if outcome_state(self._folder) == "failed":
                 return False
             self._restart_after(error)
         else:
@@ -114,7 +114,7 @@ class Groups:
 
     def _told_to_leave(self) -> bool:
         """Whether the workers saved and left because a node or a process of theirs is being taken away."""
-        if read_json(self._folder / "outcome.json").get("state") != "interrupted" or self._watch.stop_asked():
+        if outcome_state(self._folder) != "interrupted" or self._watch.stop_asked():
             return False
         return bool(self._watch.leaving) or not (self._folder / "stop").exists()
 

@@ -18,6 +18,7 @@ from launch.folder import (
     check_same_run,
     clear_requests,
     leave,
+    outcome_state,
     read_json,
     record_event,
     update_status,
@@ -117,12 +118,12 @@ def train(
     on_folder(str(folder))
     with _claimed(folder), stop_on_signals(folder) as request:
         notes = check_same_run(folder, config.folder, config)
-        complete = read_json(folder / "outcome.json").get("state") == "complete"
+        complete = outcome_state(folder) == "complete"
         if complete and _reported(folder):
             console.line("done", f"{config.name} is complete already · report {config.folder}/report.html")
             return 0
         try:
-            if complete:  # and cut off before its report
+            if complete:  # the last start was cut off before its report
                 return _finish(config, folder, task or training(), console)
             _begin(config, folder, notes, console)
             task = task or training()
@@ -247,7 +248,7 @@ def _follow_rank_0(config: RunConfig, task: Task, rank: int) -> int:
     from launch.local import attempt
 
     folder = Path(config.folder).absolute()
-    if read_json(folder / "outcome.json").get("state") == "complete":
-        return 0  # rank 0 meets nobody to train with either
+    if outcome_state(folder) == "complete":
+        return 0  # rank 0 leaves at once too
     task.work(config, folder, rank=rank, world=int(os.environ["WORLD_SIZE"]), attempt=attempt())
     return int(read_json(folder / "outcome.json").get("exit_code") or 0)

@@ -121,18 +121,17 @@ def to_torchrun(job: Job, cluster: TorchrunCluster, text: str) -> int:
     if cluster.nodes > 1:
         typer.echo(f"# start these within a minute of each other, in a folder that all machines see\n{text}")
         return 0
-    from launch.folder import read_json
+    from launch.folder import outcome_state
 
     (folder := Path(job.folder)).mkdir(parents=True, exist_ok=True)
-    complete = read_json(folder / "outcome.json").get("state") == "complete"
-    if not complete:
+    if outcome_state(folder) != "complete":
         (folder / "outcome.json").unlink(missing_ok=True)
     environment = {**os.environ, **torchrun.environment(cluster)}
     # A session of its own: Ctrl-C must not reach torchrun, which would kill the workers while they save.
     process = subprocess.Popen(torchrun_words(job, cluster), env=environment, start_new_session=True)
     with _stops(process, folder):
         code = process.wait()
-    return code if complete else _outcome_code(folder, code)
+    return _outcome_code(folder, code)
 
 
 @contextlib.contextmanager
@@ -167,11 +166,11 @@ def _end_group(process: subprocess.Popen[Any]) -> None:
 
 
 def _outcome_code(folder: Path, code: int) -> int:
-    """Exit code of the run: torchrun itself knows only 0 and 1."""
+    """Exit code of the run: torchrun itself knows only 0 and 1. A complete one may still have met an error after it."""
     from launch.folder import read_json
 
     outcome = read_json(folder / "outcome.json")
-    if outcome.get("state") in ("complete", "interrupted", "failed"):
+    if outcome.get("state") in ("interrupted", "failed"):
         return int(outcome.get("exit_code") or 0)
     return INTERRUPTED if code < 0 else code
 

@@ -12,7 +12,7 @@ from generative.errors import ConfigError
 from generative.training.starts import SOURCES, kept_copies
 from launch.autoencoders import missing as no_autoencoder
 from launch.console import Console
-from launch.folder import read_json
+from launch.folder import outcome_state
 from launch.published_teachers import fetch, is_published
 from launch.teachers import exists, missing, path_of
 
@@ -71,7 +71,7 @@ def _train_first(first: _First, config: RunConfig, overrides: Sequence[str], tra
     if first.name in kept_copies(Path(config.folder) / "checkpoints" / SOURCES):
         return 0
     path = path_of(first.source)
-    begun = (path / "config.yaml").is_file() and read_json(path / "outcome.json").get("state") != "complete"
+    begun = (path / "config.yaml").is_file() and outcome_state(path) != "complete"
     if exists(path) and not (begun and first.config):
         return 0
     if first.config is None:
